@@ -1,0 +1,232 @@
+r"""Randomness as a value: every Gaussian draw is keyed by (base seed, dataset index, step).
+
+Eqs. 12 and 13 of the paper give each draw a seed of its own,
+
+.. math:: \mathrm{seed}(s, i, t) = (p_s s \oplus p_i i \oplus p_t t') \bmod 2^{32},
+   \qquad t' = 2t \text{ (forward)}, \ 2t + 1 \text{ (reverse)}.
+
+Here ``i`` is the *dataset index of the sample*, so a sample meets the same noise at every batch
+size, in every order, on every rank and after a resume. Draws are made on the CPU in float32 and
+moved, so CPU and GPU see the same bits. The global RNG is neither read nor changed.
+
+The slot t = 0 belongs to random starts and uniform perturbations.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lit_purify.types import Process
+
+P_S = 83492791
+P_I = 73856093
+P_T = 19349663
+
+
+def seed_hash(s: int, i: int, t: int) -> int:
+    """Multiplicative hash of eq. 13, an integer in [0, 2**32).
+
+    Args:
+        s: base seed, at least 0.
+        i: dataset index of the sample, at least 0.
+        t: slot, at least 0: ``2t`` of the forward or ``2t + 1`` of the reverse process (eq. 12).
+
+    Example:
+        >>> seed_hash(0, 0, 1) == P_T
+        True
+        >>> seed_hash(1, 2, 3)
+        179502652
+    """
+    if min(s, i, t) < 0:
+        raise ValueError(f"seed_hash needs non-negative integers, got s={s}, i={i}, t={t}")
+    return ((P_S * s) ^ (P_I * i) ^ (P_T * t)) % 2**32
+
+
+def derive_seed(seed: int, purpose: str, *keys: int) -> int:
+    """A base seed for an independent draw, an integer in [0, 2**32).
+
+    Args:
+        seed: the run's seed.
+        purpose: what the draw is for, such as ``"transfer"``; another name, another stream.
+        *keys: numbers of the draw within its purpose.
+
+    Example:
+        >>> derive_seed(0, "transfer", 0) != derive_seed(0, "transfer", 1)
+        True
+    """
+    name = int.from_bytes(purpose.encode(), "little")
+    return int(np.random.SeedSequence([seed, name, *keys]).generate_state(1)[0])
+
+
+class NoiseSource(ABC):
+    """Where forward passes take their randomness from."""
+
+    @abstractmethod
+    def configuration(self) -> FixedNoise:
+        """The randomness configuration xi of the next forward pass."""
+
+    def cached(self, indices: Tensor) -> NoiseSource:
+        """The same source with draws for these samples kept, where they would be drawn again."""
+        return self
+
+
+@dataclass(frozen=True)
+class FixedNoise(NoiseSource):
+    """One randomness configuration xi: the same draws at every forward pass.
+
+    Args:
+        seed: base seed ``s``.
+
+    Example:
+        >>> noise, x = FixedNoise(0), torch.zeros(2, 3, 4, 4)
+        >>> both = noise.normal(torch.tensor([5, 9]), "forward", 1, like=x)
+        >>> one = noise.normal(torch.tensor([9]), "forward", 1, like=x)
+        >>> bool((both[1:] == one).all())
+        True
+    """
+
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"the base seed must be at least 0, got {self.seed}")
+
+    def configuration(self) -> FixedNoise:
+        return self
+
+    def cached(self, indices: Tensor) -> FixedNoise:
+        return CachedNoise(self.seed, indices.cpu())
+
+    def normal(self, indices: Tensor, process: Process, t: int, *, like: Tensor) -> Tensor:
+        """Standard normal draws of step t.
+
+        Args:
+            indices: dataset indices of the samples, shape (B,).
+            process: ``forward`` or ``reverse``.
+            t: step of the full schedule, at least 1.
+            like: a batch whose sample shape, dtype and device the draws take.
+
+        Returns:
+            Noise of shape (B, *like.shape[1:]).
+        """
+        slot = 2 * t + (process == "reverse")
+        return self._draw(indices, slot, torch.randn, like)
+
+    def uniform(self, indices: Tensor, *, like: Tensor) -> Tensor:
+        """Draws from U(-1, 1) in the slot t = 0, shape (B, *like.shape[1:])."""
+        return self._draw(indices, 0, torch.rand, like) * 2 - 1
+
+    def _draw(
+        self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor
+    ) -> Tensor:
+        draws = torch.empty((len(indices), *like.shape[1:]), dtype=torch.float32)
+        generator = torch.Generator()
+        for row, index in enumerate(indices.tolist()):
+            generator.manual_seed(seed_hash(self.seed, index, slot))
+            law(like.shape[1:], generator=generator, out=draws[row])
+        return draws.to(like)
+
+
+@dataclass(frozen=True)
+class CachedNoise(FixedNoise):
+    """A :class:`FixedNoise` that keeps the draws of given samples, for the length of an attack.
+
+    Args:
+        seed: base seed ``s``.
+        samples: dataset indices whose draws are kept, shape (B,). Only they may be asked for.
+    """
+
+    samples: Tensor = field(kw_only=False, compare=False, default_factory=lambda: torch.empty(0))
+    _store: dict[tuple[object, ...], Tensor] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    def cached(self, indices: Tensor) -> FixedNoise:
+        return self if torch.equal(indices.cpu(), self.samples) else super().cached(indices)
+
+    def _draw(
+        self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor
+    ) -> Tensor:
+        key = (slot, like.shape[1:], like.dtype, like.device)
+        if key not in self._store:
+            self._store[key] = super()._draw(self.samples, slot, law, like)
+        if torch.equal(indices.cpu(), self.samples):
+            return self._store[key]
+        rows = (indices.cpu().view(-1, 1) == self.samples).int().argmax(1)
+        return self._store[key][rows.to(like.device)]
+
+
+@dataclass
+class FreshNoise(NoiseSource):
+    """The stochastic defence: a new base seed at every forward pass.
+
+    Args:
+        seed: the run's seed.
+        stream: names the stream, such as ``"attack"`` or ``"test"``, so that no draw of one is
+            ever met in the other.
+        passes: forward passes made so far. The k-th pass always has the same base seed, whatever
+            batch it works on, so a run can be repeated and resumed.
+    """
+
+    seed: int
+    stream: str
+    passes: int = 0
+
+    def configuration(self) -> FixedNoise:
+        self.passes += 1
+        return FixedNoise(derive_seed(self.seed, f"fresh/{self.stream}", self.passes - 1))
+
+
+_bound: ContextVar[tuple[NoiseSource, Tensor] | None] = ContextVar("bound_noise", default=None)
+
+
+@contextmanager
+def randomness(source: NoiseSource, indices: Tensor) -> Iterator[None]:
+    """Bind a noise source and sample indices for callers that can only call ``model(x)``.
+
+    Args:
+        source: where the forward passes inside the block take their noise from.
+        indices: dataset indices of the samples, shape (B,); a single index serves a batch of any
+            size.
+
+    Example::
+
+        with randomness(FixedNoise(0), indices):
+            logits = model(images)
+    """
+    token = _bound.set((source.cached(indices), indices))
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+def bound_randomness(batch_size: int) -> tuple[NoiseSource, Tensor]:
+    """What :func:`randomness` has bound, for a batch of the given size.
+
+    Raises:
+        RuntimeError: nothing is bound, or another number of indices than images.
+    """
+    bound = _bound.get()
+    if bound is None:
+        raise RuntimeError(
+            "a purified model was called without randomness; pass `noise` and `indices`, or wrap "
+            "the call in `with randomness(FixedNoise(seed), indices):`"
+        )
+    source, indices = bound
+    if len(indices) == 1:
+        indices = indices.expand(batch_size)
+    if len(indices) != batch_size:
+        raise RuntimeError(
+            f"{batch_size} images were given, but randomness is bound for {len(indices)} sample "
+            "indices; bind the indices of exactly these images, or a single one"
+        )
+    return source, indices
