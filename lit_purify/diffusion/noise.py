@@ -43,7 +43,7 @@ def seed_hash(s: int, i: int, t: int) -> int:
         >>> seed_hash(0, 0, 1) == P_T
         True
         >>> seed_hash(1, 2, 3)
-        179502652
+        255973072
     """
     if min(s, i, t) < 0:
         raise ValueError(f"seed_hash needs non-negative integers, got s={s}, i={i}, t={t}")
