@@ -1,0 +1,84 @@
+"""Images side by side: clean, attacked, purified, and what changed between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lit_purify.report.canvas import draw_image, new_figure
+
+DIFFERENCE = "difference"
+_CELL = 1.25  # inches
+_SCALES = (100, 50, 20, 10, 5, 2, 1)
+
+
+def image_grid(columns: Mapping[str, Tensor], rows: Sequence[str] | None = None) -> Figure:
+    """A grid with one kind of image per column and one sample per row.
+
+    Args:
+        columns: title -> images, shape (B, 3, H, W), in [0, 1]; values outside are clipped for
+            display. A title that begins with ``difference`` holds signed differences: they are
+            scaled, drawn around mid-grey, and the title tells the scale, such as "×10".
+        rows: a label for each sample, such as "cat → dog"; may have several lines.
+
+    Returns:
+        A matplotlib figure; ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ValueError: no columns, shapes that are not (B, 3, H, W) with one B, or another number of
+            labels than samples.
+
+    Example:
+        >>> import torch
+        >>> images = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        >>> figure = image_grid({"clean": images, "difference": images - images.flip(0)})
+        >>> len(figure.axes)
+        4
+    """
+    count = _check(columns, rows)
+    figure = new_figure(_CELL * (len(columns) + 0.7 * (rows is not None)), _CELL * count + 0.5)
+    grid = figure.subplots(count, len(columns), squeeze=False)
+    for column, (title, images) in enumerate(columns.items()):
+        if title.startswith(DIFFERENCE):
+            scale = difference_scale(images)
+            images, title = 0.5 + scale * images, f"{title}\n×{scale}"
+        grid[0, column].set_title(title, fontsize=8, wrap=True)
+        for row, image in enumerate(images):
+            draw_image(grid[row, column], image)
+    for row, label in enumerate(rows or ()):
+        grid[row, 0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center", labelpad=6)
+    return figure
+
+
+def difference_scale(differences: Tensor) -> int:
+    """The largest of 1, 2, 5, ..., 100 that keeps 99.5 % of the differences within ±0.5.
+
+    Args:
+        differences: any shape, at least one value.
+
+    Example:
+        >>> import torch
+        >>> difference_scale(torch.full((1, 3, 2, 2), 8 / 255))
+        10
+    """
+    # kthvalue, since quantile refuses the size of a few ImageNet images.
+    sizes = differences.detach().float().nan_to_num().abs().flatten()
+    reach = sizes.kthvalue(max(1, round(0.995 * sizes.numel()))).values.item()
+    if reach == 0:  # at most a few stray pixels: let them decide
+        reach = sizes.max().item()
+    if reach == 0:
+        return 1
+    return next((scale for scale in _SCALES if scale * reach <= 0.5), 1)
+
+
+def _check(columns: Mapping[str, Tensor], rows: Sequence[str] | None) -> int:
+    shapes = {title: tuple(images.shape) for title, images in columns.items()}
+    counts = {shape[0] for shape in shapes.values() if len(shape) == 4 and shape[1] == 3}
+    if len(counts) != 1 or any(len(s) != 4 or s[1] != 3 for s in shapes.values()) or 0 in counts:
+        raise ValueError(f"expected columns of shape (B, 3, H, W) with one B > 0, got {shapes}")
+    count = counts.pop()
+    if rows is not None and len(rows) != count:
+        raise ValueError(f"{len(rows)} row labels were given for {count} samples")
+    return count

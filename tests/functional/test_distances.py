@@ -1,0 +1,51 @@
+import math
+
+import pytest
+import torch
+
+from lit_purify.functional import compression_rate, lp_distance
+
+
+def test_distances_of_a_constant_shift() -> None:
+    a = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shift = torch.tensor([0.1, -0.2, 0.0, 1.0], dtype=torch.float64)
+    b = a + shift.view(-1, 1, 1, 1)
+    torch.testing.assert_close(lp_distance(a, b, math.inf), shift.abs())
+    torch.testing.assert_close(lp_distance(a, b, 2), shift.abs() * math.sqrt(3 * 8 * 8))
+
+
+def test_nothing_is_broadcast() -> None:
+    with pytest.raises(ValueError, match="one shape"):
+        lp_distance(torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4))
+
+
+def test_other_norms_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 or inf"):
+        lp_distance(torch.zeros(1, 3), torch.zeros(1, 3), 1)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.2, 1.0, 3.0])
+def test_a_scaling_purifier_has_its_scale_as_rate(scale: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    clean = torch.rand(3, 3, 8, 8, generator=generator, dtype=torch.float64)
+    perturbed = clean + 0.03 * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
+    rate = compression_rate(scale * perturbed - 0.5, scale * clean - 0.5, perturbed, clean)
+    torch.testing.assert_close(rate, torch.full((3,), scale, dtype=torch.float64))
+
+
+def test_a_zero_perturbation_has_no_rate() -> None:
+    clean = torch.zeros(2, 3, 4, 4)
+    perturbed = clean.clone()
+    perturbed[1] += 0.1
+    rate = compression_rate(perturbed + 1, clean, perturbed, clean)
+    assert rate[0].isnan()
+    assert rate[1].isfinite()
+
+
+def test_the_rate_keeps_the_graph() -> None:
+    clean = torch.zeros(1, 3, 4, 4)
+    perturbed = (clean + 0.1).requires_grad_()
+    compression_rate(perturbed**2, clean, perturbed, clean).sum().backward()
+    # Rate of squaring a constant shift d is |d|; its derivatives over all pixels sum to 1.
+    assert perturbed.grad is not None
+    torch.testing.assert_close(perturbed.grad.sum(), torch.tensor(1.0))

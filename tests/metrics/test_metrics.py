@@ -1,0 +1,160 @@
+import math
+import pickle
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, distributed
+
+from lit_purify.functional import wilson_interval
+from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation, SummaryMetric
+
+CORRECT = torch.tensor([True, False, True, True, False, True, True])
+VALUES = torch.tensor([0.5, 1.0, float("nan"), 2.0, 4.0, 0.25, float("nan")])
+KINDS: list[tuple[Callable[..., SummaryMetric], Tensor]] = [
+    (IntervalAccuracy, CORRECT),
+    (MeanWithDeviation, VALUES),
+]
+
+
+def filled(kind: Callable[..., SummaryMetric], data: Tensor, *sizes: int) -> SummaryMetric:
+    metric = kind()
+    for part in data.split(list(sizes)):
+        metric.update(part)
+    return metric
+
+
+def join(a: SummaryMetric, b: SummaryMetric) -> None:
+    """Let two metrics of one process act as the two ranks of a run."""
+    for own, other in ((a, b), (b, a)):
+        theirs: list[Tensor] = []
+
+        def gather(
+            state: Tensor,
+            group: object = None,
+            own: SummaryMetric = own,
+            other: SummaryMetric = other,
+            theirs: list[Tensor] = theirs,
+        ) -> list[Tensor]:
+            if not theirs:
+                theirs.extend(getattr(other, name) for name in own._reductions)
+            pair = [state, theirs.pop(0)]
+            return pair if own is a else pair[::-1]
+
+        own.dist_sync_fn = gather
+        own.distributed_available_fn = lambda: True
+
+
+def test_accuracy_and_its_interval() -> None:
+    metric = filled(IntervalAccuracy, CORRECT, 7)
+    assert metric.compute().item() == pytest.approx(5 / 7)
+    low, high = wilson_interval(5, 7)
+    assert metric.summary() == {"value": 5 / 7, "low": low, "high": high, "n": 7}
+
+
+def test_accuracy_refuses_logits() -> None:
+    with pytest.raises(TypeError, match="booleans"):
+        IntervalAccuracy().update(torch.zeros(3))
+
+
+def test_mean_leaves_nan_out_and_counts_it() -> None:
+    metric = filled(MeanWithDeviation, VALUES, 7)
+    known = VALUES[~VALUES.isnan()].double()
+    mean, std = known.mean().item(), known.std().item()
+    half = 1.959963984540054 * std / math.sqrt(5)
+    assert metric.compute().item() == pytest.approx(mean)
+    assert metric.summary() == pytest.approx(
+        {"value": mean, "low": mean - half, "high": mean + half, "std": std, "n": 5, "missing": 2}
+    )
+
+
+def test_one_value_has_no_spread() -> None:
+    summary = filled(MeanWithDeviation, torch.tensor([3.0]), 1).summary()
+    assert (summary["value"], summary["std"], summary["low"], summary["n"]) == (3, None, None, 1)
+
+
+def test_equal_values_have_exactly_no_spread() -> None:
+    assert filled(MeanWithDeviation, torch.full((4,), 0.25), 1, 3).summary()["std"] == 0
+
+
+@pytest.mark.parametrize(("kind", "data"), KINDS)
+def test_batches_do_not_matter(kind: Callable[..., SummaryMetric], data: Tensor) -> None:
+    whole = filled(kind, data, 7).summary()
+    assert filled(kind, data, 1, 4, 2).summary() == pytest.approx(whole)
+    forward = kind()
+    for part in data.split(3):
+        forward(part)
+    assert forward.summary() == pytest.approx(whole)
+
+
+@pytest.mark.parametrize(("kind", "data"), KINDS)
+@pytest.mark.parametrize("cut", [0, 3, 7])
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
+def test_uneven_and_empty_ranks_are_exact(
+    kind: Callable[..., SummaryMetric], data: Tensor, cut: int
+) -> None:
+    whole = filled(kind, data, 7)
+    a, b = kind(), kind()
+    for rank, part in ((a, data[:cut]), (b, data[cut:])):
+        if len(part):
+            rank.update(part)
+    local = a.summary()["n"]
+    join(a, b)
+    for rank in (a, b):
+        assert rank.summary() == pytest.approx(whole.summary())
+        assert rank.summary() == pytest.approx(whole.summary())  # nothing is synced twice
+        assert rank.compute() == pytest.approx(whole.compute())
+    a.distributed_available_fn = lambda: False
+    assert a.summary()["n"] == local  # the local state is back
+
+
+def test_summary_inside_a_sync_keeps_the_sync() -> None:
+    a, b = (filled(IntervalAccuracy, part, len(part)) for part in (CORRECT[:2], CORRECT[2:]))
+    join(a, b)
+    with a.sync_context(dist_sync_fn=a.dist_sync_fn):
+        assert a.summary()["n"] == 7
+        assert a._is_synced
+    assert int(a.total) == 2
+
+
+@pytest.mark.parametrize(("kind", "data"), KINDS)
+def test_an_empty_metric_is_silent(kind: Callable[..., SummaryMetric], data: Tensor) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        summary = kind().summary()
+    assert summary["value"] is None
+    assert summary["n"] == 0
+
+
+@pytest.mark.parametrize(("kind", "data"), KINDS)
+def test_precision_reset_and_pickle(kind: Callable[..., SummaryMetric], data: Tensor) -> None:
+    metric = filled(kind, data, 7).half()
+    assert pickle.loads(pickle.dumps(metric)).summary() == metric.summary()
+    assert metric.compute().dtype == torch.float32
+    metric.reset()
+    assert metric.summary()["n"] == 0
+
+
+def _rank(rank: int, store: str, out: str) -> None:
+    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+    accuracy, mean = IntervalAccuracy(), MeanWithDeviation()
+    accuracy.update(CORRECT[:6] if rank == 0 else CORRECT[6:])
+    mean.update(VALUES[:6] if rank == 0 else VALUES[6:])
+    result = [accuracy.compute().item(), accuracy.summary(), mean.compute().item(), mean.summary()]
+    torch.save(result, f"{out}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_real_processes(tmp_path: Path) -> None:
+    mp.spawn(_rank, (f"file://{tmp_path}/store", str(tmp_path)), nprocs=2)
+    whole = filled(MeanWithDeviation, VALUES, 7)
+    for rank in range(2):
+        value, accuracy, mean, spread = torch.load(tmp_path / f"{rank}.pt")
+        assert value == pytest.approx(5 / 7)
+        assert accuracy == filled(IntervalAccuracy, CORRECT, 7).summary()
+        assert mean == pytest.approx(whole.compute().item())
+        assert spread == pytest.approx(whole.summary())
