@@ -1,6 +1,8 @@
 """``python -m lit_purify``."""
 
+import sys
+
 from lit_purify.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from pathlib import Path
+from typing import Literal, NotRequired, Protocol, TypedDict
 
 from torch import Tensor
 
@@ -18,13 +19,26 @@ class Batch(TypedDict):
         label: class indices, shape (B,), int64.
         index: dataset indices, shape (B,), int64. They key all noise, so they must name the
             sample and not its position in the batch.
-        adversarial: attacked images in [0, 1], shape (B, C, H, W); added by an attack callback.
+        adversarial: attacked images in [0, 1], each (B, C, H, W), keyed by what they were found
+            against (``base``, ``fixed``, ``fresh``); added by the attack callback.
     """
 
     image: Tensor
     label: Tensor
     index: Tensor
-    adversarial: NotRequired[Tensor]
+    adversarial: NotRequired[dict[str, Tensor]]
+
+
+class Model(Protocol):
+    """A network whose origin a report names.
+
+    Attributes:
+        source: where the weights come from, in words.
+        file: the weights file, whose hash is reported; ``None`` where there is none.
+    """
+
+    source: str
+    file: Path | None
 
 
 class InputError(ValueError):
@@ -33,3 +47,22 @@ class InputError(ValueError):
     The command line prints it as one line; anything else that is raised is a defect and keeps its
     traceback.
     """
+
+
+def ratio(value: float | str) -> float:
+    """A number, or a fraction written as text such as ``"8/255"``.
+
+    Raises:
+        InputError: anything else.
+
+    Example:
+        >>> ratio("8/255") == 8 / 255
+        True
+    """
+    try:
+        numerator, _, denominator = str(value).partition("/")
+        return float(numerator) / float(denominator or 1)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(
+            f"expected a number or a fraction such as 8/255, got {value!r}"
+        ) from None

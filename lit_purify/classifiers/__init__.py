@@ -1,0 +1,7 @@
+"""Classifiers: images in [0, 1] to logits."""
+
+from lit_purify.classifiers.base import Classifier
+from lit_purify.classifiers.embedded import embedded_resnet18
+from lit_purify.classifiers.wrap import from_module
+
+__all__ = ["Classifier", "embedded_resnet18", "from_module"]

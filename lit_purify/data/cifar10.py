@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Subset
 
+from lit_purify.data import sources
 from lit_purify.data.arrays import ImageArrays
-from lit_purify.types import Batch
+from lit_purify.data.sampler import check_loading, evaluation_loader
+from lit_purify.types import Batch, InputError
 
 NUM_CLASSES = 10
 
@@ -18,36 +21,170 @@ NUM_CLASSES = 10
 class CIFAR10DataModule(LightningDataModule):
     """CIFAR-10 images in [0, 1] for training and evaluation.
 
+    ``index`` in a batch is the position in the full source, also where only some images are taken.
+
     Args:
-        train_source: where training images come from, see below.
-        batch_size: images a batch.
+        source: test images: ``embedded`` (the first 1000, shipped), ``torchvision`` (all 10,000)
+            or the path of an ``.npz`` file with the keys ``images`` (N, 32, 32, 3) and ``labels``.
+        train_source: training images: ``torchvision`` or the path of an ``.npz`` file.
+        root: folder of the torchvision download.
+        batch_size: images a batch, for each process.
+        limit: evaluate on the first ``limit`` images only, or on all where there are fewer; applied
+            to ``indices`` where both are given. Training is not limited.
+        indices: positions in the source of the images to evaluate on, in this order.
         num_holdout: the last images of the training set are kept from training and serve as the
             validation set.
+        num_workers: loading processes; 0 loads in the main one.
+        seed: base seed of the training order; independent of the global RNG.
+
+    Raises:
+        InputError: an argument or the source is not as above.
     """
+
+    num_classes = NUM_CLASSES
+    image_shape = (3, 32, 32)
 
     def __init__(
         self,
         *,
+        source: str = "embedded",
         train_source: str = "torchvision",
+        root: str = "data",
         batch_size: int = 64,
+        limit: int | None = None,
+        indices: list[int] | None = None,
         num_holdout: int = 2000,
+        num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        check_loading(batch_size, num_workers, limit)
+        _check_source("source", source, ("embedded", "torchvision"))
+        _check_source("train_source", train_source, ("torchvision",))
+        _check_indices(indices)
+        if num_holdout < 0:
+            raise InputError(f"num_holdout is {num_holdout}; expected 0 or more images.")
+        self.source = source
         self.train_source = train_source
+        self.root = root
         self.batch_size = batch_size
+        self.limit = limit
+        self.indices = indices
         self.num_holdout = num_holdout
+        self.num_workers = num_workers
+        self.seed = seed
+        # With fewer images than processes some have none, which is fine: see the sampler.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+
+    def prepare_data(self) -> None:
+        """Download once, in one process; the others find the files there."""
+        function = None if self.trainer is None else self.trainer.state.fn
+        fitting = function in ("fit", "validate")
+        if (self.train_source if fitting else self.source) == "torchvision":
+            sources.torchvision_cifar10(self.root, train=fitting)
 
     def setup(self, stage: str) -> None:
-        if stage == "fit":
-            with np.load(self.train_source) as archive:
-                dataset = ImageArrays(archive["images"], archive["labels"])
-            split = len(dataset) - self.num_holdout
-            self.train_set = Subset(dataset, range(split))
-            self.val_set = Subset(dataset, range(split, len(dataset)))
+        """Load the images of a stage: ``fit``, ``validate`` or ``test``."""
+        if stage in ("fit", "validate"):
+            self._setup_training()
+        if stage == "test":
+            self.test_set = self._test_set()
+
+    def _setup_training(self) -> None:
+        dataset = self._dataset(*self._load(self.train_source, train=True))
+        split = len(dataset) - self.num_holdout
+        if split < self.batch_size:
+            raise InputError(
+                f"{len(dataset)} training images less num_holdout {self.num_holdout} do not fill "
+                f"one batch of {self.batch_size}. Lower num_holdout or batch_size."
+            )
+        self.train_set = Subset(dataset, range(split))
+        self.val_set = Subset(dataset, range(split, len(dataset)))
+
+    def _test_set(self) -> ImageArrays:
+        images, labels = self._load(self.source, train=False)
+        n = len(images)
+        positions = list(range(n)) if self.indices is None else self.indices
+        outside = [i for i in positions if i >= n]
+        if outside:
+            raise InputError(
+                f"indices holds {outside[:5]}, but the source {self.source!r} has {n} images; "
+                f"expected 0 .. {n - 1}. Drop them, or choose a larger source."
+            )
+        # The whole source is checked before anything is taken from it.
+        self._dataset(images, labels)
+        positions = positions[: self.limit]
+        return self._dataset(images[positions], labels[positions], positions)
+
+    def _load(self, source: str, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        if source == "embedded":
+            return sources.embedded()
+        if source == "torchvision":
+            return sources.torchvision_cifar10(self.root, train=train)
+        return sources.npz(source)
+
+    def _dataset(
+        self, images: np.ndarray, labels: np.ndarray, positions: list[int] | None = None
+    ) -> ImageArrays:
+        dataset = ImageArrays(images, labels, positions, num_classes=NUM_CLASSES)
+        if tuple(dataset.images.shape[1:]) != self.image_shape:
+            raise InputError(
+                f"The images are {images.shape[1]} x {images.shape[2]} pixels; CIFAR-10 images "
+                "are 32 x 32. Resize them, or use a data module for that size."
+            )
+        return dataset
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.train_set, self.batch_size, shuffle=True, drop_last=True)
+        return DataLoader(
+            self.train_set,
+            self.batch_size,
+            shuffle=True,
+            drop_last=True,
+            num_workers=self.num_workers,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        return DataLoader(self.val_set, self.batch_size, shuffle=False, drop_last=False)
+        return DataLoader(
+            self.val_set,
+            self.batch_size,
+            shuffle=False,
+            drop_last=False,
+            num_workers=self.num_workers,
+            generator=torch.Generator(),
+        )
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return evaluation_loader(
+            self.test_set,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            trainer=self.trainer,
+        )
+
+
+def _check_source(name: str, source: str, known: tuple[str, ...]) -> None:
+    if source not in known and Path(source).suffix != ".npz":
+        names = " or ".join(repr(word) for word in known)
+        raise InputError(
+            f"{name} is {source!r}; expected {names}, or the path of an .npz file with the keys "
+            "'images' and 'labels'."
+        )
+
+
+def _check_indices(indices: list[int] | None) -> None:
+    if indices is None:
+        return
+    if not indices:
+        raise InputError("indices is empty; give at least one position, or null for every image.")
+    negative = [i for i in indices if i < 0]
+    if negative:
+        raise InputError(
+            f"indices holds {negative[:5]}; expected positions in the source, from 0 upwards."
+        )
+    repeated = [i for i, times in Counter(indices).items() if times > 1]
+    if repeated:
+        raise InputError(
+            f"indices holds {repeated[:5]} more than once; expected each position once, because "
+            "the index keys the noise and the records of a sample."
+        )

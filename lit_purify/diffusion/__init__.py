@@ -1,0 +1,36 @@
+"""The purification chain: schedule, keyed noise, samplers, exact gradient."""
+
+from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser, small_unet
+from lit_purify.diffusion.noise import (
+    FixedNoise,
+    FreshNoise,
+    NoiseSource,
+    derive_seed,
+    randomness,
+    seed_hash,
+)
+from lit_purify.diffusion.presets import PRESETS, Preset
+from lit_purify.diffusion.purifier import DiffusionPurifier, Purifier, State
+from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
+from lit_purify.diffusion.schedule import LinearSchedule
+
+__all__ = [
+    "PRESETS",
+    "DDIMSampler",
+    "DDPMSampler",
+    "Denoiser",
+    "DiffusionPurifier",
+    "FixedNoise",
+    "FreshNoise",
+    "LinearSchedule",
+    "NoiseSource",
+    "Preset",
+    "Purifier",
+    "Sampler",
+    "State",
+    "UNetDenoiser",
+    "derive_seed",
+    "randomness",
+    "seed_hash",
+    "small_unet",
+]

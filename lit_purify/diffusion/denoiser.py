@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import torch
 from diffusers import UNet2DModel
@@ -22,6 +23,10 @@ class Denoiser(nn.Module, ABC):
     num_train_steps: int = 1000
     image_shape: tuple[int, int, int] | None = None
     """(C, H, W) the network is made for; ``None`` where any size goes."""
+    source: str = "unnamed"
+    """What a report calls this network: where its weights come from."""
+    file: Path | None = None
+    """Weights file, whose hash goes into the report."""
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor: ...

@@ -16,6 +16,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lit_purify.types import InputError
+
 
 @dataclass(frozen=True)
 class LinearSchedule:
@@ -61,21 +63,21 @@ class LinearSchedule:
             num_steps: how many steps the chain takes; ``None`` takes every one, as in the paper.
 
         Raises:
-            ValueError: a depth outside the schedule, or more steps than the depth has.
+            InputError: a depth outside the schedule, or more steps than the depth has.
 
         Example:
             >>> LinearSchedule().timesteps(100, 5)
             [20, 40, 60, 80, 100]
         """
         if not 1 <= t_star <= self.num_train_steps:
-            raise ValueError(
+            raise InputError(
                 f"t_star must lie between 1 and {self.num_train_steps}, the length of the noise "
                 f"schedule, got {t_star}"
             )
         if num_steps is None:
             return list(range(1, t_star + 1))
         if not 1 <= num_steps <= t_star:
-            raise ValueError(
+            raise InputError(
                 f"num_steps must lie between 1 and t_star = {t_star}, got {num_steps}; "
                 "leave it out to take every step"
             )

@@ -1,0 +1,57 @@
+"""Compression rate of uniform and of attack perturbations (eq. 10, Tables 6 and 7)."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_purify.functional import compression_rate
+from lit_purify.metrics import MeanWithDeviation
+from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.types import Batch, ratio
+
+
+class CompressionRate(Callback):
+    """Measures how much of a perturbation a purification under fixed noise lets through.
+
+    Logs ``uniform/compression_rate`` and, where the run attacks under fixed noise,
+    ``attack/compression_rate``, also split by whether the attack failed (``_robust``) or
+    succeeded (``_nonrobust``).
+
+    Args:
+        eps: half-width of the uniform perturbation, a number or a fraction such as ``"8/255"``.
+            The perturbed image is not clipped to [0, 1], so that the perturbation is uniform.
+    """
+
+    def __init__(self, *, eps: float | str = "8/255") -> None:
+        self.eps = ratio(eps)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "test":
+            assert isinstance(pl_module, PurifiedClassifier)
+            names = ["uniform/compression_rate"]
+            if "fixed" in pl_module.protocols:
+                names += [f"attack/compression_rate{part}" for part in ("", "_robust", "_nonrobust")]
+            for name in names:
+                pl_module.add_metric(name, MeanWithDeviation())
+
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: PurifiedClassifier,
+        outputs: Outcomes,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        image, index = batch["image"], batch["index"]
+        anchor = outputs["fixed/clean"].image
+        noise = pl_module.noise.cached(index)
+        perturbed = image + self.eps * noise.uniform(index, like=image)
+        rate = compression_rate(pl_module.purify(perturbed, noise, index), anchor, perturbed, image)
+        pl_module.update_metric("uniform/compression_rate", rate)
+        if "fixed" in pl_module.protocols:
+            attacked = outputs["fixed/adversarial"]
+            rate = compression_rate(attacked.image, anchor, batch["adversarial"]["fixed"], image)
+            pl_module.update_metric("attack/compression_rate", rate)
+            pl_module.update_metric("attack/compression_rate_robust", rate[attacked.correct])
+            pl_module.update_metric("attack/compression_rate_nonrobust", rate[~attacked.correct])

@@ -1,0 +1,63 @@
+"""Images of a run in TensorBoard: clean, adversarial, purified and their differences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.report import image_grid
+from lit_purify.types import Batch
+
+
+class ImageGrid(Callback):
+    """Draws the first images of a run, once for every protocol that attacks the purifier.
+
+    The grids go to TensorBoard and, as ``images_<protocol>.png``, into the run folder.
+
+    Args:
+        count: images drawn; those of the first batch, at most.
+    """
+
+    def __init__(self, *, count: int = 8) -> None:
+        self.count = count
+
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: PurifiedClassifier,
+        outputs: Outcomes,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if batch_idx > 0 or not trainer.is_global_zero:
+            return
+        names = pl_module.classifier.class_name
+        first = slice(self.count)
+        clean, labels = batch["image"][first].cpu(), batch["label"][first].tolist()
+        for protocol in pl_module.protocols:
+            attacked = outputs[f"{protocol}/adversarial"]
+            seen_clean = outputs["base/clean" if protocol == "base" else "fixed/clean"]
+            adversarial = batch["adversarial"][pl_module.surface(protocol)][first].cpu()
+            columns = {"clean": clean, "adversarial": adversarial}
+            columns["difference adversarial - clean"] = adversarial - clean
+            if protocol != "base":
+                purified, anchor = attacked.image[first].cpu(), seen_clean.image[first].cpu()
+                columns["purified clean"] = anchor
+                columns["purified adversarial"] = purified
+                columns["difference of the purified"] = purified - anchor
+            before = seen_clean.logits[first].argmax(1).tolist()
+            after = attacked.logits[first].argmax(1).tolist()
+            rows = [
+                f"{names(label)}:\n{names(b)} → {names(a)}"
+                for label, b, a in zip(labels, before, after, strict=True)
+            ]
+            figure = image_grid(columns, rows)
+            folder = Path(trainer.log_dir or trainer.default_root_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(folder / f"images_{protocol}.png")
+            if isinstance(trainer.logger, TensorBoardLogger):
+                trainer.logger.experiment.add_figure(f"images/{protocol}", figure)

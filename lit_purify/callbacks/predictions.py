@@ -1,0 +1,93 @@
+"""Writes what ``predict`` purified: images, arrays and trajectory figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from PIL import Image
+from torch import Tensor
+
+from lit_purify.diffusion.purifier import State
+from lit_purify.functional import lp_distance
+from lit_purify.report import trajectory_figure
+from lit_purify.types import Batch
+
+STRIP_LENGTH = 9
+"""States shown in a trajectory figure, evenly spaced, the input and the output among them."""
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes into the run folder, for every image: ``purified/<name>.png`` and a figure beside it.
+
+    ``purified.npz`` holds all results unrounded: ``images`` (N, H, W, C) float32 in the [0, 1]
+    scale, ``index`` and ``name``. PNG files are clipped to [0, 1] and rounded to 8 bits.
+
+    Args:
+        figures: how many images get a trajectory figure, ``<name>_trajectory.png``.
+    """
+
+    def __init__(self, *, figures: int = 16) -> None:
+        super().__init__(write_interval="batch")
+        self.figures = figures
+        self._images: list[Tensor] = []
+        self._indices: list[int] = []
+        self._names: list[str] = []
+
+    def write_on_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: list[State],
+        batch_indices: Sequence[int] | None,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        folder = _folder(trainer) / "purified"
+        folder.mkdir(parents=True, exist_ok=True)
+        names: Sequence[str] = trainer.datamodule.names  # type: ignore[attr-defined]
+        purified = prediction[-1].image.cpu()
+        for row, index in enumerate(batch["index"].tolist()):
+            name = names[index]
+            pixels = (purified[row].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+            Image.fromarray(pixels).save(folder / f"{name}.png")
+            if len(self._names) < self.figures:
+                figure = _trajectory(prediction, row)
+                figure.savefig(folder / f"{name}_trajectory.png")
+            self._names.append(name)
+            self._indices.append(index)
+        self._images.append(purified.float())
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = _folder(trainer)
+        images = torch.cat(self._images).permute(0, 2, 3, 1).numpy()
+        rank = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+        np.savez(
+            folder / f"purified{rank}.npz",
+            images=images,
+            index=np.array(self._indices),
+            name=np.array(self._names),
+        )
+        print(f"purified {len(images)} images; figures and images are in {folder / 'purified'}")
+        print(folder, flush=True)
+
+
+def _trajectory(states: Sequence[State], row: int) -> Any:
+    images = torch.stack([state.image[row].cpu() for state in states])
+    steps = [state.t for state in states]
+    distance = lp_distance(images, images[:1].expand_as(images), 2).tolist()
+    shown = np.unique(np.linspace(0, len(states) - 1, STRIP_LENGTH).round().astype(int)).tolist()
+    strip = [(f"t = {steps[k]}", images[k]) for k in shown]
+    strip[0] = ("input", images[0])
+    strip[-1] = ("purified", images[-1])
+    return trajectory_figure(strip, {"l2": distance}, steps, reference="the input")
+
+
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.log_dir or trainer.default_root_dir)

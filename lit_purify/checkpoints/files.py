@@ -1,0 +1,120 @@
+"""Weight files: reading them without running code, and naming their content by a hash."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lit_purify.types import InputError
+
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
+SAFETENSORS_SUFFIX = ".safetensors"
+
+
+def load_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read named tensors onto the CPU from a ``.safetensors`` or a torch file.
+
+    A torch file may nest them under the key ``state_dict``, as Lightning and RobustBench write
+    them. Names stay as they are in the file. Only tensors are ever unpickled, never code.
+
+    Args:
+        path: file that ends in ``.safetensors``, ``.pt``, ``.pth`` or ``.ckpt``.
+
+    Raises:
+        InputError: the file is missing, a web page, damaged, holds code, or holds other things
+            than named tensors.
+    """
+    path = Path(path)
+    _check_file(path)
+    if path.suffix == SAFETENSORS_SUFFIX:
+        try:
+            return load_file(path, device="cpu")
+        except Exception as error:  # safetensors' own error class derives from Exception
+            raise _damaged(path, error) from error
+    return _named_tensors(_load_torch(path), path)
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no file {str(path)!r} to hash. Check the path.")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(
+            f"There is no weights file {str(path)!r}. Check the path, or download the file first."
+        )
+    if path.suffix not in (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES):
+        raise InputError(
+            f"The weights file {str(path)!r} ends in {path.suffix!r}; expected "
+            f"{SAFETENSORS_SUFFIX}, {', '.join(TORCH_SUFFIXES)}. Rename or convert it."
+        )
+    with path.open("rb") as file:
+        start = file.read(64).lstrip().lower()
+    if not start:
+        raise InputError(f"The weights file {str(path)!r} is empty. Download it again.")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
+        raise InputError(
+            f"{str(path)!r} is a web page, not weights: the server sent an error or a confirmation "
+            "page instead of the file. Open the address in a browser and save the file itself."
+        )
+    if start.startswith(b"version https://git-lfs"):
+        raise InputError(
+            f"{str(path)!r} is a Git LFS pointer, not weights. Fetch the file with 'git lfs pull'."
+        )
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error):
+            raise InputError(
+                f"The weights file {str(path)!r} holds Python objects besides tensors, and loading "
+                "those could run code, so it is refused. Save only the tensors: "
+                "torch.save(model.state_dict(), path), or use a .safetensors file."
+            ) from error
+        raise _damaged(path, error) from error
+    except Exception as error:  # a damaged pickle can raise nearly anything
+        raise _damaged(path, error) from error
+
+
+def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"The weights file {str(path)!r} holds a {type(content).__name__}; expected named "
+            "tensors. Save them with torch.save(model.state_dict(), path)."
+        )
+    strange = [k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
+    if strange or not content:
+        found = f"entries that are not tensors, such as {strange[0]!r}" if strange else "no tensors"
+        raise InputError(
+            f"The weights file {str(path)!r} holds {found}; expected named tensors, at the top or "
+            "under the key 'state_dict'. Save them with torch.save(model.state_dict(), path)."
+        )
+    return dict(content)
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    reason = str(error).split("\n", 1)[0] or type(error).__name__
+    return InputError(
+        f"The weights file {str(path)!r} cannot be read ({reason}): it is cut off, damaged or of "
+        "another format than its name says. Download it again and compare its size."
+    )

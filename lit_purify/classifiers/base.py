@@ -1,0 +1,36 @@
+"""Image classifiers behind one contract."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module, ABC):
+    """Names the class of an image: g in the paper.
+
+    ``classifier(images)`` takes images in [0, 1] of shape (B, 3, H, W) and returns logits of shape
+    (B, K). Any normalisation happens inside.
+
+    Attributes:
+        num_classes: K.
+        image_shape: (C, H, W) that the network is made for; ``None`` where any size goes.
+        source: where the weights come from, in words, for the settings of a run.
+        file: the weights file, whose hash a run reports; ``None`` where there is none.
+        class_names: names of the classes, for figures; may be empty.
+    """
+
+    num_classes: int
+    image_shape: tuple[int, int, int] | None = None
+    source: str = ""
+    file: Path | None = None
+    class_names: tuple[str, ...] = ()
+
+    def class_name(self, label: int) -> str:
+        """The name of a class, or its number where names are unknown."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor: ...

@@ -1,0 +1,89 @@
+"""Any PyTorch module as a :class:`~lit_purify.classifiers.base.Classifier`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from lit_purify.classifiers.base import Classifier
+from lit_purify.types import InputError
+
+
+class WrappedClassifier(Classifier):
+    """A module with the attributes of the contract; made by :func:`from_module`."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        num_classes: int,
+        image_shape: tuple[int, int, int] | None,
+        source: str,
+        file: Path | None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.num_classes = num_classes
+        self.image_shape = image_shape
+        self.source = source
+        self.file = file
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.image_shape is not None and tuple(images.shape[1:]) != self.image_shape:
+            raise InputError(
+                f"The classifier {self.source!r} got images of shape {tuple(images.shape)}; "
+                f"expected (B, {', '.join(map(str, self.image_shape))}). Use data of that size, or "
+                "another classifier."
+            )
+        logits = self.module(images)
+        expected = (len(images), self.num_classes)
+        if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(
+                f"The classifier {self.source!r} returned {found}; expected logits of shape "
+                f"{expected}. Correct num_classes, or let the module return logits only."
+            )
+        return logits
+
+
+def from_module(
+    module: nn.Module,
+    num_classes: int,
+    image_shape: tuple[int, int, int] | None = None,
+    *,
+    source: str | None = None,
+    file: Path | None = None,
+) -> Classifier:
+    """Use a module that takes images in [0, 1] as a classifier.
+
+    The module is used as it is, not copied: it is put into evaluation mode and its weights are
+    frozen. Put a normalisation, if it needs one, into the module.
+
+    Args:
+        module: images (B, 3, H, W) in [0, 1] -> logits (B, ``num_classes``).
+        num_classes: number of classes K.
+        image_shape: (3, H, W) that the module expects; ``None`` takes any.
+        source: name in the settings of a run; ``None`` takes the module's class name.
+        file: weights file whose hash a run reports.
+
+    Raises:
+        InputError: fewer than 2 classes; when called, images or logits of another shape.
+
+    Example:
+        >>> import torch
+        >>> net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5))
+        >>> from_module(net, 5, (3, 8, 8))(torch.full((2, 3, 8, 8), 0.5)).shape
+        torch.Size([2, 5])
+    """
+    if num_classes < 2:
+        raise InputError(f"num_classes is {num_classes}; expected 2 or more.")
+    wrapped = WrappedClassifier(
+        module,
+        num_classes=num_classes,
+        image_shape=image_shape,
+        source=source or type(module).__name__,
+        file=file,
+    )
+    wrapped.requires_grad_(False)
+    return wrapped.eval()

@@ -1,0 +1,100 @@
+"""One image file to one RGB array, without silent loss."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lit_purify.types import InputError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+"""File names that count as images, in any case."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, zlib.error)
+
+
+def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
+    """Read an 8-bit image of one size, pixels as stored (no colour or orientation correction).
+
+    Greyscale, palette and fully opaque RGBA images become RGB, which loses nothing. Anything
+    whose conversion would lose something is refused.
+
+    Args:
+        path: a PNG, JPEG or WebP file.
+        height: expected pixel rows.
+        width: expected pixel columns.
+
+    Returns:
+        uint8 array of shape (height, width, 3).
+
+    Raises:
+        InputError: the file is damaged, has another size, more than one frame, 16 bits a channel,
+            transparent pixels, or another colour space.
+    """
+    try:
+        with warnings.catch_warnings():
+            # A huge picture is refused by its size, before any pixel is decoded.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as picture:
+                _check_header(picture, path, height, width)
+                picture.load()
+                return np.asarray(_to_rgb(picture, path))
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{path}: the image is far larger than {width} x {height} pixels ({error}). Resize it."
+        ) from error
+    except _DAMAGE as error:
+        raise InputError(
+            f"{path}: cannot be read ({error or type(error).__name__}); expected a complete PNG, "
+            "JPEG or WebP file. Export it again, or remove it."
+        ) from error
+
+
+def _check_header(picture: Image.Image, path: Path, height: int, width: int) -> None:
+    if picture.size != (width, height):
+        raise InputError(
+            f"{path}: the image is {picture.width} x {picture.height} pixels (width x height); "
+            f"expected {width} x {height}. Resize it, or set image_shape."
+        )
+    if getattr(picture, "n_frames", 1) > 1:
+        raise InputError(
+            f"{path}: the image is animated; expected a single picture. Export one frame."
+        )
+    if picture.mode.startswith(("I", "F")) or _png_bit_depth(picture, path) == 16:
+        raise InputError(
+            f"{path}: the image has more than 8 bits a channel; expected 8, as the conversion "
+            "would lose some. Convert it to 8 bits first."
+        )
+
+
+def _png_bit_depth(picture: Image.Image, path: Path) -> int:
+    """Bits a channel in the PNG header: Pillow reads 16-bit RGB as 8-bit without a word."""
+    if picture.format != "PNG":
+        return 8
+    with path.open("rb") as file:
+        return file.read(25)[24]
+
+
+def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
+    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
+        picture = picture.convert("RGBA")
+        if picture.getchannel("A").getextrema() != (255, 255):
+            raise InputError(
+                f"{path}: the image has transparent pixels, whose colour is not defined; expected "
+                "an opaque image. Flatten it onto a background."
+            )
+        return picture.convert("RGB")
+    if picture.mode in ("RGB", "L", "P", "1"):
+        return picture.convert("RGB")
+    raise InputError(
+        f"{path}: the image has colour mode {picture.mode}; expected RGB, greyscale or palette. "
+        "Convert it to RGB."
+    )

@@ -1,0 +1,132 @@
+r"""One reverse step, :math:`x_t \to x_s` with s < t, of DDPM (eq. 2) and DDIM (eq. 3).
+
+Both first predict the clean image from the network's noise,
+
+.. math:: \hat x_0 = \frac{x_t - \sqrt{1 - \bar\alpha_t}\, \epsilon_\theta}{\sqrt{\bar\alpha_t}},
+
+and clip it to [-1, 1] if asked. Between neighbours of a respaced chain the step's own alpha is
+:math:`\alpha' = \bar\alpha_t / \bar\alpha_s`; with s = t - 1 this is the equation as printed.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_purify.types import InputError
+
+Variance = Literal["fixed_small", "fixed_large", "learned_range"]
+
+
+class Sampler(ABC):
+    """The rule of one reverse step.
+
+    Args:
+        clip: clip the predicted clean image to [-1, 1]. Off, the DDPM step is eq. 2 as printed.
+    """
+
+    def __init__(self, *, clip: bool = True) -> None:
+        self.clip = clip
+
+    @property
+    @abstractmethod
+    def draws_noise(self) -> bool:
+        """Whether steps before the last one need a Gaussian draw."""
+
+    @abstractmethod
+    def step(
+        self, x_t: Tensor, output: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor
+    ) -> Tensor:
+        """Go from x_t to the previous state.
+
+        Args:
+            x_t: state, shape (B, C, H, W), [-1, 1] scale.
+            output: what the denoiser returned for it, (B, C, H, W) or (B, 2C, H, W).
+            alpha_bar: cumulative alpha of this step.
+            alpha_bar_prev: cumulative alpha of the step reached; 1 at the end of the chain.
+            noise: standard normal, shape (B, C, H, W); ignored where the step draws none.
+        """
+
+    def _clean(self, x_t: Tensor, predicted_noise: Tensor, alpha_bar: float) -> Tensor:
+        clean = (x_t - math.sqrt(1 - alpha_bar) * predicted_noise) / math.sqrt(alpha_bar)
+        return clean.clamp(-1, 1) if self.clip else clean
+
+
+class DDPMSampler(Sampler):
+    r"""Ancestral sampling (eq. 2), :math:`x_s \sim \mathcal N(\mu(x_t, \hat x_0), \sigma^2)`.
+
+    Args:
+        variance: ``fixed_large`` is :math:`\beta' = 1 - \alpha'`; ``fixed_small`` the posterior's
+            :math:`\beta' (1 - \bar\alpha_s) / (1 - \bar\alpha_t)`; ``learned_range`` interpolates
+            their logarithms by the network's second half of channels.
+        clip: clip the predicted clean image to [-1, 1].
+    """
+
+    draws_noise = True
+
+    def __init__(self, *, variance: Variance = "fixed_large", clip: bool = True) -> None:
+        super().__init__(clip=clip)
+        self.variance = variance
+
+    def step(
+        self, x_t: Tensor, output: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor
+    ) -> Tensor:
+        channels = x_t.shape[1]
+        alpha = alpha_bar / alpha_bar_prev
+        clean = self._clean(x_t, output[:, :channels], alpha_bar)
+        mean = (
+            math.sqrt(alpha_bar_prev) * (1 - alpha) / (1 - alpha_bar) * clean
+            + math.sqrt(alpha) * (1 - alpha_bar_prev) / (1 - alpha_bar) * x_t
+        )
+        if alpha_bar_prev == 1:
+            return mean
+        large = 1 - alpha
+        small = large * (1 - alpha_bar_prev) / (1 - alpha_bar)
+        if self.variance != "learned_range":
+            return mean + math.sqrt(large if self.variance == "fixed_large" else small) * noise
+        if output.shape[1] != 2 * channels:
+            raise InputError(
+                f"variance learned_range needs a denoiser with {2 * channels} output channels, "
+                f"this one has {output.shape[1]}; choose fixed_small or fixed_large"
+            )
+        share = (output[:, channels:] + 1) / 2
+        log_variance = share * math.log(large) + (1 - share) * math.log(small)
+        return mean + torch.exp(log_variance / 2) * noise
+
+
+class DDIMSampler(Sampler):
+    r"""Implicit sampling (eq. 3), deterministic for ``eta = 0``.
+
+    :math:`x_s = \sqrt{\bar\alpha_s} \hat x_0 + \sqrt{1 - \bar\alpha_s - \sigma^2} \epsilon_\theta +
+    \sigma z` with :math:`\sigma^2 = \eta^2 \frac{1 - \bar\alpha_s}{1 - \bar\alpha_t} (1 - \alpha')`.
+    The noise direction is the network's own, also where the clean image is clipped.
+
+    Args:
+        eta: share of DDPM's (small) standard deviation put back as noise; 0 in the paper.
+        clip: clip the predicted clean image to [-1, 1].
+    """
+
+    def __init__(self, *, eta: float = 0.0, clip: bool = True) -> None:
+        super().__init__(clip=clip)
+        if not 0 <= eta <= 1:
+            raise InputError(f"eta must lie in [0, 1], got {eta}; 0 is the deterministic DDIM")
+        self.eta = eta
+
+    @property
+    def draws_noise(self) -> bool:
+        return self.eta > 0
+
+    def step(
+        self, x_t: Tensor, output: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor
+    ) -> Tensor:
+        predicted = output[:, : x_t.shape[1]]
+        clean = self._clean(x_t, predicted, alpha_bar)
+        alpha = alpha_bar / alpha_bar_prev
+        variance = self.eta**2 * (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha)
+        x = math.sqrt(alpha_bar_prev) * clean
+        x = x + math.sqrt(1 - alpha_bar_prev - variance) * predicted
+        return x + math.sqrt(variance) * noise if variance else x

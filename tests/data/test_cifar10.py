@@ -1,0 +1,159 @@
+"""CIFAR10DataModule: which images, in which order, under which index."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import RandomSampler, SequentialSampler
+
+from lit_purify.data import sources
+from lit_purify.data.cifar10 import CIFAR10DataModule
+from lit_purify.types import InputError
+
+
+def _test_batches(**arguments: Any) -> list:
+    data = CIFAR10DataModule(**arguments)
+    data.setup("test")
+    return list(data.test_dataloader())
+
+
+def _save(path: Path, n: int, size: int = 32, label: int | None = None) -> str:
+    images = np.zeros((n, size, size, 3), np.uint8)
+    images[:, 0, 0, 0] = np.arange(n)
+    labels = np.arange(n) % 10 if label is None else np.full(n, label)
+    np.savez(path, images=images, labels=labels)
+    return str(path)
+
+
+def test_batches_are_the_embedded_images_in_order() -> None:
+    batches = _test_batches(limit=5, batch_size=2)
+    images, labels = sources.embedded()
+    assert [b["index"].tolist() for b in batches] == [[0, 1], [2, 3], [4]]
+    assert torch.cat([b["label"] for b in batches]).tolist() == labels[:5].tolist()
+    stacked = torch.cat([b["image"] for b in batches])
+    assert stacked.shape == (5, 3, 32, 32)
+    restored = (stacked * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(restored, images[:5])
+    assert batches[0]["index"].dtype == batches[0]["label"].dtype == torch.int64
+
+
+def test_every_image_without_a_limit() -> None:
+    batches = _test_batches(batch_size=300)
+    assert [len(b["index"]) for b in batches] == [300, 300, 300, 100]
+
+
+def test_indices_keep_their_order_and_their_place_in_the_source() -> None:
+    (batch,) = _test_batches(indices=[900, 3, 17])
+    images, labels = sources.embedded()
+    assert batch["index"].tolist() == [900, 3, 17]
+    assert batch["label"].tolist() == labels[[900, 3, 17]].tolist()
+    assert torch.equal(
+        batch["image"][0], torch.from_numpy(images[900]).permute(2, 0, 1).float() / 255
+    )
+
+
+def test_limit_applies_to_indices() -> None:
+    (batch,) = _test_batches(indices=[900, 3, 17], limit=2)
+    assert batch["index"].tolist() == [900, 3]
+
+
+def test_limit_beyond_the_source_takes_what_is_there(tmp_path: Path) -> None:
+    (batch,) = _test_batches(source=_save(tmp_path / "a.npz", 3), limit=50)
+    assert batch["index"].tolist() == [0, 1, 2]
+
+
+def test_loading_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    _test_batches(limit=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"limit": 0}, "limit is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"num_workers": -1}, "num_workers is -1"),
+        ({"num_holdout": -1}, "num_holdout is -1"),
+        ({"indices": []}, "indices is empty"),
+        ({"indices": [4, 2, 4]}, r"\[4\] more than once"),
+        ({"indices": [1, -3]}, r"holds \[-3\]"),
+        ({"source": "embeded"}, "'embeded'; expected 'embedded' or 'torchvision'"),
+        ({"train_source": "embedded"}, "expected 'torchvision'"),
+    ],
+)
+def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        CIFAR10DataModule(**arguments)
+
+
+def test_index_beyond_the_source_is_refused() -> None:
+    with pytest.raises(InputError, match=r"\[1000\].*1000 images; expected 0 \.\. 999"):
+        _test_batches(indices=[5, 1000])
+
+
+def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="28 x 28"):
+        _test_batches(source=_save(tmp_path / "a.npz", 3, size=28))
+
+
+def test_labels_beyond_ten_classes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"expected 0 \.\. 9"):
+        _test_batches(source=_save(tmp_path / "a.npz", 3, label=10), limit=1)
+
+
+def _fit(tmp_path: Path, **arguments: Any) -> CIFAR10DataModule:
+    source = _save(tmp_path / "train.npz", 20)
+    data = CIFAR10DataModule(train_source=source, batch_size=4, **{"num_holdout": 6} | arguments)
+    data.setup("fit")
+    return data
+
+
+def test_training_shuffles_and_holds_out_the_last_images(tmp_path: Path) -> None:
+    data = _fit(tmp_path)
+    train, val = data.train_dataloader(), data.val_dataloader()
+    assert isinstance(train.sampler, RandomSampler)
+    assert isinstance(val.sampler, SequentialSampler)
+    assert train.drop_last
+    assert len(train) == 3
+    seen = torch.cat([b["index"] for b in train])
+    assert seen.unique().numel() == 12
+    assert seen.max() < 14
+    assert torch.cat([b["index"] for b in val]).tolist() == [14, 15, 16, 17, 18, 19]
+
+
+def test_training_order_comes_from_the_seed_alone(tmp_path: Path) -> None:
+    def order(seed: int) -> list[int]:
+        return torch.cat(
+            [b["index"] for b in _fit(tmp_path, seed=seed).train_dataloader()]
+        ).tolist()
+
+    before = torch.get_rng_state()
+    assert order(1) == order(1) != order(2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_order_differs_between_epochs(tmp_path: Path) -> None:
+    loader = _fit(tmp_path).train_dataloader()
+    first, second = (torch.cat([b["index"] for b in loader]).tolist() for _ in range(2))
+    assert first != second
+
+
+def test_too_few_training_images_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="num_holdout 17"):
+        _fit(tmp_path, num_holdout=17)
+
+
+@pytest.mark.parametrize(("stage", "train"), [("fit", True), ("test", False)])
+def test_torchvision_source(monkeypatch: pytest.MonkeyPatch, stage: str, train: bool) -> None:
+    def stub(root: str, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
+        calls.append((root, train))
+        return np.zeros((8, 32, 32, 3), np.uint8), np.zeros(8, int)
+
+    calls: list[tuple[str, bool]] = []
+    monkeypatch.setattr(sources, "torchvision_cifar10", stub)
+    data = CIFAR10DataModule(source="torchvision", root="here", num_holdout=2, batch_size=2)
+    data.setup(stage)
+    assert calls == [("here", train)]

@@ -1,0 +1,124 @@
+"""Embedded images, .npz files, torchvision."""
+
+import hashlib
+import re
+from importlib.resources import files
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lit_purify.data import sources
+from lit_purify.types import InputError
+
+
+def test_embedded_images_are_the_official_ones() -> None:
+    images, labels = sources.embedded()
+    assert images.shape == (1000, 32, 32, 3)
+    assert images.dtype == labels.dtype == np.uint8
+    assert labels.shape == (1000,)
+    assert labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
+    # Official CIFAR-10 test batch, as rows, columns, channels.
+    first = "af12e1241a1e7a0c9ba326825279bef5fe961ceb5f95212a99f9b1f22711f913"
+    thousand = "da362006b99671213d1a5d856cab2bedf64d40bad4501630ee60f4ceb2d3ec7f"
+    assert hashlib.sha256(images[0].tobytes()).hexdigest() == first
+    assert hashlib.sha256(images.tobytes()).hexdigest() == thousand
+
+
+def test_embedded_images_agree_with_foolbox() -> None:
+    pytest.importorskip("foolbox")
+    images, labels = sources.embedded()
+    samples = [p for p in (files("foolbox") / "data").iterdir() if p.name.startswith("cifar10_")]
+    assert len(samples) == 20
+    for sample in samples:
+        position, label = map(int, re.findall(r"_(\d+)", sample.name))
+        with sample.open("rb") as file, Image.open(file) as picture:
+            assert np.array_equal(np.asarray(picture), images[position])
+        assert labels[position] == label
+
+
+def test_missing_asset_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
+    with pytest.raises(InputError, match="Reinstall"):
+        sources.embedded()
+
+
+def test_npz_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    np.savez(path, images=images, labels=np.array([1, 2]))
+    read, labels = sources.npz(path)
+    assert np.array_equal(read, images)
+    assert labels.tolist() == [1, 2]
+
+
+def test_npz_without_labels(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, images=np.zeros((1, 4, 4, 3), np.uint8))
+    assert sources.npz_optional_labels(path)[1] is None
+    with pytest.raises(InputError, match="no array 'labels'"):
+        sources.npz(path)
+
+
+def _truncated(path: Path) -> None:
+    np.savez(path, images=np.zeros((9, 4, 4, 3), np.uint8), labels=np.zeros(9, int))
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def _flipped(path: Path) -> None:
+    np.savez_compressed(path, images=np.arange(4800, dtype=np.uint8).reshape(100, 4, 4, 3))
+    content = bytearray(path.read_bytes())
+    content[150] ^= 255
+    path.write_bytes(bytes(content))
+
+
+def _single_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda p: None, "There is no file"),
+        (lambda p: p.write_bytes(b""), "cannot be read"),
+        (lambda p: p.write_bytes(b"<html>not found</html>"), "cannot be read"),
+        (_truncated, "cannot be read"),
+        (_flipped, "cannot be read"),
+        (_single_array, "cannot be read"),
+        (lambda p: np.savez(p, x=np.zeros(3)), r"holds \['x'\]"),
+        (lambda p: np.savez(p), "holds nothing"),
+        (lambda p: np.savez(p, images=np.array([None, {}])), "object arrays are refused"),
+    ],
+)
+def test_refused_npz(tmp_path: Path, write, message: str) -> None:
+    path = tmp_path / "a.npz"
+    write(path)
+    with pytest.raises(InputError, match=message) as caught:
+        sources.npz(path)
+    assert "a.npz" in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [URLError("no route"), RuntimeError("corrupted"), OSError("x")])
+def test_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", fail)
+    with pytest.raises(InputError, match=r"could not be downloaded.*cifar-10-batches-py.*npz"):
+        sources.torchvision_cifar10("somewhere", train=False)
+
+
+def test_torchvision_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stub:
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            assert (root, train, download) == ("somewhere", True, True)
+            self.data = np.zeros((2, 32, 32, 3), np.uint8)
+            self.targets = [3, 4]
+
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", Stub)
+    images, labels = sources.torchvision_cifar10(Path("somewhere"), train=True)
+    assert images.shape == (2, 32, 32, 3)
+    assert labels.dtype == np.int64
