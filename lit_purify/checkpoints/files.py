@@ -83,7 +83,8 @@ def _load_torch(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error):
+        # "Unsupported operand" is a damaged file; these are intact ones that want a class or call.
+        if any(word in str(error) for word in ("Unsupported global", "unsupported GLOBAL")):
             raise InputError(
                 f"The weights file {str(path)!r} holds Python objects besides tensors, and loading "
                 "those could run code, so it is refused. Save only the tensors: "

@@ -137,7 +137,7 @@ class CIFAR10DataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(
             self.train_set,
-            self.batch_size,
+            batch_size=self.batch_size,
             shuffle=True,
             drop_last=True,
             num_workers=self.num_workers,
@@ -147,7 +147,7 @@ class CIFAR10DataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(
             self.val_set,
-            self.batch_size,
+            batch_size=self.batch_size,
             shuffle=False,
             drop_last=False,
             num_workers=self.num_workers,

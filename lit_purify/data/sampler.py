@@ -67,7 +67,8 @@ def evaluation_loader(
     world_size, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
     return DataLoader(
         dataset,
-        batch_size,
+        # By name: Lightning rebuilds the loader for predict, and fails on a positional one.
+        batch_size=batch_size,
         sampler=UnpaddedDistributedSampler(dataset, world_size, rank),  # type: ignore[arg-type]
         num_workers=num_workers,
         # Without its own generator a DataLoader takes a number from the global one.

@@ -1,9 +1,10 @@
 """The unpadded sampler, alone and under Lightning."""
 
 import json
-import multiprocessing
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ class Recorder(LightningModule):
 
 QUIET = {
     "accelerator": "cpu",
+    "devices": 1,
     "logger": False,
     "enable_checkpointing": False,
     "enable_progress_bar": False,
@@ -69,7 +71,7 @@ def _data(stage: str, n: int) -> LightningDataModule:
 
 
 def _seen(stage: str, n: int, **arguments: Any) -> list[list[int]]:
-    module, trainer = Recorder(), Trainer(devices=1, **QUIET, **arguments)
+    module, trainer = Recorder(), Trainer(**QUIET | arguments)
     if stage == "test":
         trainer.test(module, datamodule=_data(stage, n), verbose=False)
     else:
@@ -80,20 +82,6 @@ def _seen(stage: str, n: int, **arguments: Any) -> list[list[int]]:
 @pytest.mark.parametrize("stage", ["test", "predict"])
 def test_lightning_single_process(stage: str) -> None:
     assert _seen(stage, 3) == [[0, 1], [2]]
-
-
-def _rank(rank: int, port: int, stage: str, n: int, folder: Path) -> None:
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": "2",
-        "LOCAL_RANK": str(rank),
-        "NODE_RANK": str(rank),
-        "RANK": str(rank),
-    }
-    torch.set_num_threads(1)
-    seen = _seen(stage, n, strategy="ddp", num_nodes=2)
-    (folder / f"{rank}.json").write_text(json.dumps(seen))
 
 
 @pytest.mark.slow
@@ -110,15 +98,30 @@ def test_lightning_two_processes(tmp_path: Path, stage: str, n: int, expected: l
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
+    # This file is the program of both processes.
     ranks = [
-        context.Process(target=_rank, args=(rank, port, stage, n, tmp_path)) for rank in (0, 1)
+        subprocess.Popen(
+            [sys.executable, __file__, stage, str(n), str(tmp_path / f"{rank}.json")],
+            env=os.environ
+            | {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "LOCAL_RANK": str(rank),
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+        )
+        for rank in (0, 1)
     ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-        if process.is_alive():
+    try:
+        assert [process.wait(180) for process in ranks] == [0, 0]
+    finally:
+        for process in ranks:
             process.kill()
     seen = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert seen == expected
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    found = _seen(sys.argv[1], int(sys.argv[2]), strategy="ddp", devices=2)
+    Path(sys.argv[3]).write_text(json.dumps(found))
