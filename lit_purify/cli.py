@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_purify.attacks import Attack
 from lit_purify.callbacks import AdversarialExamples, EvaluationProgress, PredictionWriter, Summary
@@ -78,14 +80,33 @@ def main(args: Sequence[str] | None = None) -> int:
             parser_kwargs={**quiet, **{name: quiet for name in PurifyCLI.subcommands()}},
             args=None if args is None else list(args),
         )
-    except (InputError, ArgumentError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+    except Exception as error:
+        line = _explanation(error)
+        if line is None:
+            raise
+        print("error:", line, file=sys.stderr)
         return 2
     return 0
 
 
+def _explanation(error: BaseException | None) -> str | None:
+    """What was wrong with the input, in one line; ``None`` where the error is a defect."""
+    if error is None or isinstance(error, InputError):
+        return None if error is None else " ".join(str(error).split())
+    # jsonargparse wraps what a constructor raised into a dump of the whole configuration.
+    if (cause := _explanation(error.__cause__ or error.__context__)) is not None:
+        return cause
+    if isinstance(error, (ArgumentError, MisconfigurationException)):
+        text = re.sub(r"Does not validate against any.*?Errors:\s+- ", "", str(error), flags=re.S)
+        text = re.sub(
+            r"\s+(- Expected a <class 'NoneType'>|Given value type:).*", "", text, flags=re.S
+        )
+        return " ".join(text.split())
+    return None
+
+
 def _quiet() -> None:
-    """Silence what Lightning says to people who train; a user of this tool can do nothing with it."""
+    """Silence advice of Lightning's that a user of this tool can do nothing with."""
     for pattern in (
         ".*does not have many workers.*",
         ".*treespec.*",

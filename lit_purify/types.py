@@ -63,6 +63,4 @@ def ratio(value: float | str) -> float:
         numerator, _, denominator = str(value).partition("/")
         return float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
-        raise InputError(
-            f"expected a number or a fraction such as 8/255, got {value!r}"
-        ) from None
+        raise InputError(f"expected a number or a fraction such as 8/255, got {value!r}") from None

@@ -30,7 +30,9 @@ def main() -> None:
     # A Lightning checkpoint of one's own run; only tensors and plain values are needed from it.
     checkpoint = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
     architecture = config["model"]["init_args"]["denoiser"].get("init_args", {})
-    denoiser = small_unet(**{**architecture, "block_out_channels": tuple(architecture["block_out_channels"])})
+    denoiser = small_unet(
+        **{**architecture, "block_out_channels": tuple(architecture["block_out_channels"])}
+    )
     prefix = "denoiser.network."
     denoiser.network.load_state_dict(
         {
@@ -56,7 +58,7 @@ def model_card(run: Path, config: dict, step: int) -> str:
         "",
         f"- Data: CIFAR-10 training images but the last {data['num_holdout']}, horizontal flips.",
         f"- Training: {step:,} steps of batch {data['batch_size']} ({images:,} images), AdamW",
-        f"  {model['learning_rate']:g}, {config['trainer']['precision']}, weights averaged (EMA 0.9995).",
+        f"  {model['learning_rate']:g}, {config['trainer']['precision']}, averaged weights (EMA).",
         f"- Steps t drawn uniformly up to (limit, share): {model['focus']}; the rest up to 1000.",
         f"- Seed: {model['seed']} (draws), {config['seed_everything']} (initial weights).",
         "- Command: python -m lit_purify fit --config configs/train_cifar_small.yaml",

@@ -30,7 +30,9 @@ class CompressionRate(Callback):
             assert isinstance(pl_module, PurifiedClassifier)
             names = ["uniform/compression_rate"]
             if "fixed" in pl_module.protocols:
-                names += [f"attack/compression_rate{part}" for part in ("", "_robust", "_nonrobust")]
+                names += [
+                    f"attack/compression_rate{part}" for part in ("", "_robust", "_nonrobust")
+                ]
             for name in names:
                 pl_module.add_metric(name, MeanWithDeviation())
 

@@ -39,7 +39,7 @@ class PredictionWriter(BasePredictionWriter):
         self._indices: list[int] = []
         self._names: list[str] = []
 
-    def write_on_batch_end(  # type: ignore[override]
+    def write_on_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,

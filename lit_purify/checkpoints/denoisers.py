@@ -46,7 +46,8 @@ def save_denoiser(
         "model_card": model_card,
     }
     tensors = {
-        name: tensor.to(dtype).contiguous() for name, tensor in denoiser.network.state_dict().items()
+        name: tensor.to(dtype).contiguous()
+        for name, tensor in denoiser.network.state_dict().items()
     }
     save_file(tensors, path, metadata=header)
 

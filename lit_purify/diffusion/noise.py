@@ -124,9 +124,7 @@ class FixedNoise(NoiseSource):
         """Draws from U(-1, 1) in the slot t = 0, shape (B, *like.shape[1:])."""
         return self._draw(indices, 0, torch.rand, like) * 2 - 1
 
-    def _draw(
-        self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor
-    ) -> Tensor:
+    def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
         draws = torch.empty((len(indices), *like.shape[1:]), dtype=torch.float32)
         generator = torch.Generator()
         for row, index in enumerate(indices.tolist()):
@@ -152,9 +150,7 @@ class CachedNoise(FixedNoise):
     def cached(self, indices: Tensor) -> FixedNoise:
         return self if torch.equal(indices.cpu(), self.samples) else super().cached(indices)
 
-    def _draw(
-        self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor
-    ) -> Tensor:
+    def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
         key = (slot, like.shape[1:], like.dtype, like.device)
         if key not in self._store:
             self._store[key] = super()._draw(self.samples, slot, law, like)

@@ -166,8 +166,8 @@ class DiffusionPurifier(Purifier):
         expected = self.denoiser.image_shape
         if images.ndim != 4 or (expected is not None and images.shape[1:] != expected):
             raise InputError(
-                f"the denoiser expects images of shape (B, {', '.join(map(str, expected or 'CHW'))})"
-                f", got {tuple(images.shape)}; resize the images or choose another denoiser"
+                f"the denoiser expects batches of {expected or '(C, H, W)'} images, got shape "
+                f"{tuple(images.shape)}; resize the images or choose another denoiser"
             )
         if len(indices) != len(images):
             raise InputError(

@@ -101,8 +101,10 @@ class DDPMSampler(Sampler):
 class DDIMSampler(Sampler):
     r"""Implicit sampling (eq. 3), deterministic for ``eta = 0``.
 
-    :math:`x_s = \sqrt{\bar\alpha_s} \hat x_0 + \sqrt{1 - \bar\alpha_s - \sigma^2} \epsilon_\theta +
-    \sigma z` with :math:`\sigma^2 = \eta^2 \frac{1 - \bar\alpha_s}{1 - \bar\alpha_t} (1 - \alpha')`.
+    .. math:: x_s = \sqrt{\bar\alpha_s} \hat x_0
+       + \sqrt{1 - \bar\alpha_s - \sigma^2} \epsilon_\theta + \sigma z,
+       \qquad \sigma^2 = \eta^2 \frac{1 - \bar\alpha_s}{1 - \bar\alpha_t} (1 - \alpha').
+
     The noise direction is the network's own, also where the clean image is clipped.
 
     Args:

@@ -49,7 +49,7 @@ class LinearSchedule:
 
     @cached_property
     def alpha_bar(self) -> Tensor:
-        r"""float64 tensor of shape (T + 1,): :math:`\bar\alpha_t` for t = 0 .. T, so it starts at 1."""
+        r""":math:`\bar\alpha_t` for t = 0 .. T, shape (T + 1,), float64; the first is 1."""
         betas = torch.linspace(
             self.beta_start, self.beta_end, self.num_train_steps, dtype=torch.float64
         )

@@ -111,12 +111,18 @@ class DenoiserTraining(LightningModule):
             chosen = loss[(steps == t).to(loss.device)]
             if len(chosen):
                 self.log(
-                    f"val/loss_t{t}", chosen.mean(), batch_size=len(chosen), on_epoch=True,
+                    f"val/loss_t{t}",
+                    chosen.mean(),
+                    batch_size=len(chosen),
+                    on_epoch=True,
                     sync_dist=True,
                 )
         purification = loss[((steps >= 5) & (steps <= 150)).to(loss.device)]
         self.log(
-            "val/loss", purification.mean(), batch_size=len(purification), prog_bar=True,
+            "val/loss",
+            purification.mean(),
+            batch_size=len(purification),
+            prog_bar=True,
             sync_dist=True,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -153,7 +153,7 @@ class PurifiedClassifier(LightningModule):
 
     def update_metric(self, name: str, values: Tensor) -> None:
         """Add per-sample values, shape (B,), to a registered metric and log it."""
-        metric = self.metrics[name]
+        metric = cast(Metric, self.metrics[name])
         metric.update(values)
         self.log(name, metric, on_step=False, on_epoch=True, batch_size=len(values))
 

@@ -1,0 +1,208 @@
+"""What the tests compare with: written from the equations, sharing no code with the package.
+
+Everything is float64 and plain autograd; noise is drawn by hand from eqs. 12 and 13.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lit_purify.diffusion import Denoiser, FixedNoise, UNetDenoiser, small_unet
+from lit_purify.types import Process
+
+ALPHA_BAR = np.concatenate([[1.0], np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))])
+"""Cumulative alpha of steps 0 .. 1000 in float64."""
+
+
+def multiply(a: int, b: int) -> int:
+    """a b mod 2**32, by shifting and adding in 32 bits."""
+    total = 0
+    while b:
+        if b & 1:
+            total = (total + a) & 0xFFFFFFFF
+        a = (a << 1) & 0xFFFFFFFF
+        b >>= 1
+    return total
+
+
+def hash_by_hand(s: int, i: int, slot: int) -> int:
+    """Eq. 13 with every operation in 32 bits (XOR acts bit by bit, so reducing first is exact)."""
+    return multiply(83492791, s) ^ multiply(73856093, i) ^ multiply(19349663, slot)
+
+
+def draw(s: int, i: int, slot: int, shape: Sequence[int]) -> Tensor:
+    """The Gaussian draw of one sample, float32."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(hash_by_hand(s, i, slot)))
+
+
+def draws(s: int, indices: Tensor, slot: int, like: Tensor) -> Tensor:
+    """The Gaussian draws of a batch."""
+    rows = [draw(s, i, slot, like.shape[1:]) for i in indices.tolist()]
+    return torch.stack(rows).to(like)
+
+
+def reference_chain(
+    denoiser: nn.Module,
+    images: Tensor,
+    seed: int,
+    indices: Tensor,
+    visited: Sequence[int],
+    *,
+    forward: str = "stepwise",
+    variance: str | None = "fixed_large",
+    eta: float = 0.0,
+    clip: bool = True,
+) -> list[Tensor]:
+    """States of a purification, one plain loop of eqs. 1-3 with alpha' of the respaced chain.
+
+    ``variance=None`` is DDIM (eq. 3), anything else DDPM (eq. 2). Differentiable by plain autograd.
+    """
+    x = 2 * images - 1
+    channels = x.shape[1]
+    states = [images]
+    if forward == "stepwise":
+        past = 0
+        for t in visited:
+            beta = 1 - ALPHA_BAR[t] / ALPHA_BAR[past]
+            x = (1 - beta) ** 0.5 * x + beta**0.5 * draws(seed, indices, 2 * t, x)
+            past = t
+            states.append((x + 1) / 2)
+    elif forward == "one_shot":
+        t = visited[-1]
+        noise = draws(seed, indices, 2 * t, x)
+        x = ALPHA_BAR[t] ** 0.5 * x + (1 - ALPHA_BAR[t]) ** 0.5 * noise
+        states.append((x + 1) / 2)
+    for k in range(len(visited) - 1, -1, -1):
+        t, s = visited[k], visited[k - 1] if k else 0
+        a, b = ALPHA_BAR[t], ALPHA_BAR[s]
+        beta = 1 - a / b
+        output = denoiser(x, t)
+        eps = output[:, :channels]
+        clean = (x - (1 - a) ** 0.5 * eps) / a**0.5
+        if clip:
+            clean = torch.minimum(torch.maximum(clean, -torch.ones_like(x)), torch.ones_like(x))
+        z = draws(seed, indices, 2 * t + 1, x) if s else torch.zeros_like(x)
+        small = beta * (1 - b) / (1 - a)
+        if variance is None:
+            sigma = eta * small**0.5
+            x = b**0.5 * clean + (1 - b - sigma**2) ** 0.5 * eps + sigma * z
+        else:
+            if clip:
+                mean = b**0.5 * beta / (1 - a) * clean + (a / b) ** 0.5 * (1 - b) / (1 - a) * x
+            else:  # eq. 2 as printed
+                mean = (x - beta / (1 - a) ** 0.5 * eps) / (1 - beta) ** 0.5
+            if s == 0:
+                std: float | Tensor = 0.0
+            elif variance == "learned_range":
+                share = (output[:, channels:] + 1) / 2
+                std = beta ** (share / 2) * small ** ((1 - share) / 2)
+            else:
+                std = (beta if variance == "fixed_large" else small) ** 0.5
+            x = mean + std * z
+        states.append((x + 1) / 2)
+    return states
+
+
+class TinyDenoiser(Denoiser):
+    """Two convolutions of known weights, in float64; smooth in the image and the step.
+
+    Args:
+        channels: image channels C.
+        learns_variance: give 2C channels, the second half in (-1, 1).
+        scale: size of the prediction; a large one drives the clean image out of [-1, 1].
+    """
+
+    def __init__(
+        self, channels: int = 3, *, learns_variance: bool = False, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.scale = scale
+        self.first = nn.Conv2d(channels, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, channels * (1 + learns_variance), 3, padding=1)
+        fill(self.double(), seed=0, std=0.3)
+        self.calls = 0
+
+    def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        self.calls += 1
+        output = self.second(torch.tanh(self.first(x_t) + torch.as_tensor(t) / 100))
+        noise, variance = output[:, : self.channels], output[:, self.channels :]
+        return torch.cat([self.scale * noise, torch.tanh(variance)], 1)
+
+
+class GaussianDenoiser(Denoiser):
+    r"""The best noise predictor for data :math:`x_0 \sim \mathcal N(\mu, \Sigma)`,
+
+    .. math:: \epsilon^*(x_t, t) = \sqrt{1 - \bar\alpha_t}
+       (\bar\alpha_t \Sigma + (1 - \bar\alpha_t) I)^{-1} (x_t - \sqrt{\bar\alpha_t} \mu).
+
+    Args:
+        mean: on the [-1, 1] scale, shape (d,), with d = C H W.
+        covariance: shape (d, d).
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+        super().__init__()
+        self.mean = mean
+        self.covariance = covariance
+
+    def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        assert isinstance(t, int)
+        alpha_bar = float(ALPHA_BAR[t])
+        identity = torch.eye(len(self.mean), dtype=self.mean.dtype)
+        marginal = alpha_bar * self.covariance + (1 - alpha_bar) * identity
+        centred = x_t.flatten(1) - math.sqrt(alpha_bar) * self.mean
+        noise = math.sqrt(1 - alpha_bar) * torch.linalg.solve(marginal, centred.T).T
+        return noise.view_as(x_t)
+
+
+class ChosenNoise(FixedNoise):
+    """Zero everywhere, or in row r the k-th unit vector of the draw chosen for that row.
+
+    Args:
+        chosen: (process, t, k) for each row of the batch.
+    """
+
+    def __init__(self, chosen: Sequence[tuple[Process, int, int]] = ()) -> None:
+        super().__init__(0)
+        rows: dict[tuple[Process, int], list[tuple[int, int]]] = {}
+        for row, (process, t, k) in enumerate(chosen):
+            rows.setdefault((process, t), []).append((row, k))
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "asked", set())
+
+    def normal(self, indices: Tensor, process: Process, t: int, *, like: Tensor) -> Tensor:
+        self.asked.add((process, t))  # type: ignore[attr-defined]
+        noise = torch.zeros_like(like)
+        for row, k in self.rows.get((process, t), []):  # type: ignore[attr-defined]
+            noise[row].view(-1)[k] = 1
+        return noise
+
+
+def fill(module: nn.Module, *, seed: int, std: float) -> nn.Module:
+    """Give a module known Gaussian weights, without the global RNG."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        with torch.no_grad():
+            parameter.copy_(
+                std * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            )
+    return module
+
+
+def random_unet(image_size: int = 16) -> UNetDenoiser:
+    """An untrained U-Net whose weights depend on nothing but the seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return small_unet(image_size=image_size, block_out_channels=(8, 16), norm_num_groups=4)
+
+
+def some_images(n: int, shape: Sequence[int] = (3, 8, 8), *, seed: int = 0) -> Tensor:
+    """Uniform images in [0, 1], float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(n, *shape, generator=generator, dtype=torch.float64)
