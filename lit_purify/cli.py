@@ -12,7 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentError
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lit_purify.attacks import Attack
 from lit_purify.callbacks import AdversarialExamples, EvaluationProgress, PredictionWriter, Summary
@@ -50,10 +50,10 @@ class PurifyCLI(LightningCLI):
             attack = AdversarialExamples(self._get(self.config_init, "attack"))
             summary = Summary(next_step=self._get(self.config_init, "next_step"))
             callbacks = [attack, *callbacks, summary]
-            if settings["enable_progress_bar"] is not False:
-                callbacks = [EvaluationProgress(), *callbacks]
         elif self.subcommand == "predict":
             callbacks = [*callbacks, PredictionWriter()]
+        if self.subcommand != "fit" and settings["enable_progress_bar"] is not False:
+            callbacks = [EvaluationProgress(), *callbacks]
         return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
 

