@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lit_purify.attacks import Attack
 from lit_purify.callbacks import AdversarialExamples, EvaluationProgress, PredictionWriter, Summary

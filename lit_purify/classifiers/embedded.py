@@ -16,7 +16,10 @@ from lit_purify.types import InputError
 WEIGHTS_SHA256 = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
 """Hash of the weights in pyautoattack 0.2.0; every figure of this project was measured on them."""
 
-CLASS_NAMES = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+CLASS_NAMES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
 
 _REINSTALL = "Reinstall it with: pip install --force-reinstall --no-deps pyautoattack==0.2.0"
 

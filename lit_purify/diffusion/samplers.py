@@ -60,10 +60,11 @@ class DDPMSampler(Sampler):
     r"""Ancestral sampling (eq. 2), :math:`x_s \sim \mathcal N(\mu(x_t, \hat x_0), \sigma^2)`.
 
     Args:
-        variance: ``fixed_small`` by default, which chains of few steps need; Ho et al. report both
-            alike at every step. ``fixed_large`` is :math:`\beta' = 1 - \alpha'`; ``fixed_small`` the posterior's
-            :math:`\beta' (1 - \bar\alpha_s) / (1 - \bar\alpha_t)`; ``learned_range`` interpolates
-            their logarithms by the network's second half of channels.
+        variance: ``fixed_small`` is the posterior's
+            :math:`\beta' (1 - \bar\alpha_s) / (1 - \bar\alpha_t)`; ``fixed_large`` is
+            :math:`\beta' = 1 - \alpha'`, which is too much for chains of few steps;
+            ``learned_range`` interpolates their logarithms by the network's second half of
+            channels.
         clip: clip the predicted clean image to [-1, 1].
     """
 
