@@ -115,25 +115,38 @@ class DiffusionPurifier(Purifier):
         self._bytes_per_sample: dict[tuple[object, ...], int] = {}
 
     def purify(self, images: Tensor, noise: FixedNoise, indices: Tensor) -> Tensor:
-        *_, last = self.trajectory(images, noise, indices)
-        return last.image
+        self._check(images, indices)
+        last = images
+        for _, _, state in self._states(images * 2 - 1, noise, indices.cpu()):
+            last = state  # one by one: a chain of 200 states is not held
+        return self._output(last)
 
     def trajectory(self, images: Tensor, noise: FixedNoise, indices: Tensor) -> Iterator[State]:
         self._check(images, indices)
         yield State("forward", 0, images)
-        x = images * 2 - 1
+        for process, t, x in self._states(images * 2 - 1, noise, indices.cpu()):
+            done = process == "reverse" and t == 0
+            yield State(process, t, self._output(x) if done else (x + 1) / 2)
+
+    def _states(
+        self, x: Tensor, noise: FixedNoise, indices: Tensor
+    ) -> Iterator[tuple[Process, int, Tensor]]:
+        """Every state after the input, [-1, 1] scale."""
         for t, step in self._forward_steps(noise, indices):
             x = step(x)
-            yield State("forward", t, (x + 1) / 2)
+            yield "forward", t, x
         visited = self.timesteps[::-1]
+        reached = [*visited[1:], 0]
         steps = [
             partial(self._reverse_step, t, t_prev, noise, indices)
-            for t, t_prev in zip(visited, [*visited[1:], 0], strict=True)
+            for t, t_prev in zip(visited, reached, strict=True)
         ]
-        chain = run_chain(steps, x, num_kept=self._num_kept(x))
-        for t, x in zip([*visited[1:], 0], chain, strict=True):
-            image = (x + 1) / 2
-            yield State("reverse", t, image.clamp(0, 1) if t == 0 and self.clip_output else image)
+        for t, state in zip(reached, run_chain(steps, x, num_kept=self._num_kept(x)), strict=True):
+            yield "reverse", t, state
+
+    def _output(self, x: Tensor) -> Tensor:
+        image = (x + 1) / 2
+        return image.clamp(0, 1) if self.clip_output else image
 
     def _forward_steps(self, noise: FixedNoise, indices: Tensor) -> Iterator[tuple[int, Step]]:
         """The noising steps (eq. 1): each knows the step t it reaches."""
