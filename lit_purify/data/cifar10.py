@@ -76,6 +76,10 @@ class CIFAR10DataModule(LightningDataModule):
         # With fewer images than processes some have none, which is fine: see the sampler.
         self.allow_zero_length_dataloader_with_multiple_devices = True
 
+    def settings(self) -> dict[str, object]:
+        """What a report must say about the images of a test."""
+        return {"data": self.source, "images": len(self.test_set), "batch_size": self.batch_size}
+
     def prepare_data(self) -> None:
         """Download once, in one process; the others find the files there."""
         function = None if self.trainer is None else self.trainer.state.fn
