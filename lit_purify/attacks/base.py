@@ -87,6 +87,14 @@ class Attack(ABC):
         """Calls of the model an attack on a batch makes, for progress; ``None`` if unknown."""
         return None
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether a sample fooled on a deterministic defence keeps the image that fooled it.
+
+        Its success after the last iteration is then unknown, and is not reported.
+        """
+        return False
+
     def settings(self) -> dict[str, object]:
         """What a report must say about this attack."""
         return {"attack": type(self).__name__, **vars(self)}

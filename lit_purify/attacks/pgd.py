@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lit_purify.attacks.base import Attack, Target, input_gradient
 from lit_purify.diffusion.noise import FixedNoise
 from lit_purify.functional import correct
-from lit_purify.types import InputError
+from lit_purify.types import InputError, ratio
 
 
 class PGD(Attack):
@@ -40,13 +40,17 @@ class PGD(Attack):
         if steps < 1:
             raise InputError(f"PGD needs at least 1 step, got {steps}")
         self.steps = steps
-        self.rel_stepsize = float(rel_stepsize)
+        self.rel_stepsize = ratio(rel_stepsize)
         self.random_start = random_start
         self.early_stop = early_stop
 
     @property
     def num_queries(self) -> int:
         return self.steps
+
+    @property
+    def stops_early(self) -> bool:
+        return self.early_stop
 
     def perturb(
         self, model: Target, images: Tensor, labels: Tensor, indices: Tensor, seed: int

@@ -21,7 +21,8 @@ class AdversarialExamples(Callback):
 
     Adversarial images are found once for every surface (``base``, ``fixed``, ``fresh``) that the
     protocols need. Success is reported twice: after the last iteration, by the module, and, where
-    the defence is deterministic, at any iteration.
+    the defence is deterministic, at any iteration. There an attack that stops early leaves only
+    the second one known.
 
     Args:
         attack: the attack.
@@ -36,6 +37,8 @@ class AdversarialExamples(Callback):
             assert isinstance(pl_module, PurifiedClassifier)
             for surface in self._deterministic(pl_module):
                 pl_module.add_metric(_any_iteration(surface), IntervalAccuracy())
+                if self.attack.stops_early:
+                    pl_module.drop_metric(f"{surface}/robust_accuracy")
 
     def on_test_batch_start(  # type: ignore[override]
         self,

@@ -82,11 +82,7 @@ class PurifiedClassifier(LightningModule):
         self.classifier = classifier.eval().requires_grad_(False)
         self.seed = seed
         self.protocols: tuple[ProtocolName, ...] = tuple(dict.fromkeys(protocols))
-        self.metrics = nn.ModuleDict()
-        self.add_metric("base/clean_accuracy", IntervalAccuracy())
-        self.add_metric("purified/clean_accuracy", IntervalAccuracy())
-        for protocol in self.protocols:
-            self.add_metric(f"{protocol}/robust_accuracy", IntervalAccuracy())
+        self._reset_metrics()
 
     def forward(
         self, images: Tensor, noise: NoiseSource | None = None, indices: Tensor | None = None
@@ -152,10 +148,29 @@ class PurifiedClassifier(LightningModule):
         self.metrics[name] = metric
 
     def update_metric(self, name: str, values: Tensor) -> None:
+    def drop_metric(self, name: str) -> None:
+        """Leave out a figure that this run cannot know; a callback does so in its ``setup``."""
+        del self.metrics[name]
+
         """Add per-sample values, shape (B,), to a registered metric and log it."""
         metric = cast(Metric, self.metrics[name])
         metric.update(values)
-        self.log(name, metric, on_step=False, on_epoch=True, batch_size=len(values))
+        self.log(
+            name,
+            metric,
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(values),
+            metric_attribute=f"metrics.{name}",
+        )
+
+    def _reset_metrics(self) -> None:
+        """The module's own metrics, without those of a run's callbacks."""
+        self.metrics = nn.ModuleDict()
+        self.add_metric("base/clean_accuracy", IntervalAccuracy())
+        self.add_metric("purified/clean_accuracy", IntervalAccuracy())
+        for protocol in self.protocols:
+            self.add_metric(f"{protocol}/robust_accuracy", IntervalAccuracy())
 
     def setup(self, stage: str) -> None:
         if stage == "test" and self.trainer.test_loop.inference_mode:
@@ -165,6 +180,10 @@ class PurifiedClassifier(LightningModule):
             )
 
     def test_step(self, batch: Batch, batch_idx: int) -> Outcomes:
+    def teardown(self, stage: str) -> None:
+        # Another test of this module starts over: its callbacks register their metrics again.
+        self._reset_metrics()
+
         image, label, index = batch["image"], batch["label"], batch["index"]
         noise = self.noise.cached(index)
         outcomes = {
@@ -179,7 +198,8 @@ class PurifiedClassifier(LightningModule):
             if protocol.test_noise is not None:
                 seen = self.purify(seen, protocol.test_noise(self.seed), index)
             outcomes[f"{name}/adversarial"] = outcome = self._judge(seen, label)
-            self.update_metric(f"{name}/robust_accuracy", outcome.correct)
+            if f"{name}/robust_accuracy" in self.metrics:  # not where the attack stops early
+                self.update_metric(f"{name}/robust_accuracy", outcome.correct)
         return outcomes
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[State]:
