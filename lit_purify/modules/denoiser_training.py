@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.schedule import LinearSchedule
-from lit_purify.types import Batch
+from lit_purify.types import Batch, InputError
 
 VALIDATION_STEPS = (1, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
 """Steps t at which the held-out loss is logged."""
@@ -54,7 +54,12 @@ class DenoiserTraining(LightningModule):
     ) -> None:
         super().__init__()
         if not all(share > 0 for _, share in focus) or sum(share for _, share in focus) > 1:
-            raise ValueError(f"focus needs positive shares that sum to at most 1, got {focus}")
+            raise InputError(f"focus needs positive shares that sum to at most 1, got {focus}")
+        if not all(1 <= limit <= denoiser.num_train_steps for limit, _ in focus):
+            raise InputError(
+                f"the steps in focus must lie between 1 and {denoiser.num_train_steps}, the length "
+                f"of the noise schedule, got {focus}"
+            )
         self.denoiser = denoiser
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -75,7 +80,7 @@ class DenoiserTraining(LightningModule):
         """Draw n training steps t in 1 .. T, shape (n,), int64, by the shares of ``focus``."""
         limits = [limit for limit, _ in self.focus] + [self.denoiser.num_train_steps]
         shares = [share for _, share in self.focus]
-        weights = torch.tensor([*shares, max(0.0, 1 - sum(shares))])
+        weights = torch.tensor([*shares, max(0.0, 1.0 - sum(shares))])
         which = torch.multinomial(weights, n, replacement=True, generator=generator)
         uniform = torch.rand(n, generator=generator)
         return (uniform * torch.tensor(limits)[which]).long() + 1
@@ -118,13 +123,14 @@ class DenoiserTraining(LightningModule):
                     sync_dist=True,
                 )
         purification = loss[((steps >= 5) & (steps <= 150)).to(loss.device)]
-        self.log(
-            "val/loss",
-            purification.mean(),
-            batch_size=len(purification),
-            prog_bar=True,
-            sync_dist=True,
-        )
+        if len(purification):  # a last batch of one image has none
+            self.log(
+                "val/loss",
+                purification.mean(),
+                batch_size=len(purification),
+                prog_bar=True,
+                sync_dist=True,
+            )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = torch.optim.AdamW(
