@@ -157,7 +157,7 @@ class GaussianDenoiser(Denoiser):
         identity = torch.eye(len(self.mean), dtype=self.mean.dtype)
         marginal = alpha_bar * self.covariance + (1 - alpha_bar) * identity
         centred = x_t.flatten(1) - math.sqrt(alpha_bar) * self.mean
-        noise = math.sqrt(1 - alpha_bar) * torch.linalg.solve(marginal, centred.T).T
+        noise = math.sqrt(1 - alpha_bar) * centred @ torch.linalg.inv(marginal)
         return noise.view_as(x_t)
 
 

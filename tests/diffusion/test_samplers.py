@@ -206,6 +206,7 @@ def test_presets_are_the_papers(preset: Any) -> None:
     assert forward == ("none" if preset == "reverse" else "stepwise")
     assert isinstance(sampler, DDIMSampler if preset == "ddim" else DDPMSampler)
     assert sampler.draws_noise == (preset != "ddim")
+    assert sampler.clip
 
 
 def test_clipping_the_output() -> None:
@@ -262,7 +263,7 @@ def test_depth_and_steps_are_checked_at_once() -> None:
 
 def test_wrong_shapes_are_refused() -> None:
     purifier = DiffusionPurifier(random_unet(image_size=16), t_star=5)
-    with pytest.raises(InputError, match=r"\(B, 3, 16, 16\).*\(2, 3, 8, 8\)"):
+    with pytest.raises(InputError, match=r"\(3, 16, 16\).*\(2, 3, 8, 8\)"):
         purifier.purify(torch.zeros(2, 3, 8, 8), FixedNoise(0), torch.arange(2))
     with pytest.raises(InputError, match="2 images came with 3"):
         purifier.purify(torch.zeros(2, 3, 16, 16), FixedNoise(0), torch.arange(3))
