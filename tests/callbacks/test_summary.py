@@ -1,0 +1,198 @@
+"""The run folder: ``summary.json`` in every state a run can be in, figures, the last line."""
+
+import contextlib
+import hashlib
+import io
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import tiny
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import IdentityPurifier, evaluate
+
+from lit_purify.callbacks import CompressionRate, Summary
+from lit_purify.cli import main
+from lit_purify.data import CIFAR10DataModule
+from lit_purify.modules import PurifiedClassifier
+from lit_purify.report.summary import read_summary
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """(run folder, root folder, stdout, stderr) of one run of three images in two batches."""
+    folder = tmp_path_factory.mktemp("run")
+    out, err = io.StringIO(), io.StringIO()
+    args = tiny.command(
+        "test",
+        "cifar_fixed.yaml",
+        folder,
+        *("--data.batch_size", "2"),
+        *("--model.seed", "7"),
+        "--trainer.callbacks+=tiny.StatusSpy",
+    )
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        assert main(args) == 0
+    return tiny.run_folder(folder), folder, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def summary(run):
+    return read_summary(run[0] / "summary.json")
+
+
+def broken_run(folder: Path, **purifier) -> list[str]:
+    """Arguments of a run whose purifier fails on the third of three samples."""
+    config = {
+        "model": {
+            "class_path": "lit_purify.PurifiedClassifier",
+            "init_args": {
+                "purifier": {"class_path": "tiny.FailingPurifier", "init_args": purifier},
+                "classifier": {"class_path": "lit_purify.classifiers.embedded_resnet18"},
+            },
+        },
+        "data": {
+            "class_path": "lit_purify.data.CIFAR10DataModule",
+            "init_args": {"limit": 3, "batch_size": 2},
+        },
+        "attack": {"class_path": "lit_purify.attacks.PGD", "init_args": {"steps": 1}},
+        "trainer": {"accelerator": "cpu", "default_root_dir": str(folder)},
+    }
+    path = folder / "broken.yaml"
+    path.write_text(json.dumps(config))  # JSON is YAML
+    return ["test", "--config", str(path)]
+
+
+class TestFinished:
+    def test_the_schema(self, summary):
+        assert set(summary) == {"status", "versions", "settings", "metrics"}
+        assert summary["status"] == "finished"
+        assert {"python", "torch", "lightning", "lit-purify"} <= set(summary["versions"])
+        for entry in summary["metrics"].values():
+            assert {"value", "low", "high", "n"} <= set(entry)
+        assert set(summary["metrics"]) == {
+            "base/clean_accuracy",
+            "purified/clean_accuracy",
+            "base/robust_accuracy",
+            "base/robust_accuracy_any_iteration",
+            "fixed/robust_accuracy",
+            "fixed/robust_accuracy_any_iteration",
+            "transfer/robust_accuracy",
+            "uniform/compression_rate",
+            "attack/compression_rate",
+            "attack/compression_rate_robust",
+            "attack/compression_rate_nonrobust",
+        }
+
+    def test_intervals_hold_their_value(self, summary):
+        for name, entry in summary["metrics"].items():
+            if "accuracy" in name:
+                assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1
+                assert entry["n"] == 3
+
+    def test_the_settings_decide_the_numbers(self, summary):
+        settings = summary["settings"]
+        assert settings["t_star"] == 20
+        assert settings["num_steps"] == 2
+        assert settings["sampler"] == "DDPMSampler"
+        assert settings["forward_process"] == "stepwise"
+        assert settings["attack"] == "PGD"
+        assert settings["eps"] == 8 / 255
+        assert settings["steps"] == 2
+        assert settings["early_stop"] is False
+        assert settings["seed"] == 7
+        assert settings["protocols"] == ["base", "fixed", "transfer"]
+        assert settings["device"] == "cpu"
+        assert settings["precision"] == "32-true"
+        assert settings["processes"] == 1
+
+    def test_models_are_named_by_the_hash_of_their_files(self, run, summary):
+        models = summary["settings"]["models"]
+        assert set(models) == {"denoiser", "classifier"}
+        content = (run[1] / "tiny.safetensors").read_bytes()
+        assert models["denoiser"]["sha256"] == hashlib.sha256(content).hexdigest()
+        from lit_purify.classifiers import embedded_resnet18
+
+        file = embedded_resnet18().file
+        assert models["classifier"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+
+    def test_metrics_are_those_that_were_logged(self, tmp_path):
+        module = PurifiedClassifier(IdentityPurifier(), tiny.classifier())
+        data = CIFAR10DataModule(source=str(tiny.npz_file(tmp_path / "x.npz")), batch_size=3)
+        logged, _ = evaluate(module, data, CompressionRate(), Summary(), folder=tmp_path)
+        written = read_summary(tmp_path / "summary.json")["metrics"]
+        assert set(written) == set(logged)
+        for name, value in logged.items():
+            assert written[name]["value"] == pytest.approx(value, rel=1e-6)
+
+    def test_it_said_running_until_the_end(self, run):
+        assert (run[0] / "seen.txt").read_text().split() == ["running", "running"]
+
+    def test_settings_are_printed_before_the_work(self, run):
+        printed = run[2]
+        assert printed.index("t_star") < printed.index("Measurement")
+        assert printed.index("tiny (sha256 ") < printed.index("Measurement")
+
+    def test_the_last_line_is_the_run_folder(self, run):
+        assert run[2].rstrip("\n").split("\n")[-1] == str(run[0])
+
+    def test_the_resolved_configuration_lies_beside_it(self, run):
+        assert "num_steps: 2" in (run[0] / "config.yaml").read_text()
+
+    def test_progress_is_a_line_a_batch_where_there_is_no_terminal(self, run):
+        lines = [line for line in run[3].splitlines() if line.startswith("images ")]
+        assert [line.split()[1] for line in lines] == ["2/3", "3/3"]
+        assert all("elapsed" in line and "left about" in line for line in lines)
+        assert lines[-1].endswith("left about 0:00")
+
+
+class TestImages:
+    PROTOCOLS = ("base", "fixed", "transfer")
+
+    @pytest.mark.parametrize("protocol", PROTOCOLS)
+    def test_a_grid_is_a_readable_png(self, run, protocol):
+        with Image.open(run[0] / f"images_{protocol}.png") as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            extrema = picture.convert("L").getextrema()
+        assert extrema[0] < 64 < 192 < extrema[1]  # neither blank nor black
+
+    def test_grids_and_metrics_are_in_tensorboard(self, run, summary):
+        events = EventAccumulator(str(run[0]))
+        events.Reload()
+        tags = events.Tags()
+        assert set(tags["images"]) == {f"images/{protocol}" for protocol in self.PROTOCOLS}
+        for name, entry in summary["metrics"].items():
+            if entry["value"] is not None:
+                (event,) = events.Scalars(name)
+                assert event.value == pytest.approx(entry["value"], rel=1e-6)
+        assert "hp_metric" not in tags["scalars"]
+
+    def test_progress_can_be_turned_off(self, tmp_path, capsys):
+        args = broken_run(tmp_path, at=99)  # an index outside: it does not fail
+        assert main([*args, "--trainer.enable_progress_bar", "false"]) == 0
+        assert "images " not in capsys.readouterr().err
+
+
+class TestUnfinished:
+    def test_a_failed_run_says_so(self, tmp_path, capsys):
+        with pytest.raises(RuntimeError, match="this purifier fails"):
+            main(broken_run(tmp_path, at=2))
+        summary = read_summary(tiny.run_folder(tmp_path) / "summary.json")
+        assert summary["status"] == "failed"
+        assert summary["metrics"] == {}
+        assert summary["settings"]["purifier"] == "FailingPurifier"
+        assert str(tiny.run_folder(tmp_path)) not in capsys.readouterr().out.splitlines()
+
+    def test_an_interrupted_run_says_so(self, tmp_path):
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            with pytest.raises((SystemExit, KeyboardInterrupt)):
+                main(broken_run(tmp_path, at=2, interrupt=True))
+        finally:
+            signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
+        summary = read_summary(tiny.run_folder(tmp_path) / "summary.json")
+        assert summary["status"] == "interrupted"
+        assert summary["metrics"] == {}

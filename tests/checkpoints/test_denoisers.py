@@ -1,0 +1,159 @@
+"""Denoiser files: what is written comes back, what is wrong is named, and the shipped one works."""
+
+import json
+from importlib import resources
+
+import pytest
+import tiny
+import torch
+from oracles import ALPHA_BAR, draws
+from safetensors.torch import load_file, save_file
+
+from lit_purify.checkpoints import embedded_denoiser, load_denoiser, model_card, save_denoiser
+from lit_purify.data import sources
+from lit_purify.types import InputError
+
+EMBEDDED = resources.files("lit_purify") / "assets" / "denoiser_cifar10_small.safetensors"
+HEADER = {
+    "lit_purify": json.dumps({"format": "small_unet/1", "architecture": tiny.ARCHITECTURE}),
+    "model_card": "",
+}
+
+
+@pytest.fixture
+def tensors(tmp_path):
+    """The tensors of a sound file, to be spoiled."""
+    return load_file(tiny.denoiser_file(tmp_path))
+
+
+def spoiled(tmp_path, tensors, header=HEADER):
+    path = tmp_path / "spoiled.safetensors"
+    save_file(tensors, path, metadata=header)
+    return str(path)
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+    def test_weights_come_back_as_they_were_stored(self, tmp_path, dtype):
+        path, denoiser = tmp_path / "denoiser.safetensors", tiny.denoiser()
+        save_denoiser(path, denoiser, tiny.ARCHITECTURE, model_card="a card", dtype=dtype)
+        assert {x.dtype for x in load_file(path).values()} == {dtype}
+        loaded = load_denoiser(str(path))
+        expected = denoiser.network.state_dict()
+        found = loaded.network.state_dict()
+        assert set(found) == set(expected)
+        for name, tensor in expected.items():
+            assert found[name].dtype == torch.float32
+            assert torch.equal(found[name], tensor.to(dtype).float())
+        assert model_card(str(path)) == "a card"
+
+    def test_float32_predicts_the_same_noise(self, tmp_path):
+        path, denoiser = tmp_path / "denoiser.safetensors", tiny.denoiser()
+        save_denoiser(path, denoiser, tiny.ARCHITECTURE, dtype=torch.float32)
+        x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        assert torch.equal(load_denoiser(str(path))(x, 50), denoiser.eval()(x, 50))
+
+    def test_it_is_frozen_and_knows_its_file(self, tmp_path):
+        path = tiny.denoiser_file(tmp_path)
+        loaded = load_denoiser(str(path))
+        assert not loaded.training
+        assert not any(parameter.requires_grad for parameter in loaded.parameters())
+        assert loaded.file == path
+        assert loaded.image_shape == (3, 32, 32)
+
+
+class TestWrongFiles:
+    NAME = "conv_in.weight"
+
+    def test_a_missing_tensor(self, tmp_path, tensors):
+        del tensors[self.NAME]
+        with pytest.raises(InputError, match=r"conv_in\.weight is missing"):
+            load_denoiser(spoiled(tmp_path, tensors))
+
+    def test_an_extra_tensor(self, tmp_path, tensors):
+        tensors["surplus.weight"] = torch.zeros(1)
+        with pytest.raises(InputError, match=r"surplus\.weight is unknown"):
+            load_denoiser(spoiled(tmp_path, tensors))
+
+    def test_a_misshapen_tensor(self, tmp_path, tensors):
+        tensors[self.NAME] = tensors[self.NAME][:4].contiguous()
+        shapes = r"conv_in\.weight has shape \(4, 12, 3, 3\) instead of \(8, 12, 3, 3\)"
+        with pytest.raises(InputError, match=shapes):
+            load_denoiser(spoiled(tmp_path, tensors))
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_a_tensor_that_is_not_finite(self, tmp_path, tensors, value):
+        tensors[self.NAME][0, 0, 0, 0] = value
+        with pytest.raises(InputError, match=r"conv_in\.weight is not finite"):
+            load_denoiser(spoiled(tmp_path, tensors))
+
+    def test_many_faults_are_counted(self, tmp_path, tensors):
+        few = dict(list(tensors.items())[:5])
+        with pytest.raises(InputError, match=rf"and {len(tensors) - 5 - 3} more"):
+            load_denoiser(spoiled(tmp_path, few))
+
+    @pytest.mark.parametrize(
+        "header",
+        [
+            None,
+            {"format": "pt"},
+            {"lit_purify": "no json"},
+            {"lit_purify": json.dumps({"format": "small_unet/99", "architecture": {}})},
+            {"lit_purify": json.dumps([1])},
+        ],
+    )
+    def test_safetensors_of_another_kind(self, tmp_path, tensors, header):
+        with pytest.raises(InputError, match="not a denoiser of this project"):
+            load_denoiser(spoiled(tmp_path, tensors, header))
+
+    def test_an_architecture_of_another_version(self, tmp_path, tensors):
+        text = json.dumps({"format": "small_unet/1", "architecture": {"attention": True}})
+        with pytest.raises(InputError, match="cannot build.*attention"):
+            load_denoiser(spoiled(tmp_path, tensors, {"lit_purify": text}))
+
+    @pytest.mark.parametrize("length", [4, 200, 5000])
+    def test_a_file_cut_off(self, tmp_path, length):
+        path = tiny.denoiser_file(tmp_path)
+        path.write_bytes(path.read_bytes()[:length])
+        with pytest.raises(InputError, match="cannot be read"):
+            load_denoiser(str(path))
+
+    def test_no_file(self, tmp_path):
+        with pytest.raises(InputError, match="no weights file"):
+            load_denoiser(str(tmp_path / "nowhere.safetensors"))
+        with pytest.raises(InputError, match="not a readable safetensors file"):
+            model_card(str(tmp_path / "nowhere.safetensors"))
+
+
+class TestEmbedded:
+    @pytest.fixture(scope="class")
+    def card(self):
+        return model_card(str(EMBEDDED))
+
+    def test_it_is_small(self):
+        assert EMBEDDED.stat().st_size <= 10_000_000
+
+    def test_the_card_says_where_it_comes_from(self, card):
+        for word in ("Data: CIFAR-10 training images", "steps of batch", "Seed:", "Licence:"):
+            assert word in card
+        assert "python -m lit_purify fit --config configs/train_cifar_small.yaml" in card
+
+    def test_the_card_gives_the_error_by_t(self, card):
+        rows = [line.split("|") for line in card.splitlines() if line.startswith("| ")]
+        errors = {int(row[1]): float(row[2]) for row in rows if row[1].strip().isdigit()}
+        assert {1, 10, 50, 100, 150, 1000} <= set(errors)
+        assert all(0 < error < 1 for error in errors.values())
+
+    @pytest.mark.parametrize(("t", "bound"), [(50, 0.4), (100, 0.3), (150, 0.2)])
+    def test_it_predicts_the_noise_in_images_it_never_saw(self, t, bound):
+        """Predicting nothing costs 1, the variance of the noise; its card says 0.19 at t = 50.
+
+        The bounds are about twice the card's errors: sixteen images spread by far less.
+        """
+        denoiser = embedded_denoiser()
+        pixels = torch.from_numpy(sources.embedded()[0][:16].copy()).permute(0, 3, 1, 2)
+        x0 = 2 * pixels.float() / 255 - 1
+        noise = draws(0, torch.arange(16), 2 * t, x0)
+        x_t = float(ALPHA_BAR[t]) ** 0.5 * x0 + float(1 - ALPHA_BAR[t]) ** 0.5 * noise
+        error = (denoiser(x_t, t) - noise).square().mean().item()
+        assert error < bound

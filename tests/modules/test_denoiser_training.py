@@ -1,0 +1,186 @@
+"""Training of the denoiser: closed-form losses, the law of the steps, a fit, a resume."""
+
+import math
+
+import pytest
+import tiny
+import torch
+from lightning.pytorch import Trainer
+from oracles import ALPHA_BAR, random_unet
+from torch.utils.data import DataLoader
+
+from lit_purify.data.arrays import ImageArrays
+from lit_purify.diffusion import Denoiser
+from lit_purify.modules import DenoiserTraining
+from lit_purify.types import InputError
+
+
+class ConstantDataDenoiser(Denoiser):
+    """The perfect predictor where every image is x0 = c (on the [-1, 1] scale)."""
+
+    def __init__(self, c):
+        super().__init__()
+        self.c = c
+        self.unused = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x_t, t):
+        alpha_bar = torch.from_numpy(ALPHA_BAR).to(x_t)[t].view(-1, 1, 1, 1)
+        return (x_t - alpha_bar.sqrt() * self.c) / (1 - alpha_bar).sqrt()
+
+
+class ZeroDenoiser(Denoiser):
+    def forward(self, x_t, t):
+        return torch.zeros_like(x_t)
+
+
+class RecordingTraining(DenoiserTraining):
+    """Writes down the draws of every training step."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.draws = {}
+
+    def loss(self, image, t, noise):
+        if self.training:
+            self.draws[self.global_step] = (t, noise)
+        return super().loss(image, t, noise)
+
+
+def trainer(max_steps, folder, **options):
+    return Trainer(
+        accelerator="cpu",
+        max_steps=max_steps,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        default_root_dir=folder,
+        **options,
+    )
+
+
+def loader(n, batch_size):
+    images = tiny.images_and_labels(n)[0].permute(0, 2, 3, 1).numpy()
+    return DataLoader(ImageArrays(images, None), batch_size=batch_size)
+
+
+class TestLoss:
+    def test_the_perfect_predictor_of_constant_data_has_none(self):
+        module = DenoiserTraining(ConstantDataDenoiser(0.4)).double()
+        module.alpha_bar = torch.from_numpy(ALPHA_BAR)
+        image = torch.full((5, 3, 8, 8), 0.7, dtype=torch.float64)  # 2 x 0.7 - 1 = 0.4
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).double()
+        loss = module.loss(image, torch.tensor([1, 10, 100, 500, 1000]), noise)
+        assert loss.shape == (5,)
+        assert loss.max() < 1e-10  # the prediction passes through float32
+
+    def test_predicting_nothing_costs_the_variance_of_the_noise(self):
+        image = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+        loss = DenoiserTraining(ZeroDenoiser()).loss(image, torch.tensor([1, 9, 99, 999]), noise)
+        torch.testing.assert_close(loss, noise.square().mean((1, 2, 3)))
+
+
+class TestSteps:
+    def draw(self, n, focus):
+        module = DenoiserTraining(ZeroDenoiser(), focus=focus)
+        return module.draw_steps(n, torch.Generator().manual_seed(0))
+
+    @pytest.mark.parametrize(
+        ("focus", "limit", "share"),
+        [
+            # uniform parts up to each limit, weighed by their shares
+            ([(150, 0.65), (300, 0.2)], 150, 0.65 + 0.2 * 150 / 300 + 0.15 * 150 / 1000),
+            ([(150, 0.65), (300, 0.2)], 300, 0.65 + 0.2 + 0.15 * 300 / 1000),
+            ([(150, 0.65), (300, 0.2)], 10, 0.65 * 10 / 150 + 0.2 * 10 / 300 + 0.15 * 10 / 1000),
+            ([(300, 1.0)], 300, 1.0),
+            ([(300, 1.0)], 1, 1 / 300),
+            ([], 250, 0.25),
+        ],
+    )
+    def test_shares_follow_focus(self, focus, limit, share):
+        n = 100_000
+        found = (self.draw(n, focus) <= limit).double().mean().item()
+        assert abs(found - share) <= 5 * math.sqrt(share * (1 - share) / n)
+
+    def test_every_step_of_the_schedule_is_reached_and_no_other(self):
+        steps = self.draw(100_000, [])
+        assert steps.unique().tolist() == list(range(1, 1001))
+
+    @pytest.mark.parametrize("focus", [[(300, 1.1)], [(300, 0.6), (100, 0.5)], [(300, -0.1)]])
+    def test_shares_are_checked(self, focus):
+        with pytest.raises(InputError, match="at most 1"):
+            DenoiserTraining(ZeroDenoiser(), focus=focus)
+
+    @pytest.mark.parametrize("limit", [0, 1001])
+    def test_limits_are_checked(self, limit):
+        with pytest.raises(InputError, match="between 1 and 1000"):
+            DenoiserTraining(ZeroDenoiser(), focus=[(limit, 0.5)])
+
+
+class TestFit:
+    def test_a_few_steps_lower_the_loss(self, tmp_path):
+        module = DenoiserTraining(random_unet(32), learning_rate=1e-2, warmup_steps=1)
+        image = tiny.images_and_labels(8, seed=1)[0]
+        t = torch.tensor([1, 20, 50, 100, 150, 300, 600, 1000])
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+        before = module.loss(image, t, noise).mean().item()
+        trainer(25, tmp_path, limit_val_batches=0).fit(module, loader(32, 8))
+        after = module.loss(image, t, noise).mean().item()
+        assert after < 0.9 * before  # measured: 0.81
+
+    def test_the_rate_warms_up_and_falls_to_zero(self, tmp_path):
+        module = DenoiserTraining(
+            tiny.denoiser(), learning_rate=0.01, warmup_steps=4, decay_share=0.5
+        )
+        trainer(20, tmp_path, limit_train_batches=1).fit(module, loader(4, 4), loader(4, 4))
+        (rate,) = module.lr_schedulers().lr_lambdas
+        assert [rate(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+        assert rate(10) == 1.0
+        assert rate(15) == pytest.approx(0.5)  # half way through the cosine
+        assert rate(20) == 0.0
+
+    def test_the_draws_hang_on_the_seed_alone(self, tmp_path):
+        runs = []
+        for seed, disturb in ((0, 1), (0, 2), (1, 1)):
+            torch.manual_seed(disturb)
+            module = RecordingTraining(tiny.denoiser(), seed=seed)
+            trainer(2, tmp_path).fit(module, loader(8, 4), loader(4, 4))
+            runs.append(module.draws)
+        for step in range(2):
+            for first, second, other in zip(*(run[step] for run in runs), strict=True):
+                assert torch.equal(first, second)
+                assert not torch.equal(first, other)
+        assert not torch.equal(runs[0][0][1], runs[0][1][1])  # another draw at every step
+
+    def test_a_resumed_run_has_the_draws_of_the_uninterrupted_one(self, tmp_path):
+        whole = RecordingTraining(tiny.denoiser())
+        trainer(6, tmp_path).fit(whole, loader(8, 4), loader(4, 4))
+        stopped, first = RecordingTraining(tiny.denoiser()), trainer(3, tmp_path)
+        first.fit(stopped, loader(8, 4), loader(4, 4))
+        first.save_checkpoint(tmp_path / "stopped.ckpt")
+        resumed = RecordingTraining(tiny.denoiser())
+        trainer(6, tmp_path).fit(
+            resumed, loader(8, 4), loader(4, 4), ckpt_path=tmp_path / "stopped.ckpt"
+        )
+        assert sorted(stopped.draws) == [0, 1, 2]
+        assert sorted(resumed.draws) == [3, 4, 5]
+        for step, (t, noise) in (stopped.draws | resumed.draws).items():
+            assert torch.equal(t, whole.draws[step][0])
+            assert torch.equal(noise, whole.draws[step][1])
+
+    def test_a_last_validation_batch_of_one_image_leaves_the_loss_finite(self, tmp_path):
+        module = DenoiserTraining(ConstantDataDenoiser(0.0))
+        run = trainer(1, tmp_path)
+        run.validate(module, loader(5, 4), verbose=False)  # batches of 4 and of 1
+        assert math.isfinite(run.callback_metrics["val/loss"])
+
+    def test_the_validation_loss_is_that_of_purification_depths(self, tmp_path):
+        module = DenoiserTraining(ZeroDenoiser())
+        run = trainer(1, tmp_path)
+        run.validate(module, loader(13, 13), verbose=False)
+        noise = torch.randn(13, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        variance = noise.square().mean((1, 2, 3))
+        # rows are t = 1, 5, 10, 20, 30, 50, 75, 100, 150, 200, ...: 5 to 150 are rows 1 to 8
+        torch.testing.assert_close(run.callback_metrics["val/loss"], variance[1:9].mean())
+        torch.testing.assert_close(run.callback_metrics["val/loss_t50"], variance[5])

@@ -1,0 +1,339 @@
+"""The evaluated defence: hand counts, protocols and the noise of each, invariance to batching."""
+
+import pytest
+import tiny
+import torch
+from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
+
+from lit_purify.attacks import PGD
+from lit_purify.callbacks import CompressionRate
+from lit_purify.data import CIFAR10DataModule
+from lit_purify.diffusion import DiffusionPurifier, FixedNoise, derive_seed, randomness
+from lit_purify.modules import PurifiedClassifier
+from lit_purify.types import InputError
+
+ALL = ("base", "fixed", "transfer", "fresh")
+
+
+@pytest.fixture(scope="module")
+def npz(tmp_path_factory):
+    return str(tiny.npz_file(tmp_path_factory.mktemp("data") / "images.npz", 7))
+
+
+def data(npz, batch_size=7, **options):
+    return CIFAR10DataModule(source=npz, batch_size=batch_size, **options)
+
+
+def defence(purifier, protocols=ALL, seed=0):
+    return PurifiedClassifier(purifier, tiny.classifier(), protocols=protocols, seed=seed)
+
+
+def diffusion():
+    return DiffusionPurifier(tiny.Float64Denoiser(tiny.denoiser()), t_star=20, num_steps=2)
+
+
+class TestCounting:
+    def test_every_accuracy_is_the_hand_count(self, npz):
+        module = defence(NoisyPurifier(), seed=3)
+        metrics, seen = evaluate(module, data(npz, 3))
+        images, labels = tiny.images_and_labels(7)
+        classifier, indices = tiny.classifier(), torch.arange(7)
+
+        def right(images, seed):
+            if seed is not None:
+                xi = FixedNoise(seed).normal(indices, "forward", 1, like=images)
+                images = images + 0.2 * xi
+            count = 0
+            for logits, label in zip(classifier(images), labels, strict=True):
+                count += int(logits.argmax() == label)
+            return count / 7
+
+        def attacked(surface):
+            return seen.adversarial(surface)
+
+        assert metrics["base/clean_accuracy"] == pytest.approx(5 / 7)  # by construction
+        assert metrics["purified/clean_accuracy"] == pytest.approx(right(images, 3))
+        assert metrics["base/robust_accuracy"] == pytest.approx(right(attacked("base"), None))
+        assert metrics["fixed/robust_accuracy"] == pytest.approx(right(attacked("fixed"), 3))
+        other = derive_seed(3, "transfer", 0)
+        assert metrics["transfer/robust_accuracy"] == pytest.approx(right(attacked("fixed"), other))
+        new = derive_seed(3, "fresh/test", 0)
+        assert metrics["fresh/robust_accuracy"] == pytest.approx(right(attacked("fresh"), new))
+
+    def test_the_counts_are_not_all_the_same(self, npz):
+        # Otherwise the test above could not tell the protocols apart.
+        metrics, _ = evaluate(defence(NoisyPurifier(), seed=3), data(npz))
+        assert len({value for name, value in metrics.items() if "iteration" not in name}) >= 3
+
+    def test_what_a_run_reports(self, npz):
+        metrics, _ = evaluate(defence(IdentityPurifier()), data(npz))
+        assert set(metrics) == {
+            "base/clean_accuracy",
+            "purified/clean_accuracy",
+            "base/robust_accuracy",
+            "base/robust_accuracy_any_iteration",
+            "fixed/robust_accuracy",
+            "fixed/robust_accuracy_any_iteration",
+            "transfer/robust_accuracy",
+            "fresh/robust_accuracy",
+        }
+
+    def test_the_identity_changes_nothing(self, npz):
+        metrics, seen = evaluate(defence(IdentityPurifier()), data(npz, 3))
+        assert metrics["purified/clean_accuracy"] == metrics["base/clean_accuracy"]
+        for protocol in ("fixed", "transfer", "fresh"):
+            assert metrics[f"{protocol}/robust_accuracy"] == metrics["base/robust_accuracy"]
+        assert torch.equal(seen.adversarial("base"), seen.adversarial("fixed"))
+        assert torch.equal(seen.adversarial("base"), seen.adversarial("fresh"))
+
+    def test_a_second_test_of_the_same_module_starts_over(self, npz):
+        module = defence(IdentityPurifier())
+        attack = PGD(steps=2)
+        first, _ = evaluate(module, data(npz), CompressionRate(), attack=attack)
+        second, _ = evaluate(module, data(npz), CompressionRate(), attack=attack)
+        assert first == second
+
+    def test_an_attack_of_no_strength_changes_nothing(self, npz):
+        metrics, seen = evaluate(defence(IdentityPurifier()), data(npz), attack=PGD(eps=0))
+        assert metrics["base/robust_accuracy"] == metrics["base/clean_accuracy"]
+        assert torch.equal(seen.adversarial("fixed"), tiny.images_and_labels(7)[0])
+
+    def test_correct_at_every_iteration_is_the_rarer(self, npz):
+        metrics, seen = evaluate(defence(NoisyPurifier()), data(npz), attack=PGD(eps=0.03, steps=6))
+        for surface in ("base", "fixed"):
+            last = metrics[f"{surface}/robust_accuracy"]
+            assert metrics[f"{surface}/robust_accuracy_any_iteration"] <= last
+        assert seen.correct("base/clean").any()
+
+    def test_any_iteration_counts_a_sample_fooled_on_the_way(self, npz):
+        # Steps far beyond the ball's radius swing between its corners: some leave a success again.
+        attack = PGD(eps=0.1, steps=6, rel_stepsize=2, random_start=False)
+        module = defence(IdentityPurifier(), ("base",))
+        metrics, _ = evaluate(module, data(npz), attack=attack)
+        standing = torch.ones(7, dtype=torch.bool)
+        images, labels = tiny.images_and_labels(7)
+        for steps in range(7):
+            x = images
+            if steps:
+                partial = PGD(eps=0.1, steps=steps, rel_stepsize=2, random_start=False)
+                x = partial(module.target("base", torch.arange(7)), images, labels, torch.arange(7))
+            standing &= tiny.classifier()(x).argmax(1) == labels
+        found = metrics["base/robust_accuracy_any_iteration"]
+        assert found == pytest.approx(standing.float().mean().item())
+
+
+class TestProtocols:
+    def run(self, npz, protocol, *, batch_size=7, seed=5, steps=4):
+        module = defence(NoisyPurifier(), (protocol,), seed=seed)
+        _, seen = evaluate(module, data(npz, batch_size), attack=PGD(eps=0.03, steps=steps))
+        return seen
+
+    def seeds_of_the_test(self, seen, surface):
+        """Seeds under which the adversarial images of the only batch were purified in the test."""
+        images = seen.adversarial(surface)
+        return [seed for x, seed, _, _ in seen.test_calls if torch.equal(x, images)]
+
+    def test_base_attacks_and_tests_the_classifier_alone(self, npz):
+        seen = self.run(npz, "base")
+        assert set(seen.batches[0]["adversarial"]) == {"base"}
+        assert seen.attack_calls == []
+        assert self.seeds_of_the_test(seen, "base") == []
+        assert torch.equal(seen.outcomes[0]["base/adversarial"].image, seen.adversarial("base"))
+
+    def test_fixed_tests_under_exactly_the_noise_of_the_attack(self, npz):
+        seen = self.run(npz, "fixed")
+        assert set(seen.batches[0]["adversarial"]) == {"fixed"}
+        assert {seed for _, seed, _, _ in seen.attack_calls} == {5}
+        assert self.seeds_of_the_test(seen, "fixed") == [5]
+        for _, _, indices, xi in seen.attack_calls + seen.test_calls:
+            by_hand = FixedNoise(5).normal(indices, "forward", 1, like=xi)
+            assert torch.equal(xi, by_hand)
+
+    def test_transfer_tests_the_images_of_fixed_under_another_fixed_noise(self, npz):
+        seen = self.run(npz, "transfer")
+        assert set(seen.batches[0]["adversarial"]) == {"fixed"}
+        assert {seed for _, seed, _, _ in seen.attack_calls} == {5}
+        (seed,) = self.seeds_of_the_test(seen, "fixed")
+        assert seed == derive_seed(5, "transfer", 0) != 5
+        fixed = self.run(npz, "fixed").adversarial("fixed")
+        assert torch.equal(seen.adversarial("fixed"), fixed)
+
+    def test_fresh_draws_anew_at_every_pass_and_apart_from_the_test(self, npz):
+        seen = self.run(npz, "fresh", batch_size=3, steps=4)
+        attacks = [seed for _, seed, _, _ in seen.attack_calls]
+        assert len(attacks) == 3 * 4  # batches of 3, 3 and 1
+        assert len(set(attacks)) == 4  # one a pass, the same for every batch
+        clean = torch.cat([batch["image"] for batch in seen.batches])
+        tests = {seed for x, seed, i, _ in seen.test_calls if not torch.equal(x, clean[i])}
+        assert len(tests) == 1
+        assert not tests & {*attacks, 5}
+        assert 5 not in attacks
+
+    def test_fresh_streams_of_attack_and_test_never_meet(self, npz):
+        seen = [self.run(npz, "fresh", seed=seed, steps=50) for seed in range(3)]
+        for one in seen:
+            attacks = {seed for _, seed, _, _ in one.attack_calls}
+            tests = {seed for x, seed, _, _ in one.test_calls}
+            assert len(attacks) == 50
+            assert not attacks & tests
+
+    def test_protocols_are_checked(self):
+        with pytest.raises(InputError, match="some of base, fixed, transfer, fresh"):
+            defence(IdentityPurifier(), ("fixd",))
+        with pytest.raises(InputError, match="base seed"):
+            defence(IdentityPurifier(), seed=-1)
+
+    def test_without_a_protocol_only_clean_images_are_measured(self, npz):
+        metrics, seen = evaluate(defence(NoisyPurifier(), ()), data(npz))
+        assert set(metrics) == {"base/clean_accuracy", "purified/clean_accuracy"}
+        assert seen.attack_calls == []
+        assert seen.batches[0]["adversarial"] == {}
+
+    def test_a_protocol_given_twice_counts_once(self):
+        assert defence(IdentityPurifier(), ("fixed", "fixed")).protocols == ("fixed",)
+
+
+class TestEarlyStop:
+    def run(self, npz, protocols, *, early_stop):
+        attack = PGD(eps=0.03, steps=6, early_stop=early_stop)
+        return evaluate(defence(NoisyPurifier(), protocols), data(npz), attack=attack)
+
+    def test_only_what_is_known_is_reported(self, npz):
+        metrics, _ = self.run(npz, ALL, early_stop=True)
+        assert set(metrics) == {
+            "base/clean_accuracy",
+            "purified/clean_accuracy",
+            "base/robust_accuracy_any_iteration",
+            "fixed/robust_accuracy_any_iteration",
+            "transfer/robust_accuracy",  # it tests the images that were returned
+            "fresh/robust_accuracy",  # a fresh success is none to stop at: the attack ran on
+        }
+
+    def test_success_at_any_iteration_does_not_change(self, npz):
+        stopped, _ = self.run(npz, ("base", "fixed"), early_stop=True)
+        whole, _ = self.run(npz, ("base", "fixed"), early_stop=False)
+        for surface in ("base", "fixed"):
+            name = f"{surface}/robust_accuracy_any_iteration"
+            assert stopped[name] == whole[name]
+        assert stopped["fixed/robust_accuracy_any_iteration"] < 5 / 7  # something was fooled
+
+    def test_the_images_returned_are_the_ones_that_fooled(self, npz):
+        metrics, seen = self.run(npz, ("fixed",), early_stop=True)
+        standing = seen.correct("fixed/adversarial").float().mean().item()
+        assert metrics["fixed/robust_accuracy_any_iteration"] == pytest.approx(standing)
+
+    def test_fresh_is_attacked_to_the_end(self, npz):
+        _, stopped = self.run(npz, ("fresh",), early_stop=True)
+        _, whole = self.run(npz, ("fresh",), early_stop=False)
+        assert torch.equal(stopped.adversarial("fresh"), whole.adversarial("fresh"))
+
+
+class TestBatching:
+    @pytest.fixture(scope="class")
+    def runs(self, npz):
+        """The same evaluation at three batch sizes."""
+        sizes = (1, 3, 7)
+        return [evaluate(defence(diffusion()), data(npz, n), CompressionRate()) for n in sizes]
+
+    def test_metrics_do_not_depend_on_it(self, runs):
+        (whole, _), *others = runs
+        for metrics, _ in others:
+            assert metrics == pytest.approx(whole, rel=1e-5, abs=0)
+
+    @pytest.mark.parametrize("surface", ["base", "fixed", "fresh"])
+    def test_adversarial_images_do_not_depend_on_it(self, runs, surface):
+        (_, whole), *others = runs
+        moved = (whole.adversarial(surface) - tiny.images_and_labels(7)[0]).abs().amax((1, 2, 3))
+        torch.testing.assert_close(moved, torch.full((7,), 1 / 255), rtol=0, atol=1e-6)
+        for _, seen in others:
+            images = seen.adversarial(surface)
+            torch.testing.assert_close(images, whole.adversarial(surface), rtol=0, atol=1e-6)
+
+    def test_noise_does_not_depend_on_it(self, npz):
+        draws = []
+        for batch_size in (1, 3, 7):
+            module = defence(NoisyPurifier())
+            _, seen = evaluate(module, data(npz, batch_size))
+            draws.append(
+                {
+                    (where, seed, int(index)): row
+                    for where, calls in (("attack", seen.attack_calls), ("test", seen.test_calls))
+                    for _, seed, indices, xi in calls
+                    for index, row in zip(indices, xi, strict=True)
+                }
+            )
+        one, three, seven = draws
+        assert set(one) == set(three) == set(seven)
+        for key, xi in one.items():
+            assert torch.equal(xi, three[key])
+            assert torch.equal(xi, seven[key])
+
+    def test_a_sample_meets_the_same_fate_among_others(self, runs, npz):
+        """Its dataset index keys everything, not its position or company."""
+        chosen = [4, 1, 6]
+        _, whole = runs[-1]
+        _, seen = evaluate(defence(diffusion()), data(npz, 2, indices=chosen))
+        for surface in ("base", "fixed", "fresh"):
+            images = seen.adversarial(surface)
+            torch.testing.assert_close(
+                images, whole.adversarial(surface)[chosen], rtol=0, atol=1e-6
+            )
+
+    def test_the_seed_decides(self, npz):
+        _, first = evaluate(defence(diffusion(), ("fixed",)), data(npz))
+        _, again = evaluate(defence(diffusion(), ("fixed",)), data(npz))
+        _, other = evaluate(defence(diffusion(), ("fixed",), seed=1), data(npz))
+        assert torch.equal(first.adversarial("fixed"), again.adversarial("fixed"))
+        assert not torch.equal(first.adversarial("fixed"), other.adversarial("fixed"))
+
+    def test_the_global_generator_is_left_alone(self, npz):
+        module = defence(diffusion())
+        before = torch.get_rng_state()
+        evaluate(module, data(npz, 3))
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+class TestCalling:
+    def test_logits_under_given_and_under_bound_randomness(self):
+        module = defence(NoisyPurifier())
+        images, _ = tiny.images_and_labels(4)
+        indices = torch.tensor([9, 2, 5, 0])
+        xi = FixedNoise(1).normal(indices, "forward", 1, like=images)
+        expected = tiny.classifier()(images + 0.2 * xi)
+        assert torch.equal(module(images, FixedNoise(1), indices), expected)
+        with randomness(FixedNoise(1), indices):
+            assert torch.equal(module(images), expected)
+
+    def test_without_randomness_it_refuses(self):
+        with pytest.raises(RuntimeError, match="without randomness"):
+            defence(IdentityPurifier())(torch.zeros(1, 3, 32, 32))
+
+    def test_weights_are_frozen(self):
+        module = defence(diffusion())
+        assert not any(parameter.requires_grad for parameter in module.parameters())
+        assert not module.purifier.training
+        assert not module.classifier.training
+
+    def test_settings_and_models_name_everything(self):
+        module = PurifiedClassifier(
+            DiffusionPurifier(tiny.denoiser(), t_star=20, num_steps=2), tiny.classifier(), seed=4
+        )
+        settings = module.settings()
+        assert settings["t_star"] == 20
+        assert settings["num_steps"] == 2
+        assert settings["seed"] == 4
+        assert settings["seed_transfer"] == derive_seed(4, "transfer", 0)
+        assert settings["protocols"] == ["base", "fixed", "transfer"]
+        assert set(module.models()) == {"denoiser", "classifier"}
+
+    def test_a_metric_is_registered_once(self, npz):
+        with pytest.raises(InputError, match="measured twice"):
+            evaluate(defence(IdentityPurifier()), data(npz), CompressionRate(), CompressionRate())
+
+    def test_the_trajectory_of_predict_ends_in_the_purified_image(self):
+        module = defence(ScalingPurifier(factor=0.5))
+        images, _ = tiny.images_and_labels(2)
+        batch = {"image": images, "label": torch.zeros(2), "index": torch.arange(2)}
+        first, last = module.predict_step(batch, 0)
+        assert torch.equal(first.image, images)
+        assert torch.equal(last.image, 0.5 * images)
