@@ -70,6 +70,8 @@ class Attack(ABC):
             )
         clean = images.detach().float()
         found = self.perturb(model, clean, labels, indices, seed)
+        if not found.isfinite().all():
+            raise RuntimeError(f"{type(self).__name__} returned images that are not finite")
         return self.project(found.detach().float(), clean)
 
     @abstractmethod
@@ -118,9 +120,17 @@ def input_gradient(
 
     Returns:
         Gradient (B, C, H, W) and logits (B, K), both detached.
+
+    Raises:
+        InputError: the logits do not depend differentiably on the images.
     """
     with torch.enable_grad():
         x = images.detach().requires_grad_()
         logits = model(x, indices)
+        if not logits.requires_grad:
+            raise InputError(
+                "the defence gives no gradient: its logits do not depend differentiably on the "
+                "images; use an attack without gradients, or make the purifier differentiable"
+            )
         (gradient,) = torch.autograd.grad(loss(logits, labels).sum(), x)
     return gradient, logits.detach()

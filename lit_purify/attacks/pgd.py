@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
@@ -41,6 +42,8 @@ class PGD(Attack):
             raise InputError(f"PGD needs at least 1 step, got {steps}")
         self.steps = steps
         self.rel_stepsize = ratio(rel_stepsize)
+        if not 0 < self.rel_stepsize < math.inf:
+            raise InputError(f"rel_stepsize must be positive, got {rel_stepsize}; 1/30 is usual")
         self.random_start = random_start
         self.early_stop = early_stop
 
@@ -70,7 +73,7 @@ class PGD(Attack):
                 active, gradient = active[standing], gradient[standing]
                 if len(active) == 0:
                     break
-            direction = gradient.nan_to_num(nan=0.0).sign()
-            step = self.eps * self.rel_stepsize
-            x[active] = self.project(x[active] + step * direction, images[active])
+            # A gradient that is not a number has the sign 0: the pixel stays where it is.
+            step = self.eps * self.rel_stepsize * gradient.sign()
+            x[active] = self.project(x[active] + step, images[active])
         return x

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_purify.attacks.base import Target
+from lit_purify.diffusion.noise import rows_of
 from lit_purify.functional import correct
 
 
@@ -41,7 +42,7 @@ class WatchedTarget(Target):
 
     def __call__(self, images: Tensor, indices: Tensor) -> Tensor:
         logits = super().__call__(images, indices)
-        rows = (indices.view(-1, 1) == self.indices).int().argmax(1)
+        rows = rows_of(indices, self.indices)
         self.fooled[rows] |= ~correct(logits.detach(), self.labels[rows])
         self.queries += 1
         if self.on_query is not None:

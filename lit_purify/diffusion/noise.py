@@ -62,8 +62,26 @@ def derive_seed(seed: int, purpose: str, *keys: int) -> int:
         >>> derive_seed(0, "transfer", 0) != derive_seed(0, "transfer", 1)
         True
     """
-    name = int.from_bytes(purpose.encode(), "little")
-    return int(np.random.SeedSequence([seed, name, *keys]).generate_state(1)[0])
+    # 256 ends the name, so that no name and keys read like another name and keys.
+    spawn_key = (*purpose.encode(), 256, *keys)
+    return int(np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(1)[0])
+
+
+def rows_of(indices: Tensor, samples: Tensor) -> Tensor:
+    """Position of each dataset index among the samples of a batch.
+
+    Args:
+        indices: shape (B,).
+        samples: shape (N,), each once.
+
+    Raises:
+        KeyError: an index that is not among the samples.
+    """
+    hits = indices.view(-1, 1) == samples
+    if not hits.any(1).all():
+        missing = indices[~hits.any(1)].tolist()
+        raise KeyError(f"samples {missing} are not in this batch, which has {samples.tolist()}")
+    return hits.int().argmax(1)
 
 
 class NoiseSource(ABC):
@@ -156,8 +174,7 @@ class CachedNoise(FixedNoise):
             self._store[key] = super()._draw(self.samples, slot, law, like)
         if torch.equal(indices.cpu(), self.samples):
             return self._store[key]
-        rows = (indices.cpu().view(-1, 1) == self.samples).int().argmax(1)
-        return self._store[key][rows.to(like.device)]
+        return self._store[key][rows_of(indices.cpu(), self.samples).to(like.device)]
 
 
 @dataclass

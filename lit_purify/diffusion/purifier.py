@@ -167,7 +167,7 @@ class DiffusionPurifier(Purifier):
 
     def _num_kept(self, x: Tensor) -> int:
         """How many reverse steps may keep their activations under the memory budget."""
-        if not x.requires_grad or self.memory_budget_gib <= 0:
+        if not x.requires_grad or self.memory_budget_gib <= 0 or len(x) == 0:
             return 0
         key = (x.shape[1:], x.dtype, x.device)
         if key not in self._bytes_per_sample:

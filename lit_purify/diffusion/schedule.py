@@ -31,7 +31,7 @@ class LinearSchedule:
     Example:
         >>> schedule = LinearSchedule()
         >>> round(schedule.alpha_bar[100].item(), 4)
-        0.8956
+        0.897
     """
 
     num_train_steps: int = 1000
