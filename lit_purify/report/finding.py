@@ -59,7 +59,7 @@ the noise only 6 % remain: 46 points of the robustness were randomness.
             known = f"the purified classifier keeps {_percent(fixed, digits)}"
             first = f"Against an attacker who knows the noise {known}."
         return first if base is None else f"{first} {_gain(fixed, base, digits)}"
-    if fresh is not None:
+    if fresh is not None and "fixed/robust_accuracy_any_iteration" not in metrics:
         first = f"With fresh noise the purified classifier keeps {_percent(fresh, digits)} under"
         missing = "how much of that is randomness was not measured (no attack on fixed noise)"
         return f"{first} attack; {missing}."
