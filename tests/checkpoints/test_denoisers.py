@@ -108,7 +108,7 @@ class TestWrongFiles:
 
     def test_an_architecture_of_another_version(self, tmp_path, tensors):
         text = json.dumps({"format": "small_unet/1", "architecture": {"attention": True}})
-        with pytest.raises(InputError, match="cannot build.*attention"):
+        with pytest.raises(InputError, match=r"cannot build.*attention"):
             load_denoiser(spoiled(tmp_path, tensors, {"lit_purify": text}))
 
     @pytest.mark.parametrize("length", [4, 200, 5000])

@@ -1,0 +1,78 @@
+"""From the checkpoint of a fit to a denoiser file."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from lit_purify.checkpoints import load_denoiser, model_card
+from lit_purify.cli import main
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "export_denoiser.py"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """(checkpoint, file exported from it) of two training steps of a tiny network."""
+    folder = tmp_path_factory.mktemp("fit")
+    options = {
+        "--config": str(tiny.CONFIGS / "train_cifar_small.yaml"),
+        "--trainer.default_root_dir": str(folder),
+        "--trainer.accelerator": "cpu",
+        "--trainer.max_steps": "2",
+        "--trainer.val_check_interval": "1",
+        "--trainer.enable_progress_bar": "false",
+        "--model.denoiser.block_out_channels": "[8,16]",
+        "--model.denoiser.norm_num_groups": "4",
+        "--model.compile": "false",
+        "--data.train_source": str(tiny.npz_file(folder / "train.npz", 21)),
+        "--data.num_holdout": "13",
+        "--data.batch_size": "4",
+    }
+    assert main(["fit", *(word for option in options.items() for word in option)]) == 0
+    checkpoint = tiny.run_folder(folder) / "checkpoints" / "last.ckpt"
+    target = folder / "exported.safetensors"
+    before = sys.argv
+    sys.argv = [str(SCRIPT), str(checkpoint), str(target)]
+    try:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    finally:
+        sys.argv = before
+    return checkpoint, target
+
+
+def test_the_weights_are_those_of_the_checkpoint(exported):
+    checkpoint, target = exported
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    found = load_denoiser(str(target)).network.state_dict()
+    expected = {
+        name.removeprefix("denoiser.network."): tensor
+        for name, tensor in state.items()
+        if name.startswith("denoiser.network.")
+    }
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor.half().float())
+
+
+def test_the_card_tells_of_the_training(exported):
+    card = model_card(str(exported[1]))
+    assert "2 steps of batch 4 (8 images)" in card
+    assert "but the last 13" in card
+    assert "Seed: 0 (draws), 0 (initial weights)" in card
+    assert "python -m lit_purify fit --config configs/train_cifar_small.yaml" in card
+
+
+def test_the_card_has_the_error_by_t(exported):
+    rows = [line.split("|") for line in model_card(str(exported[1])).splitlines()]
+    errors = {int(row[1]): float(row[2]) for row in rows if row[1:] and row[1].strip().isdigit()}
+    assert sorted(errors) == [1, 5, 10, 20]  # the holdout comes in batches of four
+    assert all(error > 0 for error in errors.values())
+
+
+def test_it_denoises_32x32_images(exported):
+    denoiser = load_denoiser(str(exported[1]))
+    assert denoiser(torch.zeros(1, 3, 32, 32), 10).shape == (1, 3, 32, 32)

@@ -1,0 +1,177 @@
+"""``lit_purify.purify``, and that ``predict`` gives the same images."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+import lit_purify
+from lit_purify.checkpoints import load_denoiser
+from lit_purify.cli import main
+from lit_purify.data import sources
+from lit_purify.diffusion import PRESETS, DiffusionPurifier, FixedNoise
+from lit_purify.types import InputError
+
+SMALL = {"t_star": 20, "num_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def denoiser():
+    return tiny.denoiser()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return tiny.images_and_labels(5)[0]
+
+
+def purify(images, denoiser, **options):
+    return lit_purify.purify(images, denoiser=denoiser, **{**SMALL, **options})
+
+
+class TestPurify:
+    @pytest.mark.parametrize("preset", PRESETS)
+    def test_it_is_the_purifier_of_the_preset(self, images, denoiser, preset):
+        forward_process, sampler = PRESETS[preset]
+        purifier = DiffusionPurifier(
+            denoiser, forward_process=forward_process, sampler=sampler, clip_output=True, **SMALL
+        )
+        expected = purifier.purify(images, FixedNoise(3), torch.arange(5))
+        assert torch.equal(purify(images, denoiser, preset=preset, seed=3), expected)
+
+    def test_presets_differ(self, images, denoiser):
+        results = [purify(images, denoiser, preset=preset) for preset in PRESETS]
+        for k in range(3):
+            assert not torch.allclose(results[k], results[k - 1], atol=1e-3)
+
+    def test_it_repeats_and_hangs_on_the_seed(self, images, denoiser):
+        first = purify(images, denoiser)
+        torch.manual_seed(12345)
+        assert torch.equal(purify(images, denoiser), first)
+        assert not torch.equal(purify(images, denoiser, seed=1), first)
+
+    def test_an_image_alone_is_what_it_is_among_others(self, images, denoiser):
+        double = tiny.Float64Denoiser(tiny.denoiser())
+        together = purify(images.double(), double)
+        for i in range(5):
+            alone = purify(images[i : i + 1].double(), double, indices=[i])
+            torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-12)
+
+    def test_the_index_keys_the_noise(self, images, denoiser):
+        same = images[:1].expand(2, -1, -1, -1)
+        first, second = purify(same, denoiser, indices=[4, 7])
+        assert not torch.allclose(first, second, atol=1e-3)
+
+    def test_range(self, images, denoiser):
+        assert purify(images, denoiser).min() >= 0
+        assert purify(images, denoiser).max() <= 1
+        free = purify(images, denoiser, clip_output=False)
+        assert torch.equal(free.clamp(0, 1), purify(images, denoiser))
+
+    def test_it_is_differentiable(self, images, denoiser):
+        x = images.clone().requires_grad_()
+        purify(x, denoiser).sum().backward()
+        assert x.grad is not None
+        assert x.grad.isfinite().all()
+        assert x.grad.abs().max() > 0
+
+    def test_the_shipped_denoiser_brings_a_noisy_image_closer(self):
+        pixels = torch.from_numpy(sources.embedded()[0][:8].copy()).permute(0, 3, 1, 2)
+        clean = pixels.float() / 255
+        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+        noisy = (clean + 0.1 * noise).clamp(0, 1)
+        purified = lit_purify.purify(noisy, t_star=50, num_steps=5)
+        before, after = ((x - clean).square().mean() for x in (noisy, purified))
+        assert after < 0.7 * before
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda x: x * 2, r"in \[0, 1\]"),
+            (lambda x: x - 0.5, r"in \[0, 1\]"),
+            (lambda x: x * torch.nan, r"in \[0, 1\]"),
+            (lambda x: (x * 255).byte(), "divide 8-bit images by 255"),
+            (lambda x: x[:, :1], r"expects batches of \(3, 32, 32\)"),
+            (lambda x: x[0], r"expects batches of \(3, 32, 32\)"),
+            (lambda x: x[:, :, :28, :28], r"expects batches of \(3, 32, 32\)"),
+        ],
+    )
+    def test_wrong_images(self, images, denoiser, change, message):
+        with pytest.raises(InputError, match=message):
+            purify(change(images), denoiser)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"preset": "ddpmm"}, "ddpm, reverse, ddim"),
+            ({"t_star": 0}, "t_star"),
+            ({"t_star": 1001}, "t_star"),
+            ({"num_steps": 21}, "num_steps"),
+            ({"indices": [0, 1]}, "5 images came with 2 dataset indices"),
+        ],
+    )
+    def test_wrong_options(self, images, denoiser, options, message):
+        with pytest.raises(InputError, match=message):
+            purify(images, denoiser, **options)
+
+
+class TestPredict:
+    NAMES = ("ant", "bee", "cat")
+
+    @pytest.fixture(scope="class")
+    def run(self, tmp_path_factory):
+        """(run folder, the images it purified, what lit_purify.purify makes of them)."""
+        folder = tmp_path_factory.mktemp("predict")
+        source = folder / "images"
+        source.mkdir()
+        pixels = sources.embedded()[0][:3]
+        for name, array in zip(self.NAMES, pixels, strict=True):
+            Image.fromarray(array).save(source / f"{name}.png")
+        args = tiny.command(
+            "predict",
+            "predict.yaml",
+            folder,
+            *("--data.source", str(source)),
+            *("--data.batch_size", "2"),
+            *("--model.seed", "5"),
+        )
+        assert main(args) == 0
+        images = torch.from_numpy(pixels.copy()).permute(0, 3, 1, 2).float() / 255
+        expected = lit_purify.purify(
+            images,
+            denoiser=load_denoiser(str(folder / "tiny.safetensors")),
+            seed=5,
+            clip_output=False,
+            **SMALL,
+        )
+        return tiny.run_folder(folder), expected
+
+    def test_the_arrays_are_those_of_purify(self, run):
+        folder, expected = run
+        with np.load(folder / "purified.npz") as archive:
+            images = torch.from_numpy(archive["images"]).permute(0, 3, 1, 2)
+            assert archive["index"].tolist() == [0, 1, 2]
+            assert tuple(archive["name"]) == self.NAMES
+        assert images.dtype == torch.float32
+        torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
+
+    def test_the_pngs_are_the_arrays_in_8_bits(self, run):
+        folder, _ = run
+        with np.load(folder / "purified.npz") as archive:
+            arrays = archive["images"]
+        for name, array in zip(self.NAMES, arrays, strict=True):
+            with Image.open(folder / "purified" / f"{name}.png") as picture:
+                pixels = np.asarray(picture)
+            assert pixels.shape == (32, 32, 3)
+            assert np.abs(pixels / 255 - array.clip(0, 1)).max() <= 0.5 / 255 + 1e-6
+
+    def test_there_is_a_trajectory_of_every_image(self, run):
+        for name in self.NAMES:
+            with Image.open(run[0] / "purified" / f"{name}_trajectory.png") as picture:
+                picture.load()
+                assert picture.width > 400
+
+    def test_the_last_line_is_the_run_folder(self, tmp_path, capsys):
+        assert main(tiny.command("predict", "predict.yaml", tmp_path, "--data.limit", "1")) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == str(tiny.run_folder(tmp_path))

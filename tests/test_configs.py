@@ -1,0 +1,100 @@
+"""Every configuration in the repository runs, on a small scale.
+
+A configuration that only means something on top of another says so in its first line,
+``# Overlay on <file in configs/>: ...``. Every other one is run by a command that it states itself
+or that the Makefile or the README states.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from lit_purify.cli import main
+from lit_purify.diffusion import PRESETS
+from lit_purify.report.summary import read_summary
+
+ROOT = tiny.CONFIGS.parent
+FILES = sorted(str(path.relative_to(tiny.CONFIGS)) for path in tiny.CONFIGS.rglob("*.yaml"))
+
+
+def base_of(name: str) -> str | None:
+    """The configuration that this one overlays; ``None`` if it stands alone."""
+    first = (tiny.CONFIGS / name).read_text(encoding="utf-8").split("\n", 1)[0]
+    found = re.match(r"# Overlay on (\S+\.yaml)", first)
+    return found and found[1]
+
+
+def subcommand(name: str) -> str:
+    """What the documented command of a configuration does with it."""
+    texts = (tiny.CONFIGS / name, ROOT / "Makefile", ROOT / "README.md")
+    for text in texts:
+        found = re.search(
+            rf"-m lit_purify (\w+) --config configs/{re.escape(name)}(?!\S)",
+            text.read_text(encoding="utf-8"),
+        )
+        if found:
+            return found[1]
+    pytest.fail(
+        f"nothing says how to run configs/{name}: state its command in a comment, or begin with "
+        "'# Overlay on <file>: ...'"
+    )
+
+
+def small_fit(folder: Path, config: str = "train_cifar_small.yaml") -> Path:
+    """One training step of a tiny network; the run folder."""
+    options = {
+        "--config": str(tiny.CONFIGS / config),
+        "--trainer.default_root_dir": str(folder),
+        "--trainer.accelerator": "cpu",
+        "--trainer.devices": "1",
+        "--trainer.max_steps": "1",
+        "--trainer.val_check_interval": "1",
+        "--trainer.log_every_n_steps": "1",
+        "--trainer.enable_progress_bar": "false",
+        "--model.denoiser.block_out_channels": "[8,16]",
+        "--model.denoiser.norm_num_groups": "4",
+        "--model.compile": "false",
+        "--data.train_source": str(tiny.npz_file(folder / "train.npz", 10)),
+        "--data.num_holdout": "6",
+        "--data.batch_size": "4",
+    }
+    assert main(["fit", *(word for option in options.items() for word in option)]) == 0
+    return tiny.run_folder(folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_runs(name, tmp_path):
+    base = base_of(name)
+    does = subcommand(base or name)
+    if does == "fit":
+        folder = small_fit(tmp_path, name)
+        checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        assert checkpoint["global_step"] == 1
+        return
+    args = tiny.command(does, base or name, tmp_path)
+    if base:  # after its base, before what makes the run small
+        args[3:3] = ["--config", str(tiny.CONFIGS / name)]
+        if "callbacks" not in (tiny.CONFIGS / name).read_text(encoding="utf-8"):
+            args += ["--trainer.callbacks", "[]"]  # the base's own run has tested them
+    assert main(args) == 0
+    folder = tiny.run_folder(tmp_path)
+    if does == "test":
+        summary = read_summary(folder / "summary.json")
+        assert summary["status"] == "finished"
+        assert summary["metrics"]["purified/clean_accuracy"]["n"] == 3
+        if name.startswith("purifier/"):  # an overlay that is named after a preset is that preset
+            forward_process, sampler = PRESETS[Path(name).stem]
+            assert summary["settings"]["forward_process"] == forward_process
+            assert summary["settings"]["sampler"] == type(sampler).__name__
+            assert summary["settings"]["sampler_options"] == vars(sampler)
+    else:
+        assert (folder / "purified.npz").is_file()
+
+
+def test_there_is_something_to_test():
+    assert "cifar_fixed.yaml" in FILES
+    assert any(base_of(name) for name in FILES)
+    assert all(base_of(name) in {*FILES, None} for name in FILES)
