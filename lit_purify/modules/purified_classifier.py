@@ -59,7 +59,8 @@ class PurifiedClassifier(LightningModule):
         purifier: f, images in [0, 1] to images in the [0, 1] scale.
         classifier: g, images in [0, 1] to logits.
         seed: base seed s of the run. Everything random is derived from it.
-        protocols: how the defence is tested, see :mod:`lit_purify.modules.protocols`.
+        protocols: how the defence is attacked, see :mod:`lit_purify.modules.protocols`; none
+            measures clean images only.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class PurifiedClassifier(LightningModule):
     ) -> None:
         super().__init__()
         unknown = set(protocols) - set(PROTOCOLS)
-        if unknown or not protocols:
+        if unknown:
             raise InputError(
                 f"protocols must be some of {', '.join(PROTOCOLS)}, got {list(protocols)}"
             )
@@ -147,11 +148,11 @@ class PurifiedClassifier(LightningModule):
             raise InputError(f"the metric {name!r} is measured twice; drop one of the callbacks")
         self.metrics[name] = metric
 
-    def update_metric(self, name: str, values: Tensor) -> None:
     def drop_metric(self, name: str) -> None:
         """Leave out a figure that this run cannot know; a callback does so in its ``setup``."""
         del self.metrics[name]
 
+    def update_metric(self, name: str, values: Tensor) -> None:
         """Add per-sample values, shape (B,), to a registered metric and log it."""
         metric = cast(Metric, self.metrics[name])
         metric.update(values)
@@ -179,11 +180,11 @@ class PurifiedClassifier(LightningModule):
                 "set it to false"
             )
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Outcomes:
     def teardown(self, stage: str) -> None:
         # Another test of this module starts over: its callbacks register their metrics again.
         self._reset_metrics()
 
+    def test_step(self, batch: Batch, batch_idx: int) -> Outcomes:
         image, label, index = batch["image"], batch["label"], batch["index"]
         noise = self.noise.cached(index)
         outcomes = {
