@@ -22,7 +22,6 @@ def purify(
     denoiser: Denoiser | None = None,
     seed: int = 0,
     indices: Sequence[int] | None = None,
-    clip_output: bool = True,
 ) -> Tensor:
     """Purify images with a diffusion model.
 
@@ -34,10 +33,9 @@ def purify(
         denoiser: noise predictor; ``None`` takes the small CIFAR-10 one that ships.
         seed: base seed of the noise: the same seed, image index and settings give the same result.
         indices: dataset index of each image, which keys its noise; ``None`` counts from 0.
-        clip_output: clip the result to [0, 1].
 
     Returns:
-        Purified images, same shape.
+        Purified images, same shape, in [0, 1] (the presets clip the predicted clean image).
 
     Raises:
         InputError: images outside [0, 1] or of a shape the denoiser was not made for.
@@ -62,7 +60,6 @@ def purify(
         num_steps=num_steps,
         forward_process=forward_process,
         sampler=sampler,
-        clip_output=clip_output,
     ).to(images)
     rows = range(len(images)) if indices is None else indices
     return purifier.purify(images, FixedNoise(seed), torch.as_tensor(rows))

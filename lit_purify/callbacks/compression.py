@@ -25,6 +25,10 @@ class CompressionRate(Callback):
     def __init__(self, *, eps: float | str = "8/255") -> None:
         self.eps = ratio(eps)
 
+    def settings(self) -> dict[str, object]:
+        """What a report must say about this measurement."""
+        return {"uniform_eps": self.eps}
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
             assert isinstance(pl_module, PurifiedClassifier)

@@ -77,7 +77,7 @@ class Summary(Callback):
                     digest = model["sha256"]
                     known = f"sha256 {digest[:12]}" if digest else "weights not from a file"
                     print(f"  {role:<{width}}  {model['source']} ({known})")
-            elif name == "eps":
+            elif name.endswith("eps"):
                 print(f"  {name:<{width}}  {value:.6g} ({value * 255:.4g}/255)")
             else:
                 print(f"  {name:<{width}}  {_plain(value)}")

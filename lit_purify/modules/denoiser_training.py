@@ -93,8 +93,9 @@ class DenoiserTraining(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         image = batch["image"]
-        # One generator a step: training resumes with the draws it would have had.
-        key = self.seed * 1_000_003 + self.global_step * self.trainer.world_size + self.global_rank
+        # One generator a batch: training resumes with the draws it would have had.
+        batches = self.trainer.fit_loop.total_batch_idx
+        key = self.seed * 1_000_003 + batches * self.trainer.world_size + self.global_rank
         generator = torch.Generator().manual_seed(key)
         flip = torch.rand(len(image), generator=generator) < 0.5
         t = self.draw_steps(len(image), generator).to(image.device)

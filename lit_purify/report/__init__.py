@@ -1,9 +1,10 @@
 """From the numbers of a run to ``summary.json``, a table, a sentence and figures."""
 
-from lit_purify.report.figures import image_grid, trajectory_figure
 from lit_purify.report.finding import finding
+from lit_purify.report.grid import image_grid
 from lit_purify.report.summary import read_summary, versions, write_summary
 from lit_purify.report.table import summary_table
+from lit_purify.report.trajectory import trajectory_figure
 
 __all__ = [
     "finding",

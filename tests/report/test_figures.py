@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_purify.report.figures import image_grid, trajectory_figure
+from lit_purify.report import image_grid, trajectory_figure
 from lit_purify.report.grid import difference_scale
 
 
