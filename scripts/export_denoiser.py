@@ -23,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("--note", help="what the run folder does not know, for the card")
     args = parser.parse_args()
 
     run = args.checkpoint.parent.parent
@@ -41,13 +42,13 @@ def main() -> None:
             if name.startswith(prefix)
         }
     )
-    card = model_card(run, config, checkpoint["global_step"])
+    card = model_card(run, config, checkpoint["global_step"], args.note)
     save_denoiser(args.target, denoiser, architecture, model_card=card)
     print(card)
     print(f"{args.target}: {args.target.stat().st_size / 1e6:.1f} MB")
 
 
-def model_card(run: Path, config: dict, step: int) -> str:
+def model_card(run: Path, config: dict, step: int, note: str | None) -> str:
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     images = step * data["batch_size"]
     lines = [
@@ -62,6 +63,7 @@ def model_card(run: Path, config: dict, step: int) -> str:
         f"- Steps t drawn uniformly up to (limit, share): {model['focus']}; the rest up to 1000.",
         f"- Seed: {model['seed']} (draws), {config['seed_everything']} (initial weights).",
         "- Command: python -m lit_purify fit --config configs/train_cifar_small.yaml",
+        *([f"- Note: {note}"] if note else []),
         "- Licence: MIT. CIFAR-10 itself has no stated licence (Krizhevsky, 2009).",
         "",
         "Held-out squared error of the predicted noise (1 is no prediction):",
