@@ -18,6 +18,12 @@ from lit_purify.attacks import Attack
 from lit_purify.callbacks import AdversarialExamples, EvaluationProgress, PredictionWriter, Summary
 from lit_purify.types import InputError
 
+COMMANDS = {
+    "test": "Attack a defence and measure it.",
+    "predict": "Purify images.",
+    "fit": "Train a denoiser.",
+}
+
 
 class PurifyCLI(LightningCLI):
     """``test`` attacks and measures a defence, ``predict`` purifies images, ``fit`` trains."""
@@ -25,7 +31,7 @@ class PurifyCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         commands = LightningCLI.subcommands()
-        return {name: commands[name] for name in ("test", "predict", "fit")}
+        return {name: commands[name] for name in COMMANDS}
 
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
@@ -77,7 +83,11 @@ def main(args: Sequence[str] | None = None) -> int:
             auto_configure_optimizers=False,
             seed_everything_default=False,
             trainer_defaults={"inference_mode": False, "enable_model_summary": False},
-            parser_kwargs={**quiet, **{name: quiet for name in PurifyCLI.subcommands()}},
+            parser_kwargs={
+                "description": "Measure how diffusion purification makes classifiers robust.",
+                **quiet,
+                **{name: {"description": text, **quiet} for name, text in COMMANDS.items()},
+            },
             args=None if args is None else list(args),
         )
     except Exception as error:
