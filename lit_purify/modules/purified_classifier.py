@@ -186,6 +186,12 @@ class PurifiedClassifier(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Outcomes:
         image, label, index = batch["image"], batch["label"], batch["index"]
+        if self.protocols and "adversarial" not in batch:
+            raise InputError(
+                f"the protocols {', '.join(self.protocols)} need adversarial images; give the "
+                "Trainer the callback lit_purify.callbacks.AdversarialExamples, or set protocols "
+                "to [] to measure clean images only"
+            )
         noise = self.noise.cached(index)
         outcomes = {
             "base/clean": self._judge(image, label),

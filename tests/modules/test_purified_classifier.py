@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from lightning.pytorch import Trainer
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
 
 from lit_purify.attacks import PGD
@@ -337,3 +338,15 @@ class TestCalling:
         first, last = module.predict_step(batch, 0)
         assert torch.equal(first.image, images)
         assert torch.equal(last.image, 0.5 * images)
+
+
+class TestWithoutAttack:
+    def test_missing_adversarial_images_are_explained(self, npz):
+        trainer = Trainer(accelerator="cpu", inference_mode=False, logger=False)
+        with pytest.raises(InputError, match="AdversarialExamples"):
+            trainer.test(defence(IdentityPurifier()), datamodule=data(npz), verbose=False)
+
+    def test_no_protocols_measure_clean_images_only(self, npz):
+        metrics, _ = evaluate(defence(IdentityPurifier(), protocols=()), data(npz))
+        assert set(metrics) == {"base/clean_accuracy", "purified/clean_accuracy"}
+        assert metrics["base/clean_accuracy"] == metrics["purified/clean_accuracy"]
