@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.report import image_grid
 from lit_purify.types import Batch
@@ -23,6 +24,10 @@ class ImageGrid(Callback):
 
     def __init__(self, *, count: int = 8) -> None:
         self.count = count
+        self._folder = Path()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._folder = run_folder(trainer)
 
     def on_test_batch_end(  # type: ignore[override]
         self,
@@ -56,8 +61,7 @@ class ImageGrid(Callback):
                 for label, b, a in zip(labels, before, after, strict=True)
             ]
             figure = image_grid(columns, rows)
-            folder = Path(trainer.log_dir or trainer.default_root_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(folder / f"images_{protocol}.png")
+            self._folder.mkdir(parents=True, exist_ok=True)
+            figure.savefig(self._folder / f"images_{protocol}.png")
             if isinstance(trainer.logger, TensorBoardLogger):
                 trainer.logger.experiment.add_figure(f"images/{protocol}", figure)

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from PIL import Image
 from torch import Tensor
 
+from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.diffusion.purifier import State
 from lit_purify.functional import lp_distance
 from lit_purify.report import trajectory_figure
@@ -35,9 +36,14 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(self, *, figures: int = 16) -> None:
         super().__init__(write_interval="batch")
         self.figures = figures
+        self._folder = Path()
         self._images: list[Tensor] = []
         self._indices: list[int] = []
         self._names: list[str] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._folder = run_folder(trainer)
 
     def write_on_batch_end(
         self,
@@ -49,7 +55,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        folder = _folder(trainer) / "purified"
+        folder = self._folder / "purified"
         folder.mkdir(parents=True, exist_ok=True)
         names: Sequence[str] = trainer.datamodule.names  # type: ignore[attr-defined]
         purified = prediction[-1].image.cpu()
@@ -65,7 +71,7 @@ class PredictionWriter(BasePredictionWriter):
         self._images.append(purified.float())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        folder = _folder(trainer)
+        folder = self._folder
         images = torch.cat(self._images).permute(0, 2, 3, 1).numpy()
         rank = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         np.savez(
@@ -87,7 +93,3 @@ def _trajectory(states: Sequence[State], row: int) -> Any:
     strip[0] = ("input", images[0])
     strip[-1] = ("purified", images[-1])
     return trajectory_figure(strip, {"l2": distance}, steps, reference="the input")
-
-
-def _folder(trainer: Trainer) -> Path:
-    return Path(trainer.log_dir or trainer.default_root_dir)

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
+from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.checkpoints.files import sha256
 from lit_purify.metrics import SummaryMetric
 from lit_purify.modules.purified_classifier import PurifiedClassifier
@@ -27,9 +28,13 @@ class Summary(Callback):
 
     def __init__(self, *, next_step: str | None = None) -> None:
         self.next_step = next_step
+        self._folder = Path()
         self._settings: dict[str, Any] = {}
         self._metrics: dict[str, Any] = {}
         self._console = Console()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._folder = run_folder(trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, PurifiedClassifier)
@@ -50,7 +55,7 @@ class Summary(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer, "finished", self._metrics)
         if trainer.is_global_zero:
-            self._print_result(_folder(trainer), self._metrics)
+            self._print_result(self._folder, self._metrics)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -67,7 +72,7 @@ class Summary(Callback):
                 "settings": self._settings,
                 "metrics": metrics,
             }
-            write_summary(_folder(trainer) / "summary.json", summary)
+            write_summary(self._folder / "summary.json", summary)
 
     def _print_settings(self) -> None:
         width = max(map(len, self._settings))
@@ -115,10 +120,6 @@ def _settings(trainer: Trainer, module: PurifiedClassifier) -> dict[str, Any]:
     settings["processes"] = trainer.world_size
     settings["precision"] = trainer.precision
     return settings
-
-
-def _folder(trainer: Trainer) -> Path:
-    return Path(trainer.log_dir or trainer.default_root_dir)
 
 
 def _plain(value: object) -> str:
