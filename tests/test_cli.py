@@ -81,6 +81,14 @@ WRONG = {
     "no such config": (["--config", "{files}/none.yaml"], ["none.yaml", "not exist"]),
     "unknown option": (["--data.batchsize", "3"], ["batchsize"]),
     "inference mode": (["--trainer.inference_mode", "true"], ["inference_mode", "set it to false"]),
+    "precision that hides a compression": (
+        ["--trainer.precision", "bf16-mixed"],
+        ["compression rate", "use 32-true"],
+    ),
+    "precision of the weights": (
+        ["--trainer.precision", "bf16-true", "--trainer.callbacks", "[]"],
+        ["bf16-true", "32-true"],
+    ),
     "unknown protocol": (["--model.protocols", "[base,fxed]"], ["protocols", "transfer", "fxed"]),
     "negative seed": (["--model.seed", "-1"], ["at least 0, got -1"]),
     "eps by zero": (["--attack.eps", "8/0"], ["fraction such as 8/255", "8/0"]),

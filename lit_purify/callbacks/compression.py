@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lit_purify.functional import compression_rate
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.types import Batch, ratio
+from lit_purify.types import Batch, InputError, ratio
 
 
 class CompressionRate(Callback):
@@ -24,6 +24,8 @@ class CompressionRate(Callback):
 
     def __init__(self, *, eps: float | str = "8/255") -> None:
         self.eps = ratio(eps)
+        if not 0 < self.eps <= 1:
+            raise InputError(f"eps of the uniform perturbation must lie in (0, 1], got {eps}")
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this measurement."""
@@ -32,6 +34,12 @@ class CompressionRate(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
             assert isinstance(pl_module, PurifiedClassifier)
+            if trainer.precision != "32-true":
+                # Measured: bf16 rounding doubles the rate at eps 1/255.
+                raise InputError(
+                    "the compression rate is a ratio of small differences, which precision "
+                    f"{trainer.precision} rounds away; use 32-true, or drop CompressionRate"
+                )
             names = ["uniform/compression_rate"]
             if "fixed" in pl_module.protocols:
                 names += [

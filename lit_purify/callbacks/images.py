@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.report import image_grid
-from lit_purify.types import Batch
+from lit_purify.types import Batch, InputError
 
 
 class ImageGrid(Callback):
@@ -23,6 +23,8 @@ class ImageGrid(Callback):
     """
 
     def __init__(self, *, count: int = 8) -> None:
+        if count < 1:
+            raise InputError(f"ImageGrid needs a count of 1 or more images, got {count}")
         self.count = count
         self._folder = Path()
 

@@ -24,6 +24,9 @@ from lit_purify.modules.protocols import (
 )
 from lit_purify.types import Batch, InputError, Model
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Precisions whose weights, images and attack states are float32."""
+
 
 class Outcome(NamedTuple):
     """What became of one version of the images.
@@ -178,6 +181,12 @@ class PurifiedClassifier(LightningModule):
             raise InputError(
                 "trainer.inference_mode is true, which forbids the gradients attacks need; "
                 "set it to false"
+            )
+
+        if self.trainer.precision not in PRECISIONS:
+            raise InputError(
+                f"trainer.precision is {self.trainer.precision}; expected one of "
+                f"{', '.join(PRECISIONS)}, in which images and attacks stay float32"
             )
 
     def teardown(self, stage: str) -> None:
