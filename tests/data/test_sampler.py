@@ -125,3 +125,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     found = _seen(sys.argv[1], int(sys.argv[2]), strategy="ddp", devices=2)
     Path(sys.argv[3]).write_text(json.dumps(found))
+    # Leave together: a rank that exits while the other still talks to it can make that one abort.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
