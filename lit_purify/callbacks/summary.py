@@ -66,13 +66,15 @@ class Summary(Callback):
 
     def _write(self, trainer: Trainer, status: str, metrics: dict[str, Any]) -> None:
         if trainer.is_global_zero:
-            summary = {
-                "status": status,
-                "versions": versions(),
-                "settings": self._settings,
-                "metrics": metrics,
-            }
-            write_summary(self._folder / "summary.json", summary)
+            write_summary(self._folder / "summary.json", self._summary(status, metrics))
+
+    def _summary(self, status: str, metrics: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "status": status,
+            "versions": versions(),
+            "settings": self._settings,
+            "metrics": metrics,
+        }
 
     def _print_settings(self) -> None:
         width = max(map(len, self._settings))
@@ -89,12 +91,7 @@ class Summary(Callback):
         print(flush=True)
 
     def _print_result(self, folder: Path, metrics: dict[str, Any]) -> None:
-        summary = {
-            "status": "finished",
-            "versions": versions(),
-            "settings": self._settings,
-            "metrics": metrics,
-        }
+        summary = self._summary("finished", metrics)
         self._console.print(summary_table(summary))
         sentence = finding(summary)
         if sentence is not None:
