@@ -5,6 +5,8 @@ The classes are also named in YAML class paths, which shows that an extension is
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from torch import Tensor, nn
 
 from lit_purify.attacks import PGD, Attack
 from lit_purify.callbacks import AdversarialExamples
-from lit_purify.checkpoints import save_denoiser
+from lit_purify.checkpoints import load_denoiser, save_denoiser
 from lit_purify.classifiers import Classifier
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.data import CIFAR10DataModule
@@ -26,6 +28,8 @@ from lit_purify.report.summary import read_summary
 
 ARCHITECTURE: dict[str, Any] = {"block_out_channels": (8, 16), "norm_num_groups": 4}
 CONFIGS = Path(__file__).parents[1] / "configs"
+LAUNCHED = ("hardware/ddp.yaml", "hardware/slurm.yaml")
+"""Configurations that start processes, so that a test process cannot run them in itself."""
 
 
 class IdentityPurifier(Purifier):
@@ -212,3 +216,69 @@ def command(subcommand: str, config: str, folder: Path, *more: str) -> list[str]
 def run_folder(folder: Path, version: int = 0) -> Path:
     """Where a run with ``folder`` as its root directory writes."""
     return folder / "lightning_logs" / f"version_{version}"
+
+
+class NoiseRecorder(Callback):
+    """Records the Gaussian draws themselves, to compare them bit for bit."""
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        xi = pl_module.noise.normal(batch["index"], "forward", 1, like=batch["image"])
+        pl_module.record("noise/xi", xi)
+
+
+class SlowRank(Callback):
+    """Makes one process sleep before every batch, and records which process had a sample."""
+
+    def __init__(self, *, rank: int, seconds: float) -> None:
+        self.rank = rank
+        self.seconds = seconds
+
+    def on_test_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_rank == self.rank:
+            time.sleep(self.seconds)
+
+    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        index = pl_module.recorded["base/clean_accuracy"].values
+        pl_module.record("process/rank", torch.full((len(index),), trainer.global_rank))
+
+
+def float64_denoiser(path: str) -> Denoiser:
+    """The denoiser of a file, evaluated in float64."""
+    return Float64Denoiser(load_denoiser(path))
+
+
+def quick_test(denoiser: Path, folder: Path, *more: str) -> list[str]:
+    """Arguments of a test of a defence in which all is tiny: a second for 16 images.
+
+    Args:
+        denoiser: a :func:`denoiser_file`; saved again it has another hash, and it is another run.
+        folder: root folder of the run.
+        more: arguments.
+    """
+    overrides = {
+        "--trainer.default_root_dir": str(folder),
+        "--trainer.accelerator": "cpu",
+        "--trainer.callbacks": "lit_purify.callbacks.CompressionRate",
+        "--model.purifier.denoiser": "tiny.float64_denoiser",
+        "--model.purifier.denoiser.path": str(denoiser),
+        "--model.purifier.t_star": "20",
+        "--model.purifier.num_steps": "2",
+        "--model.classifier": "tiny.classifier",
+        "--attack.steps": "2",
+        "--data.limit": "16",
+        "--data.batch_size": "2",
+    }
+    options = [word for option in overrides.items() for word in option]
+    return ["test", "--config", str(CONFIGS / "cifar_fixed.yaml"), *options, *more]
+
+
+def same_row(found: dict[str, Any], expected: dict[str, Any], *, rel: float) -> bool:
+    """Whether floats of two rows of the records agree to a tolerance, and all else exactly."""
+    return found.keys() == expected.keys() and all(
+        math.isclose(found[key], value, rel_tol=rel)
+        if type(value) is float
+        else found[key] == value
+        for key, value in expected.items()
+    )

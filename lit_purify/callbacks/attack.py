@@ -82,7 +82,9 @@ class AdversarialExamples(Callback):
     ) -> None:
         for surface in self._deterministic(pl_module):
             standing = outputs[f"{surface}/adversarial"].correct & ~self._fooled[surface]
-            pl_module.update_metric(_any_iteration(surface), standing)
+            pl_module.record(_any_iteration(surface), standing)
+        for name, images in batch["adversarial"].items():
+            pl_module.record(f"{name}/adversarial", images)
 
     @staticmethod
     def _deterministic(module: PurifiedClassifier) -> list[Surface]:

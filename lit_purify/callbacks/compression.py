@@ -62,10 +62,11 @@ class CompressionRate(Callback):
         noise = pl_module.noise.cached(index)
         perturbed = image + self.eps * noise.uniform(index, like=image)
         rate = compression_rate(pl_module.purify(perturbed, noise, index), anchor, perturbed, image)
-        pl_module.update_metric("uniform/compression_rate", rate)
+        pl_module.record("uniform/compression_rate", rate)
         if "fixed" in pl_module.protocols:
             attacked = outputs["fixed/adversarial"]
             rate = compression_rate(attacked.image, anchor, batch["adversarial"]["fixed"], image)
-            pl_module.update_metric("attack/compression_rate", rate)
-            pl_module.update_metric("attack/compression_rate_robust", rate[attacked.correct])
-            pl_module.update_metric("attack/compression_rate_nonrobust", rate[~attacked.correct])
+            robust = attacked.correct
+            pl_module.record("attack/compression_rate", rate)
+            pl_module.record("attack/compression_rate_robust", rate, where=robust)
+            pl_module.record("attack/compression_rate_nonrobust", rate, where=~robust)

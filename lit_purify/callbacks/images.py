@@ -40,12 +40,16 @@ class ImageGrid(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if batch_idx > 0 or not trainer.is_global_zero:
+        if batch_idx > 0 or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         names = pl_module.classifier.class_name
         first = slice(self.count)
         clean, labels = batch["image"][first].cpu(), batch["label"][first].tolist()
+        resumed = bool(getattr(trainer.datamodule, "done", ()))  # type: ignore[attr-defined]
         for protocol in pl_module.protocols:
+            path = self._folder / f"images_{protocol}.png"
+            if resumed and path.exists():
+                continue  # drawn of the first images, in an earlier sitting
             attacked = outputs[f"{protocol}/adversarial"]
             seen_clean = outputs["base/clean" if protocol == "base" else "fixed/clean"]
             adversarial = batch["adversarial"][pl_module.surface(protocol)][first].cpu()
@@ -64,6 +68,6 @@ class ImageGrid(Callback):
             ]
             figure = image_grid(columns, rows)
             self._folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(self._folder / f"images_{protocol}.png")
+            figure.savefig(path)
             if isinstance(trainer.logger, TensorBoardLogger):
                 trainer.logger.experiment.add_figure(f"images/{protocol}", figure)

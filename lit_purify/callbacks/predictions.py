@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.data.sampler import shared_sampler
 from lit_purify.diffusion.purifier import State
 from lit_purify.functional import lp_distance
 from lit_purify.report import trajectory_figure
@@ -30,7 +31,8 @@ class PredictionWriter(BasePredictionWriter):
     scale, ``index`` and ``name``. PNG files are clipped to [0, 1] and rounded to 8 bits.
 
     Args:
-        figures: how many images get a trajectory figure, ``<name>_trajectory.png``.
+        figures: so many images, the first of the source, get a trajectory figure,
+            ``<name>_trajectory.png``.
     """
 
     def __init__(self, *, figures: int = 16) -> None:
@@ -63,7 +65,7 @@ class PredictionWriter(BasePredictionWriter):
             name = names[index]
             pixels = (purified[row].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
             Image.fromarray(pixels).save(folder / f"{name}.png")
-            if len(self._names) < self.figures:
+            if index < self.figures:
                 figure = _trajectory(prediction, row)
                 figure.savefig(folder / f"{name}_trajectory.png")
             self._names.append(name)
@@ -72,16 +74,39 @@ class PredictionWriter(BasePredictionWriter):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = self._folder
-        images = torch.cat(self._images).permute(0, 2, 3, 1).numpy()
-        rank = f"_rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-        np.savez(
-            folder / f"purified{rank}.npz",
-            images=images,
-            index=np.array(self._indices),
-            name=np.array(self._names),
-        )
-        print(f"purified {len(images)} images; figures and images are in {folder / 'purified'}")
-        print(folder, flush=True)
+        if self._names:  # a process may have had no image
+            np.savez(
+                _part(folder, trainer.global_rank),
+                images=torch.cat(self._images).permute(0, 2, 3, 1).numpy(),
+                index=np.array(self._indices),
+                name=np.array(self._names),
+            )
+        if sampler := shared_sampler(trainer.predict_dataloaders):
+            sampler.queue.gather()
+        if trainer.is_global_zero:
+            count = _merge(folder, trainer.world_size)
+            print(f"purified {count} images; figures and images are in {folder / 'purified'}")
+            print(folder, flush=True)
+        # The first process holds the queue that the others wait on: it leaves last.
+        trainer.strategy.barrier("predictions are merged")
+
+
+def _part(folder: Path, rank: int) -> Path:
+    return folder / f"purified_rank{rank}.npz"
+
+
+def _merge(folder: Path, processes: int) -> int:
+    """Put the parts of all processes together, by index; returns the number of images."""
+    parts = [path for rank in range(processes) if (path := _part(folder, rank)).exists()]
+    arrays = [dict(np.load(path)) for path in parts]
+    order = np.argsort(np.concatenate([part["index"] for part in arrays]))
+    images, index, name = (
+        np.concatenate([part[key] for part in arrays])[order] for key in ("images", "index", "name")
+    )
+    np.savez(folder / "purified.npz", images=images, index=index, name=name)
+    for path in parts:
+        path.unlink()
+    return len(order)
 
 
 def _trajectory(states: Sequence[State], row: int) -> Any:

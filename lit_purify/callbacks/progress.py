@@ -19,9 +19,15 @@ from rich.progress import (
 )
 from typing_extensions import override
 
+from lit_purify.data.queue import WorkQueue
+from lit_purify.data.sampler import shared_sampler
+
 
 class EvaluationProgress(ProgressBar):
-    """A bar on a terminal; a line for every batch where the output is a file."""
+    """A bar on a terminal; a line for every batch where the output is a file.
+
+    It counts the images of all processes, and the first one shows it.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,6 +35,7 @@ class EvaluationProgress(ProgressBar):
         self._console = Console(stderr=True)
         self._task = TaskID(0)
         self._bar: Progress | None = None
+        self._queue: WorkQueue | None = None
         self._seen = 0
         self._batch_size = 0
         self._total = 0
@@ -122,8 +129,9 @@ class EvaluationProgress(ProgressBar):
         self._stop()
 
     def _start(self, loaders: Any) -> None:
-        loaders = loaders if isinstance(loaders, list) else [loaders]
-        self._total = sum(len(loader.sampler) for loader in loaders)
+        sampler = shared_sampler(loaders)
+        self._queue = None if sampler is None else sampler.queue
+        self._total = len(loaders.dataset) if sampler is None else sampler.num_items
         self._seen = 0
         self._started = time.monotonic()
         if self._enabled and self._console.is_terminal:
@@ -142,7 +150,8 @@ class EvaluationProgress(ProgressBar):
             self._show(0.0, "")
 
     def _finish_batch(self, batch: Any) -> None:
-        self._seen += len(batch["image"])
+        size = len(batch["image"])
+        self._seen = self._seen + size if self._queue is None else self._queue.report(size)
         self._show(0.0, "")
         if self._enabled and self._bar is None:
             elapsed = time.monotonic() - self._started

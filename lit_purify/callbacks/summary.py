@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from rich.console import Console
 
+from lit_purify.callbacks.records import Records
 from lit_purify.callbacks.run_folder import run_folder
-from lit_purify.checkpoints.files import sha256
 from lit_purify.metrics import SummaryMetric
 from lit_purify.modules.purified_classifier import PurifiedClassifier
-from lit_purify.report import finding, summary_table, versions, write_summary
+from lit_purify.report import aggregate, finding, summary_table, versions, write_summary
+from lit_purify.types import InputError
 
 
 class Summary(Callback):
     """Prints the resolved settings, keeps ``summary.json`` and prints the result.
 
-    The file says ``running`` from the start and ``finished`` only at the end; an interrupted or
-    failed run says so.
+    The figures are computed from the records, so :class:`~lit_purify.callbacks.Records` must stand
+    before it in the list of callbacks. The file says ``running`` from the start and ``finished``
+    only at the end; an interrupted or failed run says so.
 
     Args:
         next_step: printed after the table: what to type next.
@@ -30,38 +31,58 @@ class Summary(Callback):
         self.next_step = next_step
         self._folder = Path()
         self._settings: dict[str, Any] = {}
-        self._metrics: dict[str, Any] = {}
+        self._records = Records()
+        self._figures: dict[str, SummaryMetric] = {}
+        self._finished = False
         self._console = Console()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._folder = run_folder(trainer)
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if stage != "test" or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         assert isinstance(pl_module, PurifiedClassifier)
-        self._settings = _settings(trainer, pl_module)
+        self._records = self._find_records(trainer)
+        self._folder = run_folder(trainer)
+        self._finished = False
+        self._settings = self._records.settings
+        self._figures = pl_module.figures
         if trainer.is_global_zero:
             self._print_settings()
         self._write(trainer, "running", {})
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Here, not at the end: Lightning resets the metrics in between. Every rank takes part.
-        assert isinstance(pl_module, PurifiedClassifier)
-        self._metrics = {
-            name: metric.summary()
-            for name, metric in pl_module.metrics.items()
-            if isinstance(metric, SummaryMetric)
-        }
+    def _find_records(self, trainer: Trainer) -> Records:
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks[: callbacks.index(self)]:
+            if isinstance(callback, Records):
+                return callback
+        raise InputError(
+            "Summary computes its figures from the records; put lit_purify.callbacks.Records() "
+            "before it in the Trainer's callbacks"
+        )
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, "finished", self._metrics)
-        if trainer.is_global_zero:
-            self._print_result(self._folder, self._metrics)
+        self._finish(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Where nothing was missing Lightning calls no other hook.
+        self._finish(trainer)
+
+    def _finish(self, trainer: Trainer) -> None:
+        if self._settings and not self._finished and trainer.is_global_zero:
+            metrics = aggregate(self._records.rows, self._figures)
+            self._write(trainer, "finished", metrics)
+            if not trainer.callback_metrics:  # nothing was missing, so nothing was logged
+                known = {name: f["value"] for name, f in metrics.items() if f["value"] is not None}
+                for logger in trainer.loggers:
+                    logger.log_metrics(known, 0)
+            self._print_result(self._folder, metrics)
+        self._finished = True
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        if self._settings:
+        if self._settings and not self._finished:
             interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
+            self._finished = True
             self._write(trainer, "interrupted" if interrupted else "failed", {})
 
     def _write(self, trainer: Trainer, status: str, metrics: dict[str, Any]) -> None:
@@ -100,23 +121,6 @@ class Summary(Callback):
             self._console.print(f"{self.next_step}\n", soft_wrap=True)
         # Plain print: the last line is for scripts too, so it is never wrapped or coloured.
         print(folder, flush=True)
-
-
-def _settings(trainer: Trainer, module: PurifiedClassifier) -> dict[str, Any]:
-    """Everything that decides the numbers, from whoever knows it."""
-    settings: dict[str, Any] = {}
-    for part in (module, *trainer.callbacks, trainer.datamodule):  # type: ignore[attr-defined]
-        report: Callable[[], dict[str, Any]] | None = getattr(part, "settings", None)
-        if callable(report):
-            settings |= report()
-    settings["models"] = {
-        role: {"source": model.source, "sha256": model.file and sha256(model.file)}
-        for role, model in module.models().items()
-    }
-    settings["device"] = str(trainer.strategy.root_device)
-    settings["processes"] = trainer.world_size
-    settings["precision"] = trainer.precision
-    return settings
 
 
 def _plain(value: object) -> str:

@@ -69,10 +69,14 @@ def load_denoiser(path: str) -> UNetDenoiser:
     tensors = load_state_dict(file)
     architecture = _architecture(file)
     try:
-        denoiser = small_unet(**architecture)
-    except (TypeError, ValueError) as error:
+        # Without memory for its weights: only those of the file are ever needed, and a wrong
+        # description may ask for any amount.
+        with torch.device("meta"):
+            denoiser = small_unet(**architecture)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n", 1)[0]
         raise InputError(
-            f"{file} describes a network this version cannot build ({error}); "
+            f"{file} describes a network this version cannot build ({reason}); "
             "install the version of lit_purify that wrote it"
         ) from error
     expected = denoiser.network.state_dict()
@@ -83,6 +87,12 @@ def load_denoiser(path: str) -> UNetDenoiser:
         for name, tensor in tensors.items()
         if name in expected and tensor.shape != expected[name].shape
     ]
+    wrong += [
+        f"{name} is of type {x.dtype} instead of a float"
+        for name, x in tensors.items()
+        if not x.is_floating_point()
+    ]
+    tensors = {name: tensor.float() for name, tensor in tensors.items()}
     wrong += [f"{name} is not finite" for name, x in tensors.items() if not x.isfinite().all()]
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
@@ -90,7 +100,8 @@ def load_denoiser(path: str) -> UNetDenoiser:
             f"{file} does not fit its own architecture: {'; '.join(wrong[:3])}{more}; "
             "export the checkpoint again"
         )
-    denoiser.network.load_state_dict({name: x.float() for name, x in tensors.items()})
+    denoiser.network.load_state_dict(tensors, assign=True)
+    denoiser.network.to(memory_format=torch.channels_last)
     denoiser.source, denoiser.file = file.stem, file
     return denoiser.eval().requires_grad_(False)
 
@@ -123,7 +134,7 @@ def _architecture(path: Path) -> dict[str, Any]:
         if header["format"] != FORMAT:
             raise KeyError(header["format"])
         return dict(header["architecture"])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} is a safetensors file but not a denoiser of this project ({FORMAT}); "
             "give a file written by this project's training"

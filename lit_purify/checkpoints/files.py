@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,26 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_resumable(path: str | Path) -> None:
+    """Raise :class:`InputError` unless a training can go on from a file; runs no code in it."""
+    path = Path(path)
+    _check_file(path)
+    content = _load_torch(path)
+    needed = ("pytorch-lightning_version", "state_dict", "optimizer_states", "loops")
+    missing = [key for key in needed if not isinstance(content, Mapping) or key not in content]
+    if missing:
+        raise InputError(
+            f"{str(path)!r} is no checkpoint of a training: it holds no {missing[0]!r}. Give a "
+            ".ckpt file that 'fit' wrote, such as lightning_logs/version_0/checkpoints/last.ckpt."
+        )
+
+
 def _check_file(path: Path) -> None:
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError:  # a name that no file can have
+        found = False
+    if not found:
         raise InputError(
             f"There is no weights file {str(path)!r}. Check the path, or download the file first."
         )
@@ -64,8 +83,14 @@ def _check_file(path: Path) -> None:
             f"The weights file {str(path)!r} ends in {path.suffix!r}; expected "
             f"{SAFETENSORS_SUFFIX}, {', '.join(TORCH_SUFFIXES)}. Rename or convert it."
         )
-    with path.open("rb") as file:
-        start = file.read(64).lstrip().lower()
+    try:
+        with path.open("rb") as file:
+            start = file.read(64).lstrip().lower()
+    except OSError as error:
+        raise InputError(
+            f"The weights file {str(path)!r} cannot be opened ({error.strerror}). Check who may "
+            "read it."
+        ) from error
     if not start:
         raise InputError(f"The weights file {str(path)!r} is empty. Download it again.")
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
@@ -81,7 +106,9 @@ def _check_file(path: Path) -> None:
 
 def _load_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle protocols, before the refusal
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # "Unsupported operand" is a damaged file; these are intact ones that want a class or call.
         if any(word in str(error) for word in ("Unsupported global", "unsupported GLOBAL")):

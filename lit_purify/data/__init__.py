@@ -1,6 +1,7 @@
 """Data modules: labelled images in [0, 1] that carry their dataset indices."""
 
+from lit_purify.data.base import ImageDataModule
 from lit_purify.data.cifar10 import CIFAR10DataModule
 from lit_purify.data.image_folder import ImageFolderDataModule
 
-__all__ = ["CIFAR10DataModule", "ImageFolderDataModule"]
+__all__ = ["CIFAR10DataModule", "ImageDataModule", "ImageFolderDataModule"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,6 +59,13 @@ class ImageArrays(Dataset[Batch]):
             np.arange(n) if indices is None else np.asarray(indices), dtype=torch.int64
         )
 
+    def sha256(self) -> str:
+        """Hash of the images, labels and indices: the same images, whatever file they are from."""
+        digest = hashlib.sha256()
+        for part in (self.images, self.labels, self.indices):
+            digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -78,7 +86,8 @@ def check_images(images: np.ndarray) -> None:
         raise InputError(f"The image array is empty, shape {images.shape}; give at least 1 image.")
     if images.dtype == np.uint8:
         return
-    if not np.issubdtype(images.dtype, np.floating):
+    # numpy's longdouble is a float too, but torch has no such type.
+    if not np.issubdtype(images.dtype, np.floating) or images.dtype.itemsize > 8:
         raise InputError(
             f"The images are of type {images.dtype}; expected uint8, or floats in [0, 1]. "
             "Convert them, for example with images.astype('uint8')."

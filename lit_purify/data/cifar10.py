@@ -7,18 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 from lit_purify.data import sources
 from lit_purify.data.arrays import ImageArrays
-from lit_purify.data.sampler import check_loading, evaluation_loader
+from lit_purify.data.base import ImageDataModule
 from lit_purify.types import Batch, InputError
 
 NUM_CLASSES = 10
 
 
-class CIFAR10DataModule(LightningDataModule):
+class CIFAR10DataModule(ImageDataModule):
     """CIFAR-10 images in [0, 1] for training and evaluation.
 
     ``index`` in a batch is the position in the full source, also where only some images are taken.
@@ -57,28 +56,29 @@ class CIFAR10DataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        check_loading(batch_size, num_workers, limit)
+        super().__init__(batch_size=batch_size, limit=limit, num_workers=num_workers)
         _check_source("source", source, ("embedded", "torchvision"))
         _check_source("train_source", train_source, ("torchvision",))
         _check_indices(indices)
+        if not 0 <= seed < 2**63:
+            raise InputError(f"seed must lie between 0 and 2**63 - 1, got {seed}")
         if num_holdout < 0:
             raise InputError(f"num_holdout is {num_holdout}; expected 0 or more images.")
         self.source = source
         self.train_source = train_source
         self.root = root
-        self.batch_size = batch_size
-        self.limit = limit
         self.indices = indices
         self.num_holdout = num_holdout
-        self.num_workers = num_workers
         self.seed = seed
-        # With fewer images than processes some have none, which is fine: see the sampler.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def settings(self) -> dict[str, object]:
         """What a report must say about the images of a test."""
-        return {"data": self.source, "images": len(self.test_set), "batch_size": self.batch_size}
+        return {
+            "data": self.source,
+            "data_sha256": self.test_set.sha256(),
+            "images": len(self.test_set),
+            "batch_size": self.batch_size,
+        }
 
     def prepare_data(self) -> None:
         """Download once, in one process; the others find the files there."""
@@ -139,13 +139,19 @@ class CIFAR10DataModule(LightningDataModule):
         return dataset
 
     def train_dataloader(self) -> DataLoader[Batch]:
+        processes, rank = 1, 0
+        if self.trainer is not None:
+            processes, rank = self.trainer.world_size, self.trainer.global_rank
         return DataLoader(
             self.train_set,
             batch_size=self.batch_size,
-            shuffle=True,
+            # Its order follows from the seed and the epoch alone, so a resumed training keeps it.
+            sampler=DistributedSampler(
+                self.train_set, processes, rank, shuffle=True, seed=self.seed, drop_last=True
+            ),
             drop_last=True,
             num_workers=self.num_workers,
-            generator=torch.Generator().manual_seed(self.seed),
+            generator=torch.Generator(),
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -159,12 +165,7 @@ class CIFAR10DataModule(LightningDataModule):
         )
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        return evaluation_loader(
-            self.test_set,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            trainer=self.trainer,
-        )
+        return self.evaluation_loader(self.test_set)
 
 
 def _check_source(name: str, source: str, known: tuple[str, ...]) -> None:

@@ -6,17 +6,16 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from lit_purify.data import sources
 from lit_purify.data.arrays import ImageArrays
+from lit_purify.data.base import ImageDataModule
 from lit_purify.data.image_files import SUFFIXES, read_rgb
-from lit_purify.data.sampler import check_loading, evaluation_loader
 from lit_purify.types import Batch, InputError
 
 
-class ImageFolderDataModule(LightningDataModule):
+class ImageFolderDataModule(ImageDataModule):
     """Images in [0, 1] for ``predict``.
 
     ``index`` in a batch is the position in the source, ``names[index]`` the image's name, and
@@ -47,18 +46,12 @@ class ImageFolderDataModule(LightningDataModule):
         image_shape: tuple[int, int, int] = (3, 32, 32),
         num_workers: int = 0,
     ) -> None:
-        super().__init__()
-        check_loading(batch_size, num_workers, limit)
+        super().__init__(batch_size=batch_size, limit=limit, num_workers=num_workers)
         if image_shape[0] != 3 or min(image_shape) < 1:
             raise InputError(f"image_shape is {image_shape}; expected (3, height, width).")
         self.source = source
-        self.batch_size = batch_size
-        self.limit = limit
         self.image_shape = image_shape
-        self.num_workers = num_workers
         self.names: list[str] = []
-        # With fewer images than processes some have none, which is fine: see the sampler.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
 
     def setup(self, stage: str) -> None:
         """Read every image that will be used, so that a bad file shows before the run starts."""
@@ -98,12 +91,7 @@ class ImageFolderDataModule(LightningDataModule):
         self.names = [file.stem for file in files]
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        return evaluation_loader(
-            self.predict_set,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            trainer=self.trainer,
-        )
+        return self.evaluation_loader(self.predict_set)
 
 
 def _image_files(folder: Path) -> list[Path]:

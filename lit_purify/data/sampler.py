@@ -2,87 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from torch import distributed
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
-from lit_purify.types import Batch, InputError
+from lit_purify.data.arrays import ImageArrays
+from lit_purify.data.plan import plan_batches
+from lit_purify.data.queue import WorkQueue, shared_queue
+from lit_purify.types import Batch
 
 
-class UnpaddedDistributedSampler(DistributedSampler[Any]):
-    """Rank r of W takes the items r, r + W, r + 2W, ...: none repeated, none lost, in order.
+class SharedBatchSampler(DistributedSampler[Any]):
+    """The batches of a run; each goes to one process, the next free one.
 
-    The base class repeats samples until every rank has as many, which biases every average.
-    Lightning leaves a sampler alone that already is a ``DistributedSampler``. A rank with no
-    items left over iterates over nothing and has length 0.
+    Lightning's own sampler repeats samples until every process has as many, which biases every
+    average. It leaves a sampler alone that already is a ``DistributedSampler``.
+
+    Its length is the number of batches of all processes: how many this one will take is known
+    only at the end.
 
     Args:
-        dataset: anything with a length.
-        num_replicas: number of processes W; ``None`` asks ``torch.distributed``, and is 1 where
-            that is not initialised.
-        rank: this process, 0 .. W - 1; ``None`` as for ``num_replicas``, and is 0.
-
-    Example:
-        >>> [list(UnpaddedDistributedSampler(range(5), 2, rank)) for rank in (0, 1)]
-        [[0, 2, 4], [1, 3]]
-        >>> list(UnpaddedDistributedSampler(range(1), 2, 1))
-        []
+        batches: positions in the dataset, batch by batch.
+        queue: hands out the numbers of the batches.
     """
 
-    def __init__(
-        self, dataset: Sized, num_replicas: int | None = None, rank: int | None = None
-    ) -> None:
-        running = distributed.is_available() and distributed.is_initialized()
-        if num_replicas is None:
-            num_replicas = distributed.get_world_size() if running else 1
-        if rank is None:
-            rank = distributed.get_rank() if running else 0
-        super().__init__(dataset, num_replicas, rank, shuffle=False)  # type: ignore[arg-type]
-        self.items = range(rank, len(dataset), num_replicas)
-        self.num_samples = len(self.items)
-        self.total_size = len(dataset)
+    def __init__(self, batches: Sequence[list[int]], queue: WorkQueue) -> None:
+        super().__init__(batches, queue.processes, queue.rank, shuffle=False)  # type: ignore[arg-type]
+        self.batches = batches
+        self.queue = queue
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.items)
+    @property
+    def num_items(self) -> int:
+        """Samples of all processes."""
+        return sum(map(len, self.batches))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while (number := self.queue.take()) < len(self.batches):
+            yield self.batches[number]
 
     def __len__(self) -> int:
-        return self.num_samples
+        return len(self.batches)
+
+
+class _Batches(Dataset[Batch]):
+    """A dataset of samples, asked for a batch of positions at a time."""
+
+    def __init__(self, dataset: ImageArrays) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, positions: list[int]) -> Batch:
+        return default_collate([self.dataset[position] for position in positions])
 
 
 def evaluation_loader(
-    dataset: Dataset[Batch], *, batch_size: int, num_workers: int, trainer: Trainer | None
+    dataset: ImageArrays,
+    *,
+    batch_size: int,
+    num_workers: int,
+    trainer: Trainer | None,
+    done: Collection[int] = (),
 ) -> DataLoader[Batch]:
-    """Batches of this process in dataset order, each sample once over all processes.
+    """Batches of a dataset in its order, each sample once over all processes.
+
+    A collective under several processes: every one must call it.
 
     Args:
         dataset: what to evaluate on.
         batch_size: images a batch, for each process.
-        num_workers: loading processes; 0 loads in the main one.
+        num_workers: loading processes; 0 loads in the main one. Each asks for batches ahead, so
+            that with several processes the work is shared out less evenly.
         trainer: says how many processes run; ``None`` stands for one.
+        done: dataset indices to leave out.
     """
-    world_size, rank = (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+    queue = shared_queue(trainer)
+    batches = plan_batches(
+        dataset.indices.tolist(), batch_size, done=done, processes=queue.processes
+    )
     return DataLoader(
-        dataset,
-        # By name: Lightning rebuilds the loader for predict, and fails on a positional one.
-        batch_size=batch_size,
-        sampler=UnpaddedDistributedSampler(dataset, world_size, rank),  # type: ignore[arg-type]
+        _Batches(dataset),
+        batch_size=None,
+        sampler=SharedBatchSampler(batches, queue),
         num_workers=num_workers,
         # Without its own generator a DataLoader takes a number from the global one.
         generator=torch.Generator(),
     )
 
 
-def check_loading(batch_size: int, num_workers: int, limit: int | None) -> None:
-    """Raise :class:`InputError` for loading options that can load nothing."""
-    if batch_size < 1:
-        raise InputError(f"batch_size is {batch_size}; expected 1 or more images a batch.")
-    if num_workers < 0:
-        raise InputError(f"num_workers is {num_workers}; expected 0 (no extra process) or more.")
-    if limit is not None and limit < 1:
-        raise InputError(
-            f"limit is {limit}; expected 1 or more images, or null to take every image."
-        )
+def shared_sampler(loader: object) -> SharedBatchSampler | None:
+    """What hands out the batches of a loader; ``None`` for a loader of another kind."""
+    sampler = getattr(loader, "sampler", None)
+    return sampler if isinstance(sampler, SharedBatchSampler) else None

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import importlib.resources
 import io
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -103,9 +101,14 @@ def npz(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 def npz_optional_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
     """As :func:`npz`, with ``None`` for labels the file does not hold."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no file {str(path)!r}; expected an .npz file. Check the path.")
     try:
+        if not path.is_file():
+            raise InputError(
+                f"There is no file {str(path)!r}; expected an .npz file. Check the path."
+            )
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":
+                raise ValueError("it is no zip archive")
         # Object arrays are pickles, and unpickling runs code: never allowed.
         with np.load(path, allow_pickle=False) as archive:
             if "images" not in archive:
@@ -114,12 +117,17 @@ def npz_optional_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray | None
                     "'images' and 'labels'. Write it with "
                     "numpy.savez(path, images=images, labels=labels)."
                 )
-            return archive["images"], archive.get("labels")
+            images, labels = archive["images"], archive.get("labels")
+        for array in (images, labels):
+            if isinstance(array, bytes) or (array is not None and array.ndim == 0):
+                raise ValueError("one of its entries is not an array")
+        return images, labels
     except InputError:
         raise
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # a damaged archive can raise nearly anything
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise InputError(
-            f"{str(path)!r} cannot be read as an .npz file of plain arrays ({error}). Write it "
+            f"{str(path)!r} cannot be read as an .npz file of plain arrays ({reason}). Write it "
             "again with numpy.savez(path, images=images, labels=labels); object arrays are "
             "refused."
         ) from error

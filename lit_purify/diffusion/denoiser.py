@@ -10,6 +10,8 @@ from diffusers import UNet2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_purify.types import InputError
+
 
 class Denoiser(nn.Module, ABC):
     """Predicts the noise in a diffused image.
@@ -59,6 +61,11 @@ class UNetDenoiser(Denoiser):
         self.num_train_steps = num_train_steps
 
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        if self.image_shape is not None and x_t.shape[1:] != self.image_shape:
+            raise InputError(
+                f"the denoiser is made for images of shape {self.image_shape}, got batches of "
+                f"shape {tuple(x_t.shape)}; resize the images or choose another denoiser"
+            )
         steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t)) - 1
         x = F.pixel_unshuffle(x_t, self.patch_size) if self.patch_size > 1 else x_t
         # channels_last: without it UNet2DModel loses a third of its speed on CPUs.
@@ -85,12 +92,32 @@ def small_unet(
         layers_per_block: residual blocks a level.
         norm_num_groups: groups of the group normalisation.
 
+    Raises:
+        InputError: sizes of which no network can be made.
+
     Example:
         >>> denoiser = small_unet(block_out_channels=(8, 16), norm_num_groups=4)
         >>> denoiser(torch.zeros(2, 3, 32, 32), 10).shape
         torch.Size([2, 3, 32, 32])
     """
+    _check_sizes(
+        channels=channels,
+        image_size=image_size,
+        patch_size=patch_size,
+        layers_per_block=layers_per_block,
+        norm_num_groups=norm_num_groups,
+    )
     levels = len(block_out_channels)
+    if levels == 0 or any(width < 1 or width % norm_num_groups for width in block_out_channels):
+        raise InputError(
+            f"block_out_channels is {list(block_out_channels)}; expected one or more multiples of "
+            f"norm_num_groups = {norm_num_groups}"
+        )
+    if image_size % (patch_size * 2 ** (levels - 1)):
+        raise InputError(
+            f"image_size is {image_size}; expected a multiple of {patch_size * 2 ** (levels - 1)}, "
+            f"which patch_size {patch_size} and {levels} levels ask for"
+        )
     folded = channels * patch_size**2
     network = UNet2DModel(
         sample_size=image_size // patch_size,
@@ -107,3 +134,9 @@ def small_unet(
     return UNetDenoiser(
         network, patch_size=patch_size, image_shape=(channels, image_size, image_size)
     )
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"{name} is {size}; expected 1 or more")

@@ -87,7 +87,8 @@ class DiffusionPurifier(Purifier):
             backward pass. More saves time (up to a third), never changes a gradient.
 
     Raises:
-        InputError: t* outside the denoiser's schedule, or more steps than t*.
+        InputError: t* outside the denoiser's schedule, more steps than t*, or a memory budget
+            that is negative or not finite.
     """
 
     def __init__(
@@ -102,6 +103,11 @@ class DiffusionPurifier(Purifier):
         memory_budget_gib: float = 2.0,
     ) -> None:
         super().__init__()
+        if not 0 <= memory_budget_gib * 2**30 < math.inf:
+            raise InputError(
+                f"memory_budget_gib must be finite and at least 0, got {memory_budget_gib}; "
+                "0 keeps no activations"
+            )
         self.denoiser = denoiser.eval().requires_grad_(False)
         self.t_star = t_star
         self.num_steps = num_steps

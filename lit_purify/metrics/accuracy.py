@@ -60,7 +60,7 @@ class IntervalAccuracy(SummaryMetric):
         """The accuracy in [0, 1] as a scalar; nan without samples."""
         return self.successes / self.total
 
-    def _statistics(self) -> Statistics:
+    def summary(self) -> Statistics:
         successes, n = int(self.successes), int(self.total)
         low, high = wilson_interval(successes, n)
         return {"value": successes / n if n else None, "low": low, "high": high, "n": n}

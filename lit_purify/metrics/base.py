@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from collections.abc import Sequence
 
+import numpy as np
+import torch
 from torchmetrics import Metric
 
 Statistics = dict[str, float | None]
@@ -16,18 +20,12 @@ class SummaryMetric(Metric):
     is_differentiable = False
     full_state_update = False
 
-    def summary(self) -> Statistics:
-        """The statistics over the samples of all ranks.
-
-        Like ``compute`` it synchronises, so under DDP every rank must call it. It leaves the local
-        states as they were, and is silent when there was no update.
-        """
-        fresh = not self._is_synced
-        with self.sync_context(
-            dist_sync_fn=self.dist_sync_fn, should_sync=fresh, should_unsync=fresh
-        ):
-            return self._statistics()
-
     @abstractmethod
-    def _statistics(self) -> Statistics:
-        """The statistics of the states as they are now."""
+    def summary(self) -> Statistics:
+        """The statistics of the samples that this process has added."""
+
+    def add_recorded(self, values: Sequence[float | bool | None]) -> None:
+        """Add samples from a column of the records, where ``None`` stands for nan."""
+        if values:
+            column = np.array([math.nan if value is None else value for value in values])
+            self.update(torch.from_numpy(column).to(self.device))

@@ -19,7 +19,8 @@ class MeanWithDeviation(SummaryMetric):
     :func:`~lit_purify.functional.merge_moments` across batches and ranks, which weighs each by its
     samples like a sum, and, unlike sums of values and squares, loses no digits to cancellation.
 
-    Values that are nan (a compression rate of no perturbation, say) are left out and counted.
+    Values that are not finite (the compression rate of no perturbation, say) are left out and
+    counted.
 
     Args:
         **kwargs: options of :class:`torchmetrics.Metric`.
@@ -43,7 +44,7 @@ class MeanWithDeviation(SummaryMetric):
 
     def update(self, values: Tensor) -> None:
         """Add per-sample values, shape (B,), nan where a sample has none."""
-        missing = values.isnan()
+        missing = ~values.isfinite()
         self.moments = merge_moments(torch.stack([self.moments, moments(values[~missing])]))
         self.missing += missing.sum()
 
@@ -52,7 +53,7 @@ class MeanWithDeviation(SummaryMetric):
         count, mean, _ = self.moments
         return torch.where(count > 0, mean, torch.nan).float()
 
-    def _statistics(self) -> Statistics:
+    def summary(self) -> Statistics:
         count, mean, deviation = self.moments.tolist()
         n, missing = int(count), int(self.missing)
         std = low = high = None

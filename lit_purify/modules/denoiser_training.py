@@ -60,6 +60,18 @@ class DenoiserTraining(LightningModule):
                 f"the steps in focus must lie between 1 and {denoiser.num_train_steps}, the length "
                 f"of the noise schedule, got {focus}"
             )
+        if not (0 < learning_rate <= 1 and 0 <= weight_decay < math.inf):
+            raise InputError(
+                "expected a learning_rate in (0, 1] and a weight_decay of at least 0, got "
+                f"{learning_rate} and {weight_decay}"
+            )
+        if warmup_steps < 0 or not 0 <= decay_share <= 1:
+            raise InputError(
+                "expected warmup_steps of at least 0 and a decay_share in [0, 1], got "
+                f"{warmup_steps} and {decay_share}"
+            )
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed must lie between 0 and 2**32 - 1, got {seed}")
         self.denoiser = denoiser
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from lit_purify.attacks.base import Target
 from lit_purify.classifiers import Classifier
 from lit_purify.diffusion.noise import FixedNoise, NoiseSource, bound_randomness
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.functional import correct
-from lit_purify.metrics import IntervalAccuracy
+from lit_purify.metrics import IntervalAccuracy, SummaryMetric
+from lit_purify.modules.numerics import Float32Mode, compile_network, is_compiled, networks
 from lit_purify.modules.protocols import (
     ATTACK_NOISE,
     PROTOCOLS,
@@ -23,6 +23,9 @@ from lit_purify.modules.protocols import (
     transfer_noise,
 )
 from lit_purify.types import Batch, InputError, Model
+
+KEYS = ("index", "protocol", "seed", "label")
+"""What names a row of the records."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions whose weights, images and attack states are float32."""
@@ -40,6 +43,18 @@ class Outcome(NamedTuple):
     image: Tensor
     logits: Tensor
     correct: Tensor
+
+
+class Column(NamedTuple):
+    """What was found for the samples of a batch.
+
+    Attributes:
+        values: shape (B,) or (B, ...).
+        where: the samples it applies to, shape (B,), bool; ``None`` for all.
+    """
+
+    values: Tensor
+    where: Tensor | None
 
 
 Outcomes = dict[str, Outcome]
@@ -64,6 +79,10 @@ class PurifiedClassifier(LightningModule):
         seed: base seed s of the run. Everything random is derived from it.
         protocols: how the defence is attacked, see :mod:`lit_purify.modules.protocols`; none
             measures clean images only.
+        tf32: let float32 convolutions and matrix products run in TF32 during a test or prediction;
+            otherwise they are IEEE float32 there, see :mod:`lit_purify.modules.numerics`.
+        compile: compile the classifier and the networks of the purifier with ``torch.compile``, in
+            place. Figures then move as they do between two machines.
     """
 
     def __init__(
@@ -73,19 +92,24 @@ class PurifiedClassifier(LightningModule):
         *,
         seed: int = 0,
         protocols: Sequence[ProtocolName] = ("base", "fixed", "transfer"),
+        tf32: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
-        unknown = set(protocols) - set(PROTOCOLS)
-        if unknown:
+        if set(protocols) - set(PROTOCOLS):
             raise InputError(
-                f"protocols must be some of {', '.join(PROTOCOLS)}, got {list(protocols)}"
+                f"protocols must be some of {', '.join(PROTOCOLS)}, got {protocols}; [] for none"
             )
         if seed < 0:
             raise InputError(f"the base seed must be at least 0, got {seed}")
         self.purifier = purifier.eval().requires_grad_(False)
         self.classifier = classifier.eval().requires_grad_(False)
+        self.tf32 = tf32
+        self.compile_networks = compile
+        self.configure_model()  # for a model called without a Trainer
         self.seed = seed
         self.protocols: tuple[ProtocolName, ...] = tuple(dict.fromkeys(protocols))
+        self.recorded: dict[str, Column] = {}
         self._reset_metrics()
 
     def forward(
@@ -145,28 +169,61 @@ class PurifiedClassifier(LightningModule):
             deterministic=isinstance(source, FixedNoise),
         )
 
-    def add_metric(self, name: str, metric: Metric) -> None:
+    def add_metric(self, name: str, metric: SummaryMetric) -> None:
         """Register a metric under its name in the summary; a callback does so in its ``setup``."""
         if name in self.metrics:
             raise InputError(f"the metric {name!r} is measured twice; drop one of the callbacks")
         self.metrics[name] = metric
 
+    @property
+    def figures(self) -> dict[str, SummaryMetric]:
+        """The registered metrics by their names in the summary."""
+        return {name: cast(SummaryMetric, metric) for name, metric in self.metrics.items()}
+
     def drop_metric(self, name: str) -> None:
         """Leave out a figure that this run cannot know; a callback does so in its ``setup``."""
         del self.metrics[name]
 
-    def update_metric(self, name: str, values: Tensor) -> None:
-        """Add per-sample values, shape (B,), to a registered metric and log it."""
-        metric = cast(Metric, self.metrics[name])
-        metric.update(values)
-        self.log(
-            name,
-            metric,
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(values),
-            metric_attribute=f"metrics.{name}",
-        )
+    def record(self, name: str, values: Tensor, *, where: Tensor | None = None) -> None:
+        """Write down what was found for each sample of the batch under test.
+
+        The values become a column of the run's records and, where a metric of that name is
+        registered, are added to it.
+
+        Args:
+            name: ``<protocol>/<column>``, such as ``fixed/robust_accuracy``.
+            values: a number a sample, shape (B,), nan where it has none; or a tensor a sample,
+                shape (B, ...), which is stored beside the records.
+            where: the samples that the name applies to, shape (B,), bool; ``None`` for all. Only
+                for numbers.
+        """
+        protocol, _, column = name.partition("/")
+        if not (protocol and column) or column in KEYS:
+            raise ValueError(
+                f"{name!r} is not <protocol>/<column>, with a column other than {', '.join(KEYS)}"
+            )
+        self.recorded[name] = Column(values, where)
+        if name in self.metrics:
+            self.figures[name].update(values if where is None else values[where])
+
+    def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.recorded = {}
+
+    def on_test_epoch_end(self) -> None:
+        # Here, and not in the steps: a process that had no sample takes part in the sums too.
+        for name, metric in self.figures.items():
+            self.log(name, metric, metric_attribute=f"metrics.{name}")
+
+    def configure_callbacks(self) -> list[Callback]:
+        # The first hook of every run: a test starts without the metrics of the one before, also
+        # where that one was interrupted and never came to its end.
+        self._reset_metrics()
+        return [Float32Mode(tf32=self.tf32)]
+
+    def configure_model(self) -> None:
+        if self.compile_networks:
+            for network in networks(self.purifier, self.classifier).values():
+                compile_network(network)
 
     def _reset_metrics(self) -> None:
         """The module's own metrics, without those of a run's callbacks."""
@@ -189,10 +246,6 @@ class PurifiedClassifier(LightningModule):
                 f"{', '.join(PRECISIONS)}, in which images and attacks stay float32"
             )
 
-    def teardown(self, stage: str) -> None:
-        # Another test of this module starts over: its callbacks register their metrics again.
-        self._reset_metrics()
-
     def test_step(self, batch: Batch, batch_idx: int) -> Outcomes:
         image, label, index = batch["image"], batch["label"], batch["index"]
         if self.protocols and "adversarial" not in batch:
@@ -206,20 +259,25 @@ class PurifiedClassifier(LightningModule):
             "base/clean": self._judge(image, label),
             "fixed/clean": self._judge(self.purify(image, noise, index), label),
         }
-        self.update_metric("base/clean_accuracy", outcomes["base/clean"].correct)
-        self.update_metric("purified/clean_accuracy", outcomes["fixed/clean"].correct)
+        self._record_outcome("base/clean", outcomes["base/clean"])
+        self._record_outcome("purified/clean", outcomes["fixed/clean"])
         for name in self.protocols:
             protocol = PROTOCOLS[name]
             seen = batch["adversarial"][protocol.surface]
             if protocol.test_noise is not None:
                 seen = self.purify(seen, protocol.test_noise(self.seed), index)
             outcomes[f"{name}/adversarial"] = outcome = self._judge(seen, label)
-            if f"{name}/robust_accuracy" in self.metrics:  # not where the attack stops early
-                self.update_metric(f"{name}/robust_accuracy", outcome.correct)
+            # An attack that stops early leaves the success after its last iteration unknown.
+            if f"{name}/robust_accuracy" in self.metrics:
+                self._record_outcome(f"{name}/robust", outcome)
         return outcomes
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[State]:
         return self.trajectory(batch["image"], self.noise, batch["index"])
+
+    def _record_outcome(self, name: str, outcome: Outcome) -> None:
+        self.record(f"{name}_accuracy", outcome.correct)
+        self.record(f"{name}_prediction", outcome.logits.argmax(1))
 
     def _judge(self, image: Tensor, label: Tensor) -> Outcome:
         logits = self.classifier(image)
@@ -230,7 +288,18 @@ class PurifiedClassifier(LightningModule):
         seeds: dict[str, object] = {"seed": self.seed}
         if "transfer" in self.protocols:
             seeds["seed_transfer"] = transfer_noise(self.seed).seed
-        return {**self.purifier.settings(), "protocols": list(self.protocols), **seeds}
+        compiled = [
+            name
+            for name, network in networks(self.purifier, self.classifier).items()
+            if is_compiled(network)
+        ]
+        return {
+            **self.purifier.settings(),
+            "protocols": list(self.protocols),
+            **seeds,
+            "tf32": self.tf32,
+            "compile": compiled or False,
+        }
 
     def models(self) -> dict[str, Model]:
         """The networks of the defence by their role."""

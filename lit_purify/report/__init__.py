@@ -1,5 +1,6 @@
 """From the numbers of a run to ``summary.json``, a table, a sentence and figures."""
 
+from lit_purify.report.aggregate import aggregate
 from lit_purify.report.finding import finding
 from lit_purify.report.grid import image_grid
 from lit_purify.report.summary import read_summary, versions, write_summary
@@ -7,6 +8,7 @@ from lit_purify.report.table import summary_table
 from lit_purify.report.trajectory import trajectory_figure
 
 __all__ = [
+    "aggregate",
     "finding",
     "image_grid",
     "read_summary",

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lit_purify.report.files import write_whole
+
 KEYS = ("status", "versions", "settings", "metrics")
 PACKAGES = (
     "lit-purify",
@@ -45,8 +47,7 @@ def versions() -> dict[str, str]:
 def write_summary(path: str | os.PathLike[str], summary: Mapping[str, Any]) -> None:
     """Write a summary as strict JSON, all of it or nothing.
 
-    The file is written beside its target and then renamed, so a reader (or a crash) never meets
-    half a summary. JSON knows no nan or infinity: they become ``null``.
+    JSON knows no nan or infinity: they become ``null``.
 
     Args:
         path: the target, such as ``lightning_logs/version_0/summary.json``; its folder is created.
@@ -60,14 +61,7 @@ def write_summary(path: str | os.PathLike[str], summary: Mapping[str, Any]) -> N
     """
     _check_keys(summary, "the summary")
     text = json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n"
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(Path(path), text.encode())
 
 
 def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:

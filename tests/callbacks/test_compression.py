@@ -6,7 +6,7 @@ import torch
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
 
 from lit_purify.attacks import PGD
-from lit_purify.callbacks import CompressionRate, Summary
+from lit_purify.callbacks import CompressionRate, Records, Summary
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import FixedNoise
 from lit_purify.modules import PurifiedClassifier
@@ -23,7 +23,7 @@ def rates(npz, purifier, folder, *, protocols=("base", "fixed"), attack=None, **
     module = PurifiedClassifier(purifier, tiny.classifier(), protocols=protocols)
     data = CIFAR10DataModule(source=npz, batch_size=3)
     measure = CompressionRate(**options)
-    _, seen = evaluate(module, data, measure, Summary(), attack=attack, folder=folder)
+    _, seen = evaluate(module, data, measure, Records(), Summary(), attack=attack, folder=folder)
     metrics = read_summary(folder / "summary.json")["metrics"]
     return {name: metrics[name] for name in metrics if "compression" in name}, seen
 

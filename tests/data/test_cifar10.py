@@ -1,12 +1,13 @@
 """CIFAR10DataModule: which images, in which order, under which index."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import RandomSampler, SequentialSampler
+from torch.utils.data import DistributedSampler, SequentialSampler
 
 from lit_purify.data import sources
 from lit_purify.data.cifar10 import CIFAR10DataModule
@@ -114,7 +115,8 @@ def _fit(tmp_path: Path, **arguments: Any) -> CIFAR10DataModule:
 def test_training_shuffles_and_holds_out_the_last_images(tmp_path: Path) -> None:
     data = _fit(tmp_path)
     train, val = data.train_dataloader(), data.val_dataloader()
-    assert isinstance(train.sampler, RandomSampler)
+    assert isinstance(train.sampler, DistributedSampler)
+    assert train.sampler.shuffle
     assert isinstance(val.sampler, SequentialSampler)
     assert train.drop_last
     assert len(train) == 3
@@ -137,8 +139,30 @@ def test_training_order_comes_from_the_seed_alone(tmp_path: Path) -> None:
 
 def test_training_order_differs_between_epochs(tmp_path: Path) -> None:
     loader = _fit(tmp_path).train_dataloader()
-    first, second = (torch.cat([b["index"] for b in loader]).tolist() for _ in range(2))
+    orders = []
+    for epoch in (0, 1, 0):
+        loader.sampler.set_epoch(epoch)  # as Lightning does
+        orders.append(torch.cat([b["index"] for b in loader]).tolist())
+    first, second, again = orders
     assert first != second
+    assert first == again  # a resumed training goes on in the order of its epoch
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_processes_train_on_parts_of_one_order(tmp_path: Path, epoch: int) -> None:
+    def indices(processes: int, rank: int) -> list[int]:
+        data = _fit(tmp_path, seed=5)
+        data.batch_size = 1  # so that no part of a batch is dropped
+        data.trainer = SimpleNamespace(world_size=processes, global_rank=rank)
+        loader = data.train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        return torch.cat([b["index"] for b in loader]).tolist()
+
+    alone = indices(1, 0)
+    assert sorted(alone) == list(range(14))
+    for processes in (2, 7):
+        parts = [indices(processes, rank) for rank in range(processes)]
+        assert parts == [alone[rank::processes] for rank in range(processes)]
 
 
 def test_too_few_training_images_are_refused(tmp_path: Path) -> None:

@@ -27,6 +27,11 @@ def filled(kind: Callable[..., SummaryMetric], data: Tensor, *sizes: int) -> Sum
     return metric
 
 
+def recorded(data: Tensor) -> list[float | bool | None]:
+    """A column of the records, in which None stands for nan."""
+    return [None if math.isnan(value) else value for value in data.tolist()]
+
+
 def join(a: SummaryMetric, b: SummaryMetric) -> None:
     """Let two metrics of one process act as the two ranks of a run."""
     for own, other in ((a, b), (b, a)):
@@ -101,14 +106,18 @@ def test_uneven_and_empty_ranks_are_exact(
     for rank, part in ((a, data[:cut]), (b, data[cut:])):
         if len(part):
             rank.update(part)
-    local = a.summary()["n"]
+    local = [rank.summary() for rank in (a, b)]
     join(a, b)
-    for rank in (a, b):
-        assert rank.summary() == pytest.approx(whole.summary())
-        assert rank.summary() == pytest.approx(whole.summary())  # nothing is synced twice
+    for rank, own in zip((a, b), local, strict=True):
+        assert rank.summary() == own  # a rank speaks of what it saw itself
         assert rank.compute() == pytest.approx(whole.compute())
-    a.distributed_available_fn = lambda: False
-    assert a.summary()["n"] == local  # the local state is back
+        assert rank.compute() == pytest.approx(whole.compute())  # nothing is synced twice
+        assert rank.summary() == own  # the local state is back
+    # What the report says of all ranks it computes from their records.
+    records = kind()
+    for part in (data[:cut], data[cut:]):
+        records.add_recorded(recorded(part))
+    assert records.summary() == pytest.approx(whole.summary(), rel=1e-12)
 
 
 def test_summary_inside_a_sync_keeps_the_sync() -> None:
@@ -118,6 +127,23 @@ def test_summary_inside_a_sync_keeps_the_sync() -> None:
         assert a.summary()["n"] == 7
         assert a._is_synced
     assert int(a.total) == 2
+
+
+@pytest.mark.parametrize(("kind", "data"), KINDS)
+def test_a_recorded_column_counts_like_its_tensor(
+    kind: Callable[..., SummaryMetric], data: Tensor
+) -> None:
+    metric = kind()
+    for part in data.split([1, 4, 0, 2]):
+        metric.add_recorded(recorded(part))
+    assert metric.summary() == pytest.approx(filled(kind, data, 7).summary(), rel=1e-12)
+    metric.add_recorded([])
+    assert metric.summary()["n"] == filled(kind, data, 7).summary()["n"]
+
+
+def test_a_recorded_accuracy_must_be_booleans() -> None:
+    with pytest.raises(TypeError, match="booleans"):
+        IntervalAccuracy().add_recorded([True, None])
 
 
 @pytest.mark.parametrize(("kind", "data"), KINDS)
@@ -143,8 +169,8 @@ def _rank(rank: int, store: str, out: str) -> None:
     accuracy, mean = IntervalAccuracy(), MeanWithDeviation()
     accuracy.update(CORRECT[:6] if rank == 0 else CORRECT[6:])
     mean.update(VALUES[:6] if rank == 0 else VALUES[6:])
-    result = [accuracy.compute().item(), accuracy.summary(), mean.compute().item(), mean.summary()]
-    torch.save(result, f"{out}/{rank}.pt")
+    result = [accuracy.compute().item(), mean.compute().item()]
+    torch.save([*result, accuracy.summary(), mean.summary()], f"{out}/{rank}.pt")
     distributed.destroy_process_group()
 
 
@@ -152,9 +178,12 @@ def _rank(rank: int, store: str, out: str) -> None:
 def test_two_real_processes(tmp_path: Path) -> None:
     mp.spawn(_rank, (f"file://{tmp_path}/store", str(tmp_path)), nprocs=2)
     whole = filled(MeanWithDeviation, VALUES, 7)
-    for rank in range(2):
-        value, accuracy, mean, spread = torch.load(tmp_path / f"{rank}.pt")
-        assert value == pytest.approx(5 / 7)
-        assert accuracy == filled(IntervalAccuracy, CORRECT, 7).summary()
+    for rank, own in enumerate((slice(6), slice(6, 7))):
+        accuracy, mean, counts, spread = torch.load(tmp_path / f"{rank}.pt")
+        assert accuracy == pytest.approx(5 / 7)
         assert mean == pytest.approx(whole.compute().item())
-        assert spread == pytest.approx(whole.summary())
+        for kind, data, found in (
+            (IntervalAccuracy, CORRECT[own], counts),
+            (MeanWithDeviation, VALUES[own], spread),
+        ):
+            assert found == pytest.approx(filled(kind, data, len(data)).summary())

@@ -1,0 +1,164 @@
+"""The arithmetic of a run: float32 that is float32, TF32 and ``torch.compile`` where asked for.
+
+PyTorch computes float32 convolutions on NVIDIA GPUs in TF32 (10 mantissa bits instead of 23)
+unless it is told not to. Its switches belong to the process, not to a model, so they are set for a
+run and put back after it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from lit_purify.classifiers import Classifier
+from lit_purify.diffusion.denoiser import Denoiser
+from lit_purify.diffusion.purifier import Purifier
+from lit_purify.types import InputError
+
+
+@contextmanager
+def float32_mode(*, tf32: bool = False) -> Iterator[None]:
+    """Inside, float32 convolutions and matrix products are IEEE float32, or TF32, on every device.
+
+    It must hold during the backward pass too. Afterwards every precision is what it was.
+
+    Args:
+        tf32: compute them in TF32 on GPUs that can; a CPU computes IEEE float32 either way.
+
+    Example:
+        >>> with float32_mode():
+        ...     torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+        (False, 'highest')
+    """
+    # Since PyTorch 2.9 there are two interfaces to one state. The older alone is not enough: it
+    # leaves TF32 on where a user has set torch.backends.fp32_precision. The newer alone is too
+    # little: torch.compile reads the older, which raises where the two disagree.
+    switches = _switches()
+    earlier = [(switch, switch.fp32_precision) for switch, _ in switches]
+    older = _older_interface()
+    _set_older_interface(tf32, "high" if tf32 else "highest")
+    for switch, has_tf32 in switches:
+        switch.fp32_precision = "tf32" if tf32 and has_tf32 else "ieee"
+    try:
+        yield
+    finally:
+        _set_older_interface(*older)
+        for switch, precision in earlier:
+            switch.fp32_precision = precision
+
+
+def _switches() -> list[tuple[Any, bool]]:
+    """The newer interface: what has an ``fp32_precision``, and whether it knows TF32 on a GPU."""
+    backends: Any = torch.backends
+    if not hasattr(backends.cudnn, "conv"):  # before PyTorch 2.9
+        return []
+    gpu = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    cpu = (backends.mkldnn.matmul, backends.mkldnn.conv)  # may be set to bfloat16
+    return [*((switch, True) for switch in gpu), *((switch, False) for switch in cpu)]
+
+
+def _older_interface() -> tuple[bool, str]:
+    """Whether convolutions may use TF32, and the precision of products."""
+
+    def ask(getter: Callable[[], Any], default: Any) -> Any:
+        try:
+            return getter()
+        except RuntimeError:  # the newer interface was set, and this one still has its default
+            return default
+
+    with _unadvised():
+        return (
+            ask(lambda: torch.backends.cudnn.allow_tf32, True),
+            ask(torch.get_float32_matmul_precision, "highest"),
+        )
+
+
+def _set_older_interface(convolutions: bool, products: str) -> None:
+    with _unadvised():
+        torch.backends.cudnn.allow_tf32 = convolutions
+        torch.set_float32_matmul_precision(products)
+
+
+@contextmanager
+def _unadvised() -> Iterator[None]:
+    """Without PyTorch 2.9's advice to use the newer interface: it is used as well."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*TF32")
+        yield
+
+
+class Float32Mode(Callback):
+    """Holds :func:`float32_mode` from the setup of a run to its end, also an early one.
+
+    Args:
+        tf32: as in :func:`float32_mode`.
+
+    Raises:
+        InputError: in ``setup``, TF32 is asked of a device without it.
+    """
+
+    def __init__(self, *, tf32: bool) -> None:
+        self.tf32 = tf32
+        self._mode = ExitStack()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        device = trainer.strategy.root_device
+        if self.tf32 and not (device.type == "cuda" and torch.cuda.is_tf32_supported()):
+            raise InputError(
+                f"tf32 is true, but {device} computes no TF32; drop it, or run on an NVIDIA GPU of "
+                "the Ampere generation or newer"
+            )
+        self._mode.enter_context(float32_mode(tf32=self.tf32))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._mode.close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._mode.close()  # Lightning tears nothing down then
+
+
+def networks(purifier: Purifier, classifier: Classifier) -> dict[str, nn.Module]:
+    """The networks of a defence by their place: what :func:`compile_network` is for.
+
+    They are the modules that a purifier holds and calls; a list or dictionary of modules is
+    entered. A purifier without any (a blur, a JPEG) has nothing to compile.
+    """
+    found = {f"purifier.{name}": network for name, network in _called_children(purifier)}
+    return {**found, "classifier": classifier}
+
+
+def _called_children(parent: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in parent.named_children():
+        if type(child).forward is not nn.Module.forward:
+            yield name, child
+        else:  # it holds modules and cannot be called itself
+            yield from ((f"{name}.{inner}", network) for inner, network in _called_children(child))
+
+
+def compile_network(network: nn.Module) -> None:
+    """Have a network compiled by ``torch.compile`` at its first call, in place, and once only."""
+    if is_compiled(network):
+        return
+    network.compile()
+    compiled: Callable[..., Tensor] = network._compiled_call_impl  # type: ignore[assignment]
+    if isinstance(network, Denoiser):
+        # The step t as a tensor: of a number, each value would have a compiled graph of its own,
+        # and after eight graphs PyTorch stops compiling.
+        def call(x_t: Tensor, t: int | Tensor) -> Tensor:
+            steps = t if isinstance(t, Tensor) else torch.full((len(x_t),), t, device=x_t.device)
+            return compiled(x_t, steps)
+
+        network._compiled_call_impl = call
+
+
+def is_compiled(network: nn.Module) -> bool:
+    """Whether calls of a network run compiled code."""
+    return network._compiled_call_impl is not None

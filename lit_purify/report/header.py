@@ -1,0 +1,98 @@
+"""What the records of a run are records of: ``records/header.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from lit_purify.report.files import write_whole
+from lit_purify.report.journal import FORMAT, VERSION, check_format
+from lit_purify.types import InputError
+
+Status = Literal["running", "interrupted", "failed", "finished"]
+
+
+class Header(TypedDict):
+    """The header of a run's records.
+
+    Attributes:
+        format, version: of the records.
+        status: what became of the run; ``running`` also where its process was killed.
+        run: hash of ``identity``, which every journal repeats.
+        identity: everything that decides the numbers: ``config`` of the command line, ``settings``.
+        samples: how many samples the run has in all; ``None`` if unknown.
+        sittings: when, on what and with which versions the run was started and resumed; of one
+            that came to its end, how long each process worked on batches.
+    """
+
+    format: str
+    version: int
+    status: Status
+    run: str
+    identity: dict[str, Any]
+    samples: int | None
+    sittings: list[dict[str, Any]]
+
+
+def new_header(identity: Mapping[str, Any], samples: int | None) -> Header:
+    """The header of a run that starts."""
+    plain = json.loads(json.dumps(identity, default=str))
+    text = json.dumps(plain, sort_keys=True).encode()
+    return Header(
+        format=FORMAT,
+        version=VERSION,
+        status="running",
+        run=hashlib.sha256(text).hexdigest(),
+        identity=plain,
+        samples=samples,
+        sittings=[],
+    )
+
+
+def write_header(folder: Path, header: Header) -> None:
+    """Write the header of the records in a folder."""
+    write_whole(_path(folder), (json.dumps(header, indent=2) + "\n").encode())
+
+
+def read_header(folder: Path) -> Header | None:
+    """The header of the records in a folder; ``None`` where there are none.
+
+    Raises:
+        InputError: it is damaged, foreign or of another version.
+    """
+    path = _path(folder)
+    if not path.exists():
+        return None
+    try:
+        header: Header = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); restore the file") from None
+    if not isinstance(header, dict):
+        raise InputError(f"{path} is not a header of records; restore the file")
+    check_format(header, path)
+    if not isinstance(header.get("identity"), dict):
+        raise InputError(f"{path} does not say what the records are of; restore the file")
+    if missing := Header.__annotations__.keys() - header.keys():
+        raise InputError(f"{path} lacks {', '.join(sorted(missing))}; restore the file")
+    return header
+
+
+def differences(old: object, new: object, name: str = "") -> Iterator[str]:
+    """Each place where two nested values differ, in words.
+
+    Example:
+        >>> list(differences({"attack": {"eps": 1}, "seed": 0}, {"attack": {"eps": 2}, "seed": 0}))
+        ['attack.eps was 1 and now is 2']
+    """
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+    elif old != new:
+        yield f"{name} was {json.dumps(old)} and now is {json.dumps(new)}"
+
+
+def _path(folder: Path) -> Path:
+    return folder / "header.json"

@@ -1,0 +1,206 @@
+"""The command line in processes of their own, which tests kill.
+
+A process that has imported everything once forks them (``multiprocessing``'s forkserver), so that
+one starts in a moment, and none inherits what the tests have done to this process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lit_purify.callbacks import records
+from lit_purify.cli import main
+
+PATIENCE = 120.0
+"""Seconds after which a process is taken to hang."""
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["lit_purify.cli", "torch.distributed", "matplotlib.pyplot"])
+
+
+class Fork:
+    """``lit_purify.cli.main(args)`` in a process of its own.
+
+    Args:
+        args: the command line.
+        log: file that takes what it prints.
+        environment: added to its environment.
+        before: called in it before the command line; must be a function of a module on the path.
+
+    Attributes:
+        seconds: how long it has run when it was last waited for.
+    """
+
+    def __init__(
+        self,
+        args: Sequence[str],
+        log: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        self.log = log
+        self.seconds = 0.0
+        self._started = time.monotonic()
+        self.process = _CONTEXT.Process(
+            target=_run, args=(list(args), log, dict(environment or {}), before), daemon=True
+        )
+        self.process.start()
+
+    def wait(self, seconds: float = PATIENCE) -> int | None:
+        """The exit status (minus the signal that ended it); ``None`` if it goes on."""
+        self.process.join(seconds)
+        self.seconds = time.monotonic() - self._started
+        return self.process.exitcode
+
+    def finish(self, seconds: float = PATIENCE) -> int:
+        """The exit status; a process that hangs is killed, and fails the test."""
+        status = self.wait(seconds)
+        if status is None:
+            self.kill()
+            raise AssertionError(f"still going on after {seconds} s:\n{self.printed}")
+        return status
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it alone."""
+        os.kill(self.process.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL; it is gone on return."""
+        self.process.kill()
+        self.process.join()
+
+    @property
+    def printed(self) -> str:
+        """What it has printed to standard output and error."""
+        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+
+def forks(args: Sequence[str], logs: Path, processes: int) -> list[Fork]:
+    """A command line on several processes, started from outside as torchrun or SLURM do."""
+    if processes == 1:
+        return [Fork(args, logs / "rank_0.log")]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared |= {"WORLD_SIZE": str(processes), "NODE_RANK": "0"}
+    args = [*args, "--trainer.devices", str(processes), "--trainer.strategy", "ddp"]
+    return [
+        Fork(args, logs / f"rank_{rank}.log", environment={**shared, "LOCAL_RANK": str(rank)})
+        for rank in range(processes)
+    ]
+
+
+def finish(running: Sequence[Fork], seconds: float = PATIENCE) -> list[int]:
+    """The exit statuses; processes that hang are killed, and fail the test."""
+    try:
+        return [fork.finish(seconds) for fork in running]
+    finally:
+        for fork in running:
+            fork.kill()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    """Return when a condition holds, which is asked every millisecond."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        time.sleep(0.001)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def _run(
+    args: list[str], log: Path, environment: dict[str, str], before: Callable[[], None] | None
+) -> None:
+    os.setsid()  # Ctrl-C on the tests is not for it
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab", buffering=0) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    # Children of multiprocessing read nothing and ignore no signal, as a shell's foreground job.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stdout = os.fdopen(1, "w", buffering=1, encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", closefd=False)
+    os.environ.update(environment)
+    # Ended with the tests, as a daemon is, but with loading processes of its own.
+    multiprocessing.current_process()._config["daemon"] = False
+    multiprocessing.set_start_method(None, force=True)  # not forkserver, which outlives it
+    torch.set_num_threads(1)
+    if before is not None:
+        before()
+    sys.exit(main(args))
+
+
+def kill_in_merge(number: int) -> None:
+    """Make this process kill itself in the merge of its records, or while it closes them.
+
+    Args:
+        number: the file operation before which it does, counted from 0. An operation opens a file
+            for writing, forces it to the disk, or renames or removes one.
+    """
+    merge = records.merge
+    fsync = os.fsync
+    merging = False
+    seen = 0
+
+    def count() -> None:
+        nonlocal seen
+        if merging and seen == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen += merging
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        if _changes(event, arguments) and Path(str(arguments[0])).parent.name == "records":
+            count()
+
+    def observed_fsync(file: int) -> None:
+        count()
+        fsync(file)
+
+    def observed_merge(*args: Any) -> Any:
+        nonlocal merging
+        merging = True
+        return merge(*args)
+
+    os.fsync = observed_fsync
+    records.merge = observed_merge
+    sys.addaudithook(watch)
+
+
+def kill_before(event: str, name: str) -> None:
+    """Make this process kill itself when it opens a file for writing, or renames it.
+
+    Args:
+        event: ``open`` or ``os.rename``.
+        name: of the file, or of what it is to become.
+    """
+
+    def watch(happening: str, arguments: tuple[Any, ...]) -> None:
+        if (
+            happening == event
+            and name in Path(str(arguments[0])).name
+            and _changes(event, arguments)
+        ):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def _changes(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether an event of :func:`sys.addaudithook` changes a file."""
+    writing = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    return bool(writing) or event in ("os.rename", "os.remove")

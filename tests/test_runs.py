@@ -1,0 +1,240 @@
+"""Which folder a run gets, which one it goes on with, and what of a configuration decides."""
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lit_purify.report.header import new_header, write_header
+from lit_purify.report.records import records_folder
+from lit_purify.runs import AUTO, deciding, find_run, new_run, with_run_config
+from lit_purify.types import InputError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder with its configuration."""
+    folder = tmp_path / "lightning_logs" / "version_3"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").touch()
+    return folder
+
+
+class TestRunConfig:
+    @pytest.mark.parametrize("form", [["--resume", "{}"], ["--resume={}"]])
+    def test_the_configuration_of_the_run_comes_first(self, run, form):
+        words = [word.format(run) for word in form]
+        before, after = ["--data.limit", "3"], ["--config", "more.yaml"]
+        expected = ["test", "--config", str(run / "config.yaml"), *before, *words, *after]
+        assert with_run_config(["test", *before, *words, *after]) == expected
+
+    @pytest.mark.parametrize(
+        "args",
+        [
+            [],
+            ["test"],
+            ["test", "--config", "a.yaml"],
+            ["test", "--resume", AUTO],
+            ["test", f"--resume={AUTO}"],
+            ["test", "--resume", "null"],
+            ["test", "--resume"],  # what is missing the parser says
+            ["test", "--resumed", "there"],
+        ],
+    )
+    def test_other_arguments_stay(self, args):
+        assert with_run_config(args) == args
+        assert with_run_config(tuple(args)) == args
+
+    def test_a_folder_may_be_called_as_it_likes(self, run):
+        folder = run.rename(run.with_name("a = b"))
+        words = with_run_config(["test", f"--resume={folder}"])
+        assert words[2] == str(folder / "config.yaml")
+
+    @pytest.mark.parametrize("name", ["", "lightning_logs", "nowhere", "autoo"])
+    def test_a_folder_without_a_run_is_refused(self, run, name):
+        folder = run.parents[1] / name
+        with pytest.raises(InputError, match=r"no run in .*config\.yaml; give the folder"):
+            with_run_config(["test", "--resume", str(folder)])
+
+
+CONFIG = {
+    "seed_everything": False,
+    "model": {
+        "class_path": "lit_purify.PurifiedClassifier",
+        "init_args": {"seed": 0, "purifier": {"init_args": {"memory_budget_gib": 2, "t_star": 50}}},
+    },
+    "attack": {"init_args": {"eps": "8/255", "parts": [{"batch_size": 1, "steps": 3}, 7]}},
+    "data": {"init_args": {"source": "a.npz", "batch_size": 64, "num_workers": 4, "root": "d"}},
+    "trainer": {
+        **{"precision": "32-true", "deterministic": None, "callbacks": [{"class_path": "C"}]},
+        **{"devices": 2, "logger": True, "accelerator": "gpu", "default_root_dir": "x"},
+    },
+    "resume": AUTO,
+    "next_step": "read it",
+    "verbose": False,
+    "ckpt_path": None,
+}
+
+
+def changed(path, value):
+    """The configuration with one value changed."""
+
+    def put(part, names):
+        if not names:
+            return value
+        head, *rest = names
+        if isinstance(part, list):
+            return [put(item, rest) if str(k) == head else item for k, item in enumerate(part)]
+        return {**part, head: put(part.get(head, {}), rest)}
+
+    return put(CONFIG, path.split("."))
+
+
+class TestDeciding:
+    def test_by_hand(self):
+        purifier = {"init_args": {"t_star": 50}}
+        assert deciding(CONFIG) == {
+            "seed_everything": False,
+            "model": {
+                "class_path": "lit_purify.PurifiedClassifier",
+                "init_args": {"seed": 0, "purifier": purifier},
+            },
+            "attack": {"init_args": {"eps": "8/255", "parts": [{"steps": 3}, 7]}},
+            "data": {"init_args": {"source": "a.npz"}},
+            "trainer": {
+                "precision": "32-true",
+                "deterministic": None,
+                "callbacks": [{"class_path": "C"}],
+            },
+        }
+
+    def test_the_configuration_itself_stays(self):
+        before = repr(CONFIG)
+        deciding(CONFIG)
+        assert repr(CONFIG) == before
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "data.init_args.batch_size",
+            "data.init_args.num_workers",
+            "data.init_args.root",
+            "model.init_args.purifier.init_args.memory_budget_gib",
+            "attack.init_args.parts.0.batch_size",
+            "trainer.devices",
+            "trainer.logger",
+            "trainer.accelerator",
+            "trainer.default_root_dir",
+            "resume",
+            "next_step",
+        ],
+    )
+    def test_what_may_change_between_sittings(self, path):
+        assert deciding(changed(path, "other")) == deciding(CONFIG)
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "seed_everything",
+            "model.class_path",
+            "model.init_args.seed",
+            "model.init_args.purifier.init_args.t_star",
+            "attack.init_args.eps",
+            "attack.init_args.parts.0.steps",
+            "attack.init_args.parts.1",
+            "data.init_args.source",
+            "trainer.precision",
+            "trainer.deterministic",
+            "trainer.callbacks",
+        ],
+    )
+    def test_what_may_not(self, path):
+        assert deciding(changed(path, "other")) != deciding(CONFIG)
+
+
+def record(root: Path, version: int, config: object) -> Path:
+    """A run of a configuration."""
+    folder = root / "lightning_logs" / f"version_{version}"
+    write_header(records_folder(folder), new_header({"config": config, "settings": {}}, 3))
+    return folder
+
+
+class TestFindRun:
+    def test_the_newest_by_its_number(self, tmp_path):
+        for version in (2, 10, 9):
+            record(tmp_path, version, {"a": 1})
+        assert find_run(tmp_path, {"a": 1}) == tmp_path / "lightning_logs" / "version_10"
+
+    def test_another_configuration_is_passed_over(self, tmp_path):
+        expected = record(tmp_path, 0, {"a": 1, "b": [1.5, None]})
+        record(tmp_path, 1, {"a": 2, "b": [1.5, None]})
+        record(tmp_path, 2, {"a": 1})
+        record(tmp_path, 3, None)
+        assert find_run(tmp_path, {"a": 1, "b": [1.5, None]}) == expected
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "other"}', '{"identity": {}}'])
+    def test_a_damaged_run_is_passed_over(self, tmp_path, content):
+        expected = record(tmp_path, 0, {"a": 1})
+        for version in (1, 2):
+            (records_folder(record(tmp_path, version, {"a": 1})) / "header.json").write_text(
+                content
+            )
+        assert find_run(tmp_path, {"a": 1}) == expected
+
+    @pytest.mark.parametrize("identity", [None, 3, {}, {"config": 3}, []])
+    def test_a_run_of_no_configuration_is_passed_over(self, tmp_path, identity):
+        expected = record(tmp_path, 0, {"a": 1})
+        header = new_header({"config": {"a": 1}, "settings": {}}, 3)
+        write_header(
+            records_folder(tmp_path / "lightning_logs" / "version_1"),
+            {**header, "identity": identity},
+        )
+        assert find_run(tmp_path, {"a": 1}) == expected
+
+    def test_a_folder_without_records_is_passed_over(self, tmp_path):
+        expected = record(tmp_path, 0, {})
+        for name in ("version_1", "version_two", "other"):
+            (tmp_path / "lightning_logs" / name).mkdir()
+        assert find_run(tmp_path, {}) == expected
+
+    def test_where_there_is_none(self, tmp_path):
+        assert find_run(tmp_path, {}) is None
+        assert find_run(tmp_path / "nowhere", {}) is None
+        assert not (tmp_path / "nowhere").exists()
+
+
+def _new_runs(root: Path) -> list[str]:
+    return [str(new_run(root)) for _ in range(10)]
+
+
+class TestNewRun:
+    def test_they_are_numbered(self, tmp_path):
+        root = tmp_path / "a" / "b"
+        for number in range(3):
+            assert new_run(root) == root / "lightning_logs" / f"version_{number}"
+
+    def test_after_the_last_one(self, tmp_path):
+        logs = tmp_path / "lightning_logs"
+        for name in ("version_9", "version_10", "version_x", "other_99", "version_"):
+            (logs / name).mkdir(parents=True)
+        (logs / "version_11").touch()  # a file takes a number too
+        assert new_run(tmp_path) == logs / "version_12"
+
+    def test_a_gap_is_not_filled(self, tmp_path):
+        (tmp_path / "lightning_logs" / "version_5").mkdir(parents=True)
+        assert new_run(tmp_path).name == "version_6"
+
+    def test_threads_get_different_ones(self, tmp_path):
+        with ThreadPoolExecutor(16) as pool:
+            runs = list(pool.map(lambda _: new_run(tmp_path), range(160)))
+        assert {run.name for run in runs} == {f"version_{k}" for k in range(160)}
+        assert all(run.is_dir() for run in runs)
+
+    @pytest.mark.skipif(
+        "fork" not in multiprocessing.get_all_start_methods(), reason="a process by fork"
+    )
+    def test_processes_get_different_ones(self, tmp_path):
+        with multiprocessing.get_context("fork").Pool(8) as pool:
+            runs = [name for own in pool.map(_new_runs, [tmp_path] * 8, 1) for name in own]
+        assert {Path(name).name for name in runs} == {f"version_{k}" for k in range(80)}
