@@ -92,8 +92,10 @@ class PurifyCLI(LightningCLI):
         self._subcommand_parsers["predict"].set_defaults({"return_predictions": False})
 
     def before_instantiate_classes(self) -> None:
-        parser = self._parser(self.subcommand)
-        self.config_text = parser.dump(self.config[self.subcommand], skip_none=False)
+        config = self.config[self.subcommand].clone()
+        if self.subcommand == "test":
+            config.resume = None  # whoever repeats the run wants a new one
+        self.config_text = self._parser(self.subcommand).dump(config, skip_none=False)
         self.plain_config = yaml.safe_load(self.config_text)
         check_nulls(self.plain_config)
 

@@ -9,7 +9,7 @@
 #SBATCH --requeue
 #SBATCH --signal=TERM@120
 set -u
-srun .venv/bin/python -m lit_purify test "$@"
+srun --kill-on-bad-exit=1 .venv/bin/python -m lit_purify test "$@"
 status=$?
 if [ "$status" -eq 143 ]; then # ended by SIGTERM: what was done is recorded
     scontrol requeue "$SLURM_JOB_ID"

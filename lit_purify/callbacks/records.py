@@ -28,7 +28,7 @@ from lit_purify.report.header import (
     write_header,
 )
 from lit_purify.report.journal import Journal, Row
-from lit_purify.report.records import journal_path, merge, read_rows, records_folder
+from lit_purify.report.records import journal_path, journals, merge, read_rows, records_folder
 from lit_purify.report.summary import versions
 from lit_purify.types import Batch, InputError
 
@@ -127,6 +127,8 @@ class Records(Callback):
                 )
             header = earlier
         self._folder.mkdir(parents=True, exist_ok=True)
+        for path in journals(self._folder):  # refuses where a process of the run is still at work
+            Journal(path, header["run"]).close()
         journal = Journal(journal_path(self._folder, 0), header["run"])
         try:
             if earlier is not None:

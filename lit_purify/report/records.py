@@ -35,6 +35,11 @@ def journal_path(folder: Path, rank: int) -> Path:
     return folder / f"rank_{rank}.jsonl"
 
 
+def journals(folder: Path) -> list[Path]:
+    """The journals of a run, as far as they are not merged."""
+    return sorted(folder.glob("rank_*.jsonl"))
+
+
 def read_rows(folder: Path, run: str) -> list[Row]:
     """Every row recorded so far, sorted by index, seed and protocol.
 
@@ -69,7 +74,7 @@ def merge(folder: Path, run: str) -> list[Row]:
         write_whole(folder / TENSORS, save(tensors))
     lines = [json.dumps(row, allow_nan=False, separators=(",", ":")) + "\n" for row in rows]
     write_whole(folder / ROWS, "".join(lines).encode())
-    for journal in _journals(folder):
+    for journal in journals(folder):
         journal.unlink()
     # Pieces of batches, also those never recorded, and what killed processes left.
     for pattern in ("[0-9]*.safetensors", ".*.tmp", ".rank_[1-9]*.lock"):
@@ -100,13 +105,9 @@ def _all_rows(folder: Path, run: str) -> Iterator[tuple[Row, Path]]:
 
 
 def _entries(folder: Path, run: str) -> Iterator[tuple[Entry, Path]]:
-    for journal in _journals(folder):
+    for journal in journals(folder):
         for entry in read_journal(journal, run):
             yield entry, journal
-
-
-def _journals(folder: Path) -> list[Path]:
-    return sorted(folder.glob("rank_*.jsonl"))
 
 
 def _pieces(folder: Path, run: str) -> Iterator[Mapping[str, Tensor]]:
