@@ -62,7 +62,7 @@ class Records(Callback):
         self._journal: Journal | None = None
         self._recorded = 0
         self._busy = 0.0
-        self._batch_started = 0.0
+        self._started = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "test" or trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -167,15 +167,8 @@ class Records(Callback):
             for name, metric in module.figures.items():
                 metric.add_recorded(column(rows, name))
 
-    def on_test_batch_start(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._batch_started = time.monotonic()
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
 
     def on_test_batch_end(  # type: ignore[override]
         self,
@@ -191,7 +184,6 @@ class Records(Callback):
         if sampler := shared_sampler(trainer.test_dataloaders):
             # Fails where the first process is gone: no orphan writes into what others resumed.
             sampler.queue.report(0)
-        seconds = time.monotonic() - self._batch_started
         if late := pl_module.metrics.keys() - pl_module.recorded.keys():
             raise InputError(
                 f"nothing was recorded for {', '.join(sorted(late))}; put Records behind the "
@@ -199,7 +191,7 @@ class Records(Callback):
             )
         rows, tensors = _rows_and_tensors(pl_module, batch)
         self._journal.append(rows, tensors)
-        self._busy += seconds
+        self._busy = time.monotonic() - self._started
         self._recorded += len(batch["image"])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-SMALLEST_SHARE = 4
+SMALLEST_SHARE = 8
 """With several processes the last batches shrink, down to this part of a batch."""
 
 
@@ -31,7 +31,7 @@ def plan_batches(
         >>> plan_batches([30, 40, 50, 60], 2, done={30, 40, 60})
         [[2]]
         >>> [len(batch) for batch in plan_batches(range(40), 8, processes=2)]
-        [8, 8, 6, 4, 3, 2, 2, 2, 2, 2, 1]
+        [8, 8, 6, 4, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1]
     """
     n = len(indices)
     smallest = max(1, batch_size // SMALLEST_SHARE)

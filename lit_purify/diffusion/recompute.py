@@ -29,7 +29,12 @@ def activation_bytes(step: Step, x: Tensor) -> int:
         return tensor
 
     kept: list[Tensor] = []  # the output owns the activations; they must outlive the count
-    with torch.enable_grad(), saved_tensors_hooks(count, lambda tensor: tensor):
+    # Uncompiled: of a compiled network every activation is a leaf, as its weights are.
+    with (
+        torch.compiler.set_stance("force_eager"),
+        torch.enable_grad(),
+        saved_tensors_hooks(count, lambda tensor: tensor),
+    ):
         kept.append(step(x.detach().requires_grad_()))
     return sum(stored.values())
 

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 
 import pytest
 import tiny
@@ -35,6 +36,14 @@ class Failing(NoisyPurifier):
             self.at = None
             raise RuntimeError("this purifier fails")
         return super().purify(images, noise, indices)
+
+
+class SlowAttack(PGD):
+    """Takes 50 ms a batch."""
+
+    def perturb(self, model, images, labels, indices, seed):
+        time.sleep(0.05)
+        return images
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +218,11 @@ class TestRows:
         (sitting,) = header["sittings"]
         assert hardware.items() <= sitting.items()
         assert sitting["busy_seconds"][0] > 0
+
+    def test_the_attack_is_part_of_the_busy_time(self, run, tmp_path):
+        run(tmp_path, attack=SlowAttack())
+        (sitting,) = header_of(tmp_path)["sittings"]
+        assert sitting["busy_seconds"][0] >= 3 * 3 * 0.05  # three batches on three surfaces
 
     def test_nothing_else_is_left(self, whole):
         names = {path.name for path in (whole[0] / "records").iterdir()}

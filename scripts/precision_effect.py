@@ -1,0 +1,237 @@
+"""What TF32, bfloat16 and torch.compile do to the figures of the shipped models, as Markdown.
+
+    python scripts/precision_effect.py --output rows.jsonl [--eps 2/255 8/255] [--limit 100]
+
+Every row is one run: purified clean accuracy and the fixed protocol under PGD with early stop, so
+an image is robust if no iterate of the attack fooled the chain. A finished row is appended to
+``--output`` at once and not measured again, so an interrupted script goes on where it was.
+
+A CPU has no TF32. Here it is emulated: the operands of every convolution and matrix product,
+forward and backward, are rounded to TF32's 10 mantissa bits and multiplied in float32, which holds
+the product of two such numbers exactly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lit_purify.attacks import PGD
+from lit_purify.callbacks import AdversarialExamples
+from lit_purify.checkpoints import embedded_denoiser
+from lit_purify.classifiers import embedded_resnet18
+from lit_purify.data import CIFAR10DataModule
+from lit_purify.diffusion import DiffusionPurifier
+from lit_purify.functional.intervals import wilson_interval
+from lit_purify.modules import PurifiedClassifier
+from lit_purify.types import ratio
+
+MODES = ("float32", "TF32 (emulated)", "bf16-mixed", "compile")
+SHIFT = 23 - 10
+"""Mantissa bits that float32 has and TF32 has not."""
+
+aten = torch.ops.aten
+OPERANDS = {
+    aten.convolution: (0, 1),
+    aten.convolution_backward: (0, 1, 2),
+    aten.mm: (0, 1),
+    aten.bmm: (0, 1),
+    aten.addmm: (1, 2),
+    aten.baddbmm: (1, 2),
+}
+"""Where the factors stand among the arguments; what is added (a bias) stays float32."""
+COMPOSED = ("conv", "linear", "matmul", "einsum", "_scaled_dot_product", "_flash_att", "addbmm")
+"""How the names of other operations that multiply begin; they must have come apart before."""
+
+
+def round_to_tf32(x: Tensor) -> Tensor:
+    """The nearest float32 numbers with 10 explicit mantissa bits, ties to even.
+
+    Args:
+        x: any shape, float32. Exponents keep the range of float32, as in TF32.
+    """
+    bits = x.view(torch.int32)
+    # Half a unit, less one where the last bit that stays is 0: a tie then ends on an even number.
+    rounded = (
+        ((bits >> SHIFT) & 1).add_((1 << (SHIFT - 1)) - 1).add_(bits).bitwise_and_(-1 << SHIFT)
+    )
+    return torch.where(x.isnan(), x, rounded.view(torch.float32))
+
+
+class EmulatedTF32(TorchDispatchMode):
+    """Inside, factors of float32 products are rounded to TF32, forward, backward and recomputed.
+
+    Raises:
+        NotImplementedError: an operation that multiplies and is not known here.
+    """
+
+    def __enter__(self) -> EmulatedTF32:
+        # Attention comes apart into the products it is made of.
+        self._attention = sdpa_kernel(SDPBackend.MATH)
+        self._attention.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        self._attention.__exit__(*exception)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        operands = OPERANDS.get(func.overloadpacket, ())
+        if not operands and func.overloadpacket.__name__.startswith(COMPOSED):
+            raise NotImplementedError(f"TF32 is not emulated in {func}; add it to OPERANDS")
+        args = tuple(
+            round_to_tf32(value) if place in operands and value.dtype == torch.float32 else value
+            for place, value in enumerate(args)
+        )
+        return func(*args, **(kwargs or {}))
+
+
+class Recorder(AdversarialExamples):
+    """Attacks, and keeps what became of every image."""
+
+    def __init__(self, attack: PGD) -> None:
+        super().__init__(attack)
+        self.logits: list[Tensor] = []
+        self.clean: list[bool] = []
+        self.robust: list[bool] = []
+        self.batches: list[Any] = []
+
+    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, *more) -> None:  # type: ignore[no-untyped-def, override]
+        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, *more)
+        standing = outputs["fixed/adversarial"].correct & ~self._fooled["fixed"]
+        self.logits.append(outputs["fixed/clean"].logits.float())
+        self.clean += outputs["fixed/clean"].correct.tolist()
+        self.robust += standing.tolist()
+        self.batches.append(batch)
+        print(f"  {len(self.robust)} images, {sum(self.robust)} robust", flush=True)
+
+
+def defence(**options: Any) -> PurifiedClassifier:
+    """The shipped models in the setting of ``configs/cifar_fixed.yaml``, protocol ``fixed``."""
+    purifier = DiffusionPurifier(embedded_denoiser(), t_star=100, num_steps=10)
+    return PurifiedClassifier(purifier, embedded_resnet18(), protocols=("fixed",), **options)
+
+
+def measure(mode: str, eps: str, *, limit: int, batch_size: int, steps: int) -> dict[str, Any]:
+    """One row: the run of a mode, and its adversarial images tested again in float32."""
+    start = time.time()
+    emulation: AbstractContextManager[Any] = nullcontext()
+    if mode == "TF32 (emulated)":
+        emulation = EmulatedTF32()
+    recorder = Recorder(PGD(eps=eps, steps=steps, early_stop=True))
+    trainer = Trainer(
+        accelerator="cpu",
+        precision="bf16-mixed" if mode == "bf16-mixed" else "32-true",
+        inference_mode=False,
+        callbacks=[recorder],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    module = defence(compile=True) if mode == "compile" else defence()
+    with emulation:
+        data = CIFAR10DataModule(limit=limit, batch_size=batch_size)
+        trainer.test(module, data, verbose=False)
+    seconds = time.time() - start
+    plain = defence()
+    with torch.no_grad():
+        again = [
+            plain(batch["adversarial"]["fixed"], plain.noise, batch["index"]).argmax(1)
+            == batch["label"]
+            for batch in recorder.batches
+        ]
+    return {
+        "mode": mode,
+        "eps": eps,
+        "steps": steps,
+        "batch_size": batch_size,
+        "limit": limit,
+        "seconds": round(seconds),
+        "clean": recorder.clean,
+        "robust": recorder.robust,
+        "robust_in_float32": torch.cat(again).tolist(),
+        "logits": torch.cat(recorder.logits).tolist(),
+    }
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of one eps as Markdown; every mode is compared with ``float32``, which must be there."""
+    (reference,) = [row for row in rows if row["mode"] == "float32"]
+    lines = [
+        f"eps {reference['eps']}, the first {len(reference['clean'])} images:",
+        "",
+        "| arithmetic | purified, clean | purified, attacked (`fixed`) | its images in float32 | "
+        "outcomes that differ: clean, attacked | largest change of a clean logit |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        differ = [
+            sum(a != b for a, b in zip(row[name], reference[name], strict=True))
+            for name in ("clean", "robust")
+        ]
+        change = (torch.tensor(row["logits"]) - torch.tensor(reference["logits"])).abs().max()
+        compared = "| |" if row is reference else f"| {differ[0]}, {differ[1]} | {change:.1e} |"
+        lines.append(
+            f"| {row['mode']} | {percent(row['clean'])} | {percent(row['robust'])} | "
+            f"{percent(row['robust_in_float32'])} {compared}"
+        )
+    return "\n".join(lines)
+
+
+def percent(outcomes: Sequence[bool]) -> str:
+    """A share with its 95 % Wilson interval."""
+    low, high = wilson_interval(sum(outcomes), len(outcomes))
+    share = sum(outcomes) / len(outcomes)
+    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="JSON lines; added to")
+    parser.add_argument("--eps", nargs="+", default=["2/255", "8/255"], help="fractions")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--limit", type=int, default=100, help="images")
+    parser.add_argument("--steps", type=int, default=40, help="of the attack")
+    parser.add_argument("--batch_size", type=int, default=50)
+    options = parser.parse_args(args)
+    settings = {name: getattr(options, name) for name in ("limit", "steps", "batch_size")}
+    for eps in options.eps:
+        ratio(eps)
+        for mode in options.modes:
+            wanted = {"mode": mode, "eps": eps, **settings}
+            if not any(wanted.items() <= row.items() for row in read(options.output)):
+                print(f"{mode}, eps {eps}", flush=True)
+                row = measure(mode, eps, **settings)
+                with options.output.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+    for eps in options.eps:
+        wanted = {"eps": eps, **settings}
+        rows = [row for row in read(options.output) if wanted.items() <= row.items()]
+        if any(row["mode"] == "float32" for row in rows):
+            print(f"\n{table(sorted(rows, key=lambda row: MODES.index(row['mode'])))}")
+
+
+def read(path: Path) -> list[Any]:
+    """The rows measured so far."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,210 @@
+"""The emulation of TF32 against exact arithmetic, and the table the script makes of its rows."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+FILE = Path(__file__).parents[2] / "scripts" / "precision_effect.py"
+
+
+def _load():
+    spec = importlib.util.spec_from_file_location("precision_effect", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+script = _load()
+
+
+def nearest_tf32(x):
+    """By arithmetic: the nearest multiple of the spacing of 11-digit binary numbers, ties even."""
+    x = np.asarray(x, np.float64)
+    _, exponent = np.frexp(x)
+    spacing = np.ldexp(1.0, exponent - 11)
+    return np.rint(x / spacing) * spacing
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def rounded(*tensors):
+    """The operands that TF32 sees, in float64, where products and sums are as good as exact."""
+    return [torch.from_numpy(nearest_tf32(x.detach().numpy())) for x in tensors]
+
+
+class TestRounding:
+    def test_ten_bits_are_kept(self):
+        x = torch.tensor([0.0, -0.0, 1.0, -2.0, 1 + 2**-10, 3 * 2.0**-40, 2047 / 2048])
+        assert torch.equal(script.round_to_tf32(x), x)
+        assert torch.signbit(script.round_to_tf32(x)[1])
+
+    def test_to_the_nearest_and_ties_to_even(self):
+        unit = 2**-10
+        x = torch.tensor([1 + 0.49 * unit, 1 + 0.51 * unit, 1 + 0.5 * unit, 1 + 1.5 * unit])
+        assert script.round_to_tf32(x).tolist() == [1, 1 + unit, 1, 1 + 2 * unit]
+        assert script.round_to_tf32(-x).tolist() == [-1, -1 - unit, -1, -1 - 2 * unit]
+
+    def test_it_is_the_nearest_of_any_number(self):
+        x = draw(100_000) * torch.exp(10 * draw(100_000, seed=1))
+        ties = (1 + (2 * torch.arange(1024) + 1) / 2048) * 2.0**-3
+        for values in (x, ties):
+            expected = torch.from_numpy(nearest_tf32(values.numpy())).float()
+            assert torch.equal(script.round_to_tf32(values), expected)
+
+    def test_what_is_no_number_stays(self):
+        odd_nan = torch.tensor([0x7FFFFFFF], dtype=torch.int32).view(torch.float32)
+        x = torch.cat([odd_nan, torch.tensor([float("nan"), float("inf"), float("-inf")])])
+        found = script.round_to_tf32(x)
+        assert found[:2].isnan().all()
+        assert found[2:].tolist() == [float("inf"), float("-inf")]
+        assert script.round_to_tf32(torch.tensor([3.4e38])).item() == pytest.approx(3.4e38, 1e-3)
+        largest = torch.tensor([torch.finfo(torch.float32).max])
+        assert script.round_to_tf32(largest).item() == float("inf")
+
+    def test_strides_and_views(self):
+        x = draw(2, 3, 4, 4).to(memory_format=torch.channels_last)
+        for view in (x, x[:, :2], x.transpose(1, 3), x[:1].expand(5, 3, 4, 4)):
+            assert torch.equal(script.round_to_tf32(view), script.round_to_tf32(view.contiguous()))
+
+
+def convolution(x, w):
+    return F.conv2d(x, w, padding=1, stride=2)
+
+
+def linear(x, w):
+    return F.linear(x.flatten(1), w.flatten(1)[:, : x[0].numel()])
+
+
+def batched(x, w):
+    return x.flatten(2) @ w[: len(x), :3].flatten(2).transpose(1, 2).repeat(1, 12, 1)[:, :36]
+
+
+PRODUCTS = {
+    "convolution": (convolution, (2, 3, 6, 6), (4, 3, 3, 3)),
+    "linear": (linear, (2, 3, 3, 3), (4, 3, 3, 3)),
+    "batched product": (batched, (2, 3, 6, 6), (4, 3, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+class TestProducts:
+    """A product is linear in each factor: its gradients are products with the rounded factors."""
+
+    def gradients(self, name, emulated):
+        product, *shapes = PRODUCTS[name]
+        x, w = (draw(*shape, seed=n).requires_grad_() for n, shape in enumerate(shapes))
+        if emulated:
+            with script.EmulatedTF32():
+                y = product(x, w)
+                g = draw(*y.shape, seed=2)
+                return y.detach(), *torch.autograd.grad(y, (x, w), g)
+        g = draw(*product(x, w).shape, seed=2)
+        x, w, g = rounded(x, w, g)
+        y = product(x.requires_grad_(), w.requires_grad_())
+        return y.detach(), *torch.autograd.grad(y, (x, w), g)
+
+    def test_forward_and_backward(self, name):
+        exact = self.gradients(name, emulated=False)
+        for found, expected in zip(self.gradients(name, emulated=True), exact, strict=True):
+            torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+
+    def test_outside_nothing_is_rounded(self, name):
+        with script.EmulatedTF32():
+            pass
+        product, *shapes = PRODUCTS[name]
+        x, w = (draw(*shape, seed=n) for n, shape in enumerate(shapes))
+        torch.testing.assert_close(
+            product(x, w).double(), product(x.double(), w.double()), rtol=1e-5, atol=1e-5
+        )
+        assert (product(x, w).double() - self.gradients(name, emulated=False)[0]).abs().max() > 1e-4
+
+
+class TestEmulation:
+    def test_what_is_added_is_not_rounded(self):
+        bias = torch.tensor([1 + 2.0**-20])
+        with script.EmulatedTF32():
+            assert torch.equal(F.linear(torch.zeros(1, 2), torch.zeros(1, 2), bias), bias[None])
+
+    def test_attention(self):
+        # A head of 16 channels: its scale 1/4 is shared by both factors as 1/2, which is exact.
+        q, k, v = (draw(1, 2, 8, 16, seed=seed) for seed in range(3))
+        with script.EmulatedTF32():
+            found = F.scaled_dot_product_attention(q, k, v)
+        plain = F.scaled_dot_product_attention(q, k, v)
+        a, b, c = rounded(q, k, v)
+        (weights,) = rounded(torch.softmax(a @ b.transpose(-1, -2) / 4, -1).float())
+        exact = weights @ c
+        # A weight on the edge between two numbers may fall to either side: one unit of 2^-11.
+        assert (found - exact).abs().max() < (plain - exact).abs().max() / 3
+        torch.testing.assert_close(found.double(), exact, rtol=0, atol=2**-11)
+
+    def test_steps_computed_again_in_the_backward_pass(self):
+        x, w = draw(2, 3, 6, 6), draw(3, 3, 3, 3, seed=1)
+
+        def gradient(run):
+            leaf = x.clone().requires_grad_()
+            with script.EmulatedTF32():
+                y = run(lambda z: torch.tanh(F.conv2d(z, w, padding=1)), leaf)
+                return torch.autograd.grad(y.sum(), leaf)[0]
+
+        again = gradient(lambda step, z: checkpoint(step, z, use_reentrant=False))
+        assert torch.equal(again, gradient(lambda step, z: step(z)))
+
+    def test_an_unknown_product_is_refused(self):
+        with (
+            torch.inference_mode(),  # operations do not come apart here
+            script.EmulatedTF32(),
+            pytest.raises(NotImplementedError, match="add it to OPERANDS"),
+        ):
+            F.linear(torch.zeros(1, 2), torch.zeros(1, 2))
+
+
+def row(mode, clean, robust, logits):
+    settings = {"eps": "2/255", "limit": 4, "steps": 40, "batch_size": 50}
+    return {
+        "mode": mode,
+        **settings,
+        "clean": clean,
+        "robust": robust,
+        "robust_in_float32": robust,
+        "logits": logits,
+    }
+
+
+ROWS = [
+    row("float32", [1, 1, 1, 0], [1, 0, 0, 0], [[1.0, 2.0]] * 4),
+    row("bf16-mixed", [1, 1, 0, 1], [0, 1, 1, 0], [[1.0, 2.0]] * 3 + [[1.0, 1.75]]),
+]
+
+
+class TestTable:
+    def test_images_are_compared_one_by_one(self):
+        # The clean counts are equal, three of four; two images changed sides all the same.
+        last = script.table(ROWS).splitlines()[-1]
+        assert last.startswith("| bf16-mixed | 75.0 % (30.1 to 95.4) | 50.0 % (15.0 to 85.0) |")
+        assert last.endswith("| 2, 3 | 2.5e-01 |")
+
+    def test_a_finished_row_is_not_measured_again(self, tmp_path, monkeypatch, capsys):
+        measured = []
+
+        def measure(mode, eps, **settings):
+            measured.append(mode)
+            (found,) = [row for row in ROWS if row["mode"] == mode]
+            return found
+
+        monkeypatch.setattr(script, "measure", measure)
+        output = tmp_path / "rows.jsonl"
+        arguments = ["--output", str(output), "--eps", "2/255", "--limit", "4", "--modes"]
+        script.main([*arguments, "float32"])
+        script.main([*arguments, "float32", "bf16-mixed"])
+        assert measured == ["float32", "bf16-mixed"]
+        assert [json.loads(line) for line in output.read_text().splitlines()] == ROWS
+        assert script.table(ROWS) in capsys.readouterr().out
