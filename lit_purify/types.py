@@ -21,12 +21,16 @@ class Batch(TypedDict):
             sample and not its position in the batch.
         adversarial: attacked images in [0, 1], each (B, C, H, W), keyed by what they were found
             against (``base``, ``fixed``, ``fresh``); added by the attack callback.
+        attack_loss: cross-entropy at every query of the attack, each (B, Q), with the same keys;
+            nan where a sample was not asked about. Deterministic defences and attacks that know
+            their number of queries only.
     """
 
     image: Tensor
     label: Tensor
     index: Tensor
     adversarial: NotRequired[dict[str, Tensor]]
+    attack_loss: NotRequired[dict[str, Tensor]]
 
 
 class Model(Protocol):

@@ -22,7 +22,14 @@ from lit_purify.checkpoints import load_denoiser, save_denoiser
 from lit_purify.classifiers import Classifier
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.data import CIFAR10DataModule
-from lit_purify.diffusion import Denoiser, FixedNoise, Purifier, UNetDenoiser, small_unet
+from lit_purify.diffusion import (
+    Denoiser,
+    FixedNoise,
+    NoiseConfiguration,
+    Purifier,
+    UNetDenoiser,
+    small_unet,
+)
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.report.summary import read_summary
 
@@ -35,7 +42,7 @@ LAUNCHED = ("hardware/ddp.yaml", "hardware/slurm.yaml")
 class IdentityPurifier(Purifier):
     """f(x) = x."""
 
-    def purify(self, images: Tensor, noise: FixedNoise, indices: Tensor) -> Tensor:
+    def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         return images
 
 
@@ -46,7 +53,7 @@ class ScalingPurifier(Purifier):
         super().__init__()
         self.factor = factor
 
-    def purify(self, images: Tensor, noise: FixedNoise, indices: Tensor) -> Tensor:
+    def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         return self.factor * images
 
 
@@ -57,8 +64,9 @@ class NoisyPurifier(Purifier):
         super().__init__()
         self.calls: list[tuple[Tensor, int, Tensor, Tensor]] = []
 
-    def purify(self, images: Tensor, noise: FixedNoise, indices: Tensor) -> Tensor:
+    def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         xi = noise.normal(indices, "forward", 1, like=images)
+        assert isinstance(noise, FixedNoise)
         self.calls.append((images.detach().clone(), noise.seed, indices.clone(), xi))
         return images + 0.2 * xi
 
@@ -71,7 +79,7 @@ class FailingPurifier(IdentityPurifier):
         self.at = at
         self.interrupt = interrupt
 
-    def purify(self, images: Tensor, noise: FixedNoise, indices: Tensor) -> Tensor:
+    def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         if self.at in indices:
             raise KeyboardInterrupt if self.interrupt else RuntimeError("this purifier fails")
         return images

@@ -1,7 +1,21 @@
 """Attacks on a defence; each is a class that a YAML can name."""
 
-from lit_purify.attacks.base import Attack, Target
+from lit_purify.attacks.base import Attack
+from lit_purify.attacks.bpda import BPDA, BPDAEOT
+from lit_purify.attacks.eot import PGDEOT
 from lit_purify.attacks.pgd import PGD
+from lit_purify.attacks.target import Target, input_gradient
+from lit_purify.attacks.uniform import Uniform
 from lit_purify.attacks.watch import WatchedTarget
 
-__all__ = ["PGD", "Attack", "Target", "WatchedTarget"]
+__all__ = [
+    "BPDA",
+    "BPDAEOT",
+    "PGD",
+    "PGDEOT",
+    "Attack",
+    "Target",
+    "Uniform",
+    "WatchedTarget",
+    "input_gradient",
+]

@@ -2,48 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
+from lit_purify.attacks.target import Target
+from lit_purify.functional import lp_distance, project
 from lit_purify.types import InputError, ratio
 
-
-class Target:
-    """What an attack sees of the defence.
-
-    Args:
-        predict: (images in [0, 1], dataset indices) -> logits (B, K). The indices key the noise,
-            so any subset of a batch in any order meets the noise it would meet in the whole.
-        deterministic: whether the same images always give the same logits.
-    """
-
-    def __init__(
-        self, predict: Callable[[Tensor, Tensor], Tensor], *, deterministic: bool = True
-    ) -> None:
-        self.predict = predict
-        self.deterministic = deterministic
-
-    def __call__(self, images: Tensor, indices: Tensor) -> Tensor:
-        return self.predict(images, indices)
+SLACK = 1e-6
+"""How far outside its ball, in units of the pixels, rounding may put an image."""
 
 
 class Attack(ABC):
-    """Finds adversarial images in the l_inf ball. Whether they succeed is judged elsewhere.
+    """Finds adversarial images in a ball. Whether they succeed is judged elsewhere.
 
     Args:
         eps: radius of the ball in the [0, 1] scale, a number or a fraction such as ``"8/255"``.
+
+    Attributes:
+        p: norm of the ball: ``math.inf``, 2 or 1.
     """
+
+    p: float = math.inf
 
     def __init__(self, *, eps: float | str) -> None:
         self.eps = ratio(eps)
-        if not 0 <= self.eps <= 1:
+        if self.p == math.inf and not 0 <= self.eps <= 1:
             raise InputError(
                 f"eps must lie in [0, 1], the scale of the images, got {self.eps}; "
                 "write 8/255 for eight grey levels"
             )
+        if not 0 <= self.eps < math.inf:
+            raise InputError(f"eps must be finite and at least 0, got {self.eps}")
 
     def __call__(
         self, model: Target, images: Tensor, labels: Tensor, indices: Tensor, *, seed: int = 0
@@ -82,11 +74,15 @@ class Attack(ABC):
 
     def project(self, perturbed: Tensor, clean: Tensor) -> Tensor:
         """The nearest images inside the eps-ball around ``clean`` and inside [0, 1]."""
-        return (clean + (perturbed - clean).clamp(-self.eps, self.eps)).clamp(0, 1)
+        return project(perturbed, clean, self.eps, self.p)
 
-    @property
-    def num_queries(self) -> int | None:
-        """Calls of the model an attack on a batch makes, for progress; ``None`` if unknown."""
+    def admits(self, perturbed: Tensor, clean: Tensor) -> Tensor:
+        """Which images lie inside the ball and inside [0, 1], but for rounding: (B,), bool."""
+        inside = lp_distance(perturbed, clean, self.p) <= self.eps + SLACK
+        return inside & ((perturbed >= 0) & (perturbed <= 1)).flatten(1).all(1)
+
+    def num_queries(self, model: Target) -> int | None:
+        """Queries of the model an attack on a batch makes, for progress; ``None`` if unknown."""
         return None
 
     @property
@@ -100,37 +96,3 @@ class Attack(ABC):
     def settings(self) -> dict[str, object]:
         """What a report must say about this attack."""
         return {"attack": type(self).__name__, **vars(self)}
-
-
-def input_gradient(
-    model: Target,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    images: Tensor,
-    labels: Tensor,
-    indices: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Gradient of the summed loss with respect to the images, and the logits.
-
-    Args:
-        model: the defence.
-        loss: (logits, labels) -> losses, shape (B,).
-        images: shape (B, C, H, W).
-        labels: shape (B,).
-        indices: dataset indices, shape (B,).
-
-    Returns:
-        Gradient (B, C, H, W) and logits (B, K), both detached.
-
-    Raises:
-        InputError: the logits do not depend differentiably on the images.
-    """
-    with torch.enable_grad():
-        x = images.detach().requires_grad_()
-        logits = model(x, indices)
-        if not logits.requires_grad:
-            raise InputError(
-                "the defence gives no gradient: its logits do not depend differentiably on the "
-                "images; use an attack without gradients, or make the purifier differentiable"
-            )
-        (gradient,) = torch.autograd.grad(loss(logits, labels).sum(), x)
-    return gradient, logits.detach()

@@ -6,23 +6,29 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from lit_purify.attacks.base import Target
+from lit_purify.attacks.target import Target
 from lit_purify.diffusion.noise import rows_of
 from lit_purify.functional import correct
 
 
 class WatchedTarget(Target):
-    """A target that remembers which samples were fooled by any image it was asked about.
+    """A target that remembers what it was asked.
 
     Args:
         target: the defence.
         labels: true classes of the batch under attack, shape (B,).
         indices: its dataset indices, shape (B,), each once.
+        admits: (images, their rows in the batch) -> whether they count, shape (B,), bool: an image
+            outside the ball of the attack fools nobody. ``None`` counts all.
         on_query: called with the number of queries answered so far, for progress.
 
     Attributes:
         fooled: whether a query for the sample was ever misclassified, shape (B,), bool.
+        queries: randomness configurations that were asked for so far.
+        losses: cross-entropy of every call, each of shape (B,): the mean over the images of a
+            sample, nan where the call was not about it.
     """
 
     def __init__(
@@ -31,20 +37,40 @@ class WatchedTarget(Target):
         labels: Tensor,
         indices: Tensor,
         *,
+        admits: Callable[[Tensor, Tensor], Tensor] | None = None,
         on_query: Callable[[int], None] | None = None,
     ) -> None:
-        super().__init__(target.predict, deterministic=target.deterministic)
+        super().__init__(target.classify, target.purify, target.noise)
         self.labels = labels
         self.indices = indices
+        self.admits = admits
         self.on_query = on_query
         self.queries = 0
+        self.losses: list[Tensor] = []
         self.fooled = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
 
-    def __call__(self, images: Tensor, indices: Tensor) -> Tensor:
-        logits = super().__call__(images, indices)
-        rows = rows_of(indices, self.indices)
-        self.fooled[rows] |= ~correct(logits.detach(), self.labels[rows])
-        self.queries += 1
+    def __call__(
+        self, images: Tensor, indices: Tensor, *, draws: int = 1, straight_through: bool = False
+    ) -> Tensor:
+        logits = super().__call__(images, indices, draws=draws, straight_through=straight_through)
+        self._remember(images.detach(), logits.detach(), rows_of(indices, self.indices))
+        self.queries += draws
         if self.on_query is not None:
             self.on_query(self.queries)
         return logits
+
+    def loss_by_query(self, num_queries: int) -> Tensor:
+        """:attr:`losses` as (B, num_queries), nan behind the last call."""
+        table = torch.full((len(self.labels), num_queries), torch.nan, device=self.fooled.device)
+        for position, losses in enumerate(self.losses[:num_queries]):
+            table[:, position] = losses
+        return table
+
+    def _remember(self, images: Tensor, logits: Tensor, rows: Tensor) -> None:
+        wrong = ~correct(logits, self.labels[rows])
+        if self.admits is not None:
+            wrong &= self.admits(images, rows)
+        self.fooled[rows[wrong]] = True
+        losses = F.cross_entropy(logits.float(), self.labels[rows], reduction="none")
+        total = torch.zeros(len(self.labels), device=losses.device).index_add(0, rows, losses)
+        self.losses.append(total / rows.bincount(minlength=len(self.labels)))

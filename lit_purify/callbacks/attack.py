@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from lit_purify.attacks import Attack, WatchedTarget
 from lit_purify.callbacks.progress import EvaluationProgress
@@ -30,7 +29,7 @@ class AdversarialExamples(Callback):
 
     def __init__(self, attack: Attack) -> None:
         self.attack = attack
-        self._fooled: dict[Surface, Tensor] = {}
+        self._watched: dict[Surface, WatchedTarget] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
@@ -49,27 +48,36 @@ class AdversarialExamples(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         image, label, index = batch["image"], batch["label"], batch["index"]
-        batch["adversarial"] = {}
+        batch["adversarial"], batch["attack_loss"] = {}, {}
         bar = trainer.progress_bar_callback
         for number, surface in enumerate(pl_module.surfaces):
+            defence = pl_module.target(surface, index)
+            num_queries = self.attack.num_queries(defence)
 
-            def progress(queries: int, number: int = number, surface: str = surface) -> None:
+            def progress(
+                queries: int,
+                number: int = number,
+                surface: str = surface,
+                num_queries: int | None = num_queries,
+            ) -> None:
                 if isinstance(bar, EvaluationProgress):
-                    bar.show_attack(
-                        surface,
-                        queries,
-                        self.attack.num_queries,
-                        part=(number, len(pl_module.surfaces)),
-                    )
+                    part = (number, len(pl_module.surfaces))
+                    bar.show_attack(surface, queries, num_queries, part=part)
 
-            target = WatchedTarget(
-                pl_module.target(surface, index), label, index, on_query=progress
+            watched = WatchedTarget(
+                defence,
+                label,
+                index,
+                admits=lambda images, rows: self.attack.admits(images, image[rows]),
+                on_query=progress,
             )
             with torch.enable_grad(), trainer.precision_plugin.forward_context():
                 batch["adversarial"][surface] = self.attack(
-                    target, image, label, index, seed=pl_module.seed
+                    watched, image, label, index, seed=pl_module.seed
                 )
-            self._fooled[surface] = target.fooled
+            self._watched[surface] = watched
+            if num_queries and defence.deterministic:
+                batch["attack_loss"][surface] = watched.loss_by_query(num_queries)
 
     def on_test_batch_end(  # type: ignore[override]
         self,
@@ -81,7 +89,7 @@ class AdversarialExamples(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         for surface in self._deterministic(pl_module):
-            standing = outputs[f"{surface}/adversarial"].correct & ~self._fooled[surface]
+            standing = outputs[f"{surface}/adversarial"].correct & ~self._watched[surface].fooled
             pl_module.record(_any_iteration(surface), standing)
         for name, images in batch["adversarial"].items():
             pl_module.record(f"{name}/adversarial", images)

@@ -184,7 +184,7 @@ class Records(Callback):
         if sampler := shared_sampler(trainer.test_dataloaders):
             # Fails where the first process is gone: no orphan writes into what others resumed.
             sampler.queue.report(0)
-        if late := pl_module.metrics.keys() - pl_module.recorded.keys():
+        if late := pl_module.figures.keys() - pl_module.recorded.keys():
             raise InputError(
                 f"nothing was recorded for {', '.join(sorted(late))}; put Records behind the "
                 "callbacks that measure"

@@ -15,7 +15,7 @@ The slot t = 0 belongs to random starts and uniform perturbations.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -84,6 +84,33 @@ def rows_of(indices: Tensor, samples: Tensor) -> Tensor:
     return hits.int().argmax(1)
 
 
+class NoiseConfiguration(ABC):
+    """One randomness configuration xi a sample: every Gaussian draw of a purification."""
+
+    def normal(self, indices: Tensor, process: Process, t: int, *, like: Tensor) -> Tensor:
+        """Standard normal draws of step t.
+
+        Args:
+            indices: dataset indices of the samples, shape (B,).
+            process: ``forward`` or ``reverse``.
+            t: step of the full schedule, at least 1.
+            like: a batch whose sample shape, dtype and device the draws take.
+
+        Returns:
+            Noise of shape (B, *like.shape[1:]).
+        """
+        slot = 2 * t + (process == "reverse")
+        return self._draw(indices, slot, torch.randn, like)
+
+    def uniform(self, indices: Tensor, *, like: Tensor) -> Tensor:
+        """Draws from U(-1, 1) in the slot t = 0, shape (B, *like.shape[1:])."""
+        return self._draw(indices, 0, torch.rand, like) * 2 - 1
+
+    @abstractmethod
+    def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
+        """Draws of one slot, shape (B, *like.shape[1:])."""
+
+
 class NoiseSource(ABC):
     """Where forward passes take their randomness from."""
 
@@ -97,7 +124,7 @@ class NoiseSource(ABC):
 
 
 @dataclass(frozen=True)
-class FixedNoise(NoiseSource):
+class FixedNoise(NoiseConfiguration, NoiseSource):
     """One randomness configuration xi: the same draws at every forward pass.
 
     Args:
@@ -122,25 +149,6 @@ class FixedNoise(NoiseSource):
 
     def cached(self, indices: Tensor) -> FixedNoise:
         return CachedNoise(self.seed, indices.cpu())
-
-    def normal(self, indices: Tensor, process: Process, t: int, *, like: Tensor) -> Tensor:
-        """Standard normal draws of step t.
-
-        Args:
-            indices: dataset indices of the samples, shape (B,).
-            process: ``forward`` or ``reverse``.
-            t: step of the full schedule, at least 1.
-            like: a batch whose sample shape, dtype and device the draws take.
-
-        Returns:
-            Noise of shape (B, *like.shape[1:]).
-        """
-        slot = 2 * t + (process == "reverse")
-        return self._draw(indices, slot, torch.randn, like)
-
-    def uniform(self, indices: Tensor, *, like: Tensor) -> Tensor:
-        """Draws from U(-1, 1) in the slot t = 0, shape (B, *like.shape[1:])."""
-        return self._draw(indices, 0, torch.rand, like) * 2 - 1
 
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
         draws = torch.empty((len(indices), *like.shape[1:]), dtype=torch.float32)
@@ -196,6 +204,38 @@ class FreshNoise(NoiseSource):
     def configuration(self) -> FixedNoise:
         self.passes += 1
         return FixedNoise(derive_seed(self.seed, f"fresh/{self.stream}", self.passes - 1))
+
+
+@dataclass(frozen=True)
+class StackedNoise(NoiseConfiguration):
+    """Several configurations at once, each for an equal part of a batch.
+
+    Args:
+        configurations: one for every part; the first rows of a batch meet the first.
+
+    Example:
+        >>> noise, x = StackedNoise([FixedNoise(0), FixedNoise(1)]), torch.zeros(4, 3, 4, 4)
+        >>> stacked = noise.normal(torch.tensor([5, 9, 5, 9]), "forward", 1, like=x)
+        >>> second = FixedNoise(1).normal(torch.tensor([5, 9]), "forward", 1, like=x)
+        >>> bool((stacked[2:] == second).all())
+        True
+    """
+
+    configurations: Sequence[NoiseConfiguration]
+
+    def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
+        if len(indices) % len(self.configurations):
+            raise ValueError(
+                f"{len(indices)} rows cannot be shared out to {len(self.configurations)} "
+                "randomness configurations"
+            )
+        parts = indices.view(len(self.configurations), -1)
+        return torch.cat(
+            [
+                noise._draw(part, slot, law, like)
+                for noise, part in zip(self.configurations, parts, strict=True)
+            ]
+        )
 
 
 _bound: ContextVar[tuple[NoiseSource, Tensor] | None] = ContextVar("bound_noise", default=None)

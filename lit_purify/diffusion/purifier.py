@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from lit_purify.diffusion.denoiser import Denoiser
-from lit_purify.diffusion.noise import FixedNoise
+from lit_purify.diffusion.noise import NoiseConfiguration
 from lit_purify.diffusion.recompute import Step, activation_bytes, run_chain
 from lit_purify.diffusion.samplers import DDPMSampler, Sampler
 from lit_purify.diffusion.schedule import LinearSchedule
@@ -45,7 +45,7 @@ class Purifier(nn.Module, ABC):
     """
 
     @abstractmethod
-    def purify(self, images: Tensor, noise: FixedNoise, indices: Tensor) -> Tensor:
+    def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         """Purify a batch.
 
         Args:
@@ -57,7 +57,9 @@ class Purifier(nn.Module, ABC):
             Images of the same shape in the [0, 1] scale, differentiable in ``images``.
         """
 
-    def trajectory(self, images: Tensor, noise: FixedNoise, indices: Tensor) -> Iterator[State]:
+    def trajectory(
+        self, images: Tensor, noise: NoiseConfiguration, indices: Tensor
+    ) -> Iterator[State]:
         """Every state on the way, the input first and the output last."""
         yield State("forward", 0, images)
         yield State("reverse", 0, self.purify(images, noise, indices))
@@ -120,14 +122,16 @@ class DiffusionPurifier(Purifier):
         self._alpha_bar: dict[int, float] = dict(enumerate(schedule.alpha_bar.tolist()))
         self._bytes_per_sample: dict[tuple[object, ...], int] = {}
 
-    def purify(self, images: Tensor, noise: FixedNoise, indices: Tensor) -> Tensor:
+    def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         self._check(images, indices)
         last = images
         for _, _, state in self._states(images * 2 - 1, noise, indices.cpu()):
             last = state  # one by one: a chain of 200 states is not held
         return self._output(last)
 
-    def trajectory(self, images: Tensor, noise: FixedNoise, indices: Tensor) -> Iterator[State]:
+    def trajectory(
+        self, images: Tensor, noise: NoiseConfiguration, indices: Tensor
+    ) -> Iterator[State]:
         self._check(images, indices)
         yield State("forward", 0, images)
         for process, t, x in self._states(images * 2 - 1, noise, indices.cpu()):
@@ -135,7 +139,7 @@ class DiffusionPurifier(Purifier):
             yield State(process, t, self._output(x) if done else (x + 1) / 2)
 
     def _states(
-        self, x: Tensor, noise: FixedNoise, indices: Tensor
+        self, x: Tensor, noise: NoiseConfiguration, indices: Tensor
     ) -> Iterator[tuple[Process, int, Tensor]]:
         """Every state after the input, [-1, 1] scale."""
         for t, step in self._forward_steps(noise, indices):
@@ -154,7 +158,9 @@ class DiffusionPurifier(Purifier):
         image = (x + 1) / 2
         return image.clamp(0, 1) if self.clip_output else image
 
-    def _forward_steps(self, noise: FixedNoise, indices: Tensor) -> Iterator[tuple[int, Step]]:
+    def _forward_steps(
+        self, noise: NoiseConfiguration, indices: Tensor
+    ) -> Iterator[tuple[int, Step]]:
         """The noising steps (eq. 1): each knows the step t it reaches."""
         if self.forward_process == "none":
             return
@@ -164,7 +170,7 @@ class DiffusionPurifier(Purifier):
             yield t, partial(_diffuse, alpha, partial(noise.normal, indices, "forward", t))
 
     def _reverse_step(
-        self, t: int, t_prev: int, noise: FixedNoise, indices: Tensor, x: Tensor
+        self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, x: Tensor
     ) -> Tensor:
         output = self.denoiser(x, t)
         draws = self.sampler.draws_noise and t_prev > 0

@@ -14,11 +14,12 @@ import math
 from statistics import NormalDist
 
 
-def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a proportion.
 
     Args:
-        successes: number of successes, in 0..n.
+        successes: number of successes, in 0..n. Where trials count in part it is their sum, and the
+            interval is not too narrow: shares spread no more than zeros and ones of the same mean.
         n: number of trials. With none, nothing is known: (0, 1).
         confidence: coverage, in (0, 1).
 

@@ -1,13 +1,14 @@
 """How a defence is attacked and tested: under which randomness, on which side.
 
-| protocol   | attacked               | tested                          |
-|------------|------------------------|---------------------------------|
-| `base`     | the classifier alone   | the classifier alone            |
-| `fixed`    | noise xi               | the same noise xi               |
-| `transfer` | noise xi               | another fixed noise (Table 4)   |
-| `fresh`    | new noise every pass   | new noise, from a stream apart  |
+| protocol   | attacked               | tested                               |
+|------------|------------------------|--------------------------------------|
+| `base`     | the classifier alone   | the classifier alone                 |
+| `fixed`    | noise xi               | the same noise xi                    |
+| `transfer` | noise xi               | N other fixed noises (Table 4)       |
+| `fresh`    | new noise every pass   | N new noises, from a stream apart    |
 
-`fixed` is the paper's evaluation: xi_attack = xi_test.
+`fixed` is the paper's evaluation: xi_attack = xi_test. Adversarial images are found once for each
+of the three things attacked, and re-used.
 """
 
 from __future__ import annotations
@@ -29,24 +30,31 @@ class Protocol:
 
     Args:
         surface: what the images are found against.
-        test_noise: run's seed -> where the test takes its noise from; ``None`` tests the
-            classifier without purification.
+        test_noise: (run's seed, k) -> randomness configuration of the k-th test of an image;
+            ``None`` tests the classifier without purification.
+        repeats: whether another k is another configuration, so that several tests tell more.
     """
 
     surface: Surface
-    test_noise: Callable[[int], NoiseSource] | None
+    test_noise: Callable[[int, int], FixedNoise] | None
+    repeats: bool = False
 
 
-def transfer_noise(seed: int) -> FixedNoise:
-    """The other fixed randomness configuration that `transfer` tests under."""
-    return FixedNoise(derive_seed(seed, "transfer", 0))
+def transfer_noise(seed: int, k: int) -> FixedNoise:
+    """The k-th other fixed randomness configuration that `transfer` tests under."""
+    return FixedNoise(derive_seed(seed, "transfer", k))
+
+
+def fresh_noise(seed: int, k: int) -> FixedNoise:
+    """The configuration of the k-th test pass of the fresh noise, which no attack has seen."""
+    return FreshNoise(seed, "test", passes=k).configuration()
 
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     "base": Protocol("base", None),
-    "fixed": Protocol("fixed", FixedNoise),
-    "transfer": Protocol("fixed", transfer_noise),
-    "fresh": Protocol("fresh", lambda seed: FreshNoise(seed, "test")),
+    "fixed": Protocol("fixed", lambda seed, _: FixedNoise(seed)),
+    "transfer": Protocol("fixed", transfer_noise, repeats=True),
+    "fresh": Protocol("fresh", fresh_noise, repeats=True),
 }
 
 ATTACK_NOISE: dict[Surface, Callable[[int], NoiseSource] | None] = {

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, cast
 
+import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
-from lit_purify.attacks.base import Target
+from lit_purify.attacks.target import Target
 from lit_purify.classifiers import Classifier
 from lit_purify.diffusion.noise import FixedNoise, NoiseSource, bound_randomness
 from lit_purify.diffusion.purifier import Purifier, State
-from lit_purify.functional import correct
+from lit_purify.functional import correct, majority
 from lit_purify.metrics import IntervalAccuracy, SummaryMetric
 from lit_purify.modules.numerics import Float32Mode, compile_network, is_compiled, networks
 from lit_purify.modules.protocols import (
@@ -79,6 +80,10 @@ class PurifiedClassifier(LightningModule):
         seed: base seed s of the run. Everything random is derived from it.
         protocols: how the defence is attacked, see :mod:`lit_purify.modules.protocols`; none
             measures clean images only.
+        test_draws: N, the randomness configurations that `transfer` and `fresh` test an adversarial
+            image under. Their robust accuracy is that of a single draw, the mean over the N. With
+            more than one, `fresh` also counts the images that are right in the worst of N draws
+            (the attacker tries again) and by their majority (a deployed ensemble).
         tf32: let float32 convolutions and matrix products run in TF32 during a test or prediction;
             otherwise they are IEEE float32 there, see :mod:`lit_purify.modules.numerics`.
         compile: compile the classifier and the networks of the purifier with ``torch.compile``, in
@@ -92,6 +97,7 @@ class PurifiedClassifier(LightningModule):
         *,
         seed: int = 0,
         protocols: Sequence[ProtocolName] = ("base", "fixed", "transfer"),
+        test_draws: int = 1,
         tf32: bool = False,
         compile: bool = False,
     ) -> None:
@@ -102,6 +108,8 @@ class PurifiedClassifier(LightningModule):
             )
         if seed < 0:
             raise InputError(f"the base seed must be at least 0, got {seed}")
+        if test_draws < 1:
+            raise InputError(f"test_draws must be at least 1, got {test_draws}")
         self.purifier = purifier.eval().requires_grad_(False)
         self.classifier = classifier.eval().requires_grad_(False)
         self.tf32 = tf32
@@ -109,6 +117,7 @@ class PurifiedClassifier(LightningModule):
         self.configure_model()  # for a model called without a Trainer
         self.seed = seed
         self.protocols: tuple[ProtocolName, ...] = tuple(dict.fromkeys(protocols))
+        self.test_draws = test_draws
         self.recorded: dict[str, Column] = {}
         self._reset_metrics()
 
@@ -153,36 +162,39 @@ class PurifiedClassifier(LightningModule):
         """What the adversarial images of a protocol were found against."""
         return PROTOCOLS[protocol].surface
 
-    def target(self, surface: Surface, indices: Tensor) -> Target:
+    def target(
+        self, surface: Surface, indices: Tensor, *, noise: NoiseSource | None = None
+    ) -> Target:
         """What an attack on these samples sees of the defence.
 
         Args:
             surface: the classifier alone, or the chain under fixed or fresh noise.
             indices: dataset indices of the samples that will be attacked, shape (B,).
+            noise: takes the place of the surface's own noise.
         """
         make_noise = ATTACK_NOISE[surface]
         if make_noise is None:
-            return Target(lambda images, _: self.classifier(images))
-        source = make_noise(self.seed).cached(indices)
-        return Target(
-            lambda images, rows: self(images, source, rows),
-            deterministic=isinstance(source, FixedNoise),
-        )
+            return Target(self.classifier)
+        source = make_noise(self.seed) if noise is None else noise
+        return Target(self.classifier, self.purifier.purify, source.cached(indices))
 
     def add_metric(self, name: str, metric: SummaryMetric) -> None:
         """Register a metric under its name in the summary; a callback does so in its ``setup``."""
-        if name in self.metrics:
+        if name in self.figures:
             raise InputError(f"the metric {name!r} is measured twice; drop one of the callbacks")
-        self.metrics[name] = metric
+        self._places[name] = len(self.metrics)
+        self.metrics.append(metric)
 
     @property
     def figures(self) -> dict[str, SummaryMetric]:
         """The registered metrics by their names in the summary."""
-        return {name: cast(SummaryMetric, metric) for name, metric in self.metrics.items()}
+        return {
+            name: cast(SummaryMetric, self.metrics[place]) for name, place in self._places.items()
+        }
 
     def drop_metric(self, name: str) -> None:
         """Leave out a figure that this run cannot know; a callback does so in its ``setup``."""
-        del self.metrics[name]
+        del self._places[name]
 
     def record(self, name: str, values: Tensor, *, where: Tensor | None = None) -> None:
         """Write down what was found for each sample of the batch under test.
@@ -203,7 +215,7 @@ class PurifiedClassifier(LightningModule):
                 f"{name!r} is not <protocol>/<column>, with a column other than {', '.join(KEYS)}"
             )
         self.recorded[name] = Column(values, where)
-        if name in self.metrics:
+        if name in self.figures:
             self.figures[name].update(values if where is None else values[where])
 
     def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -212,7 +224,7 @@ class PurifiedClassifier(LightningModule):
     def on_test_epoch_end(self) -> None:
         # Here, and not in the steps: a process that had no sample takes part in the sums too.
         for name, metric in self.figures.items():
-            self.log(name, metric, metric_attribute=f"metrics.{name}")
+            self.log(name, metric, metric_attribute=f"metrics.{self._places[name]}")
 
     def configure_callbacks(self) -> list[Callback]:
         # The first hook of every run: a test starts without the metrics of the one before, also
@@ -227,11 +239,15 @@ class PurifiedClassifier(LightningModule):
 
     def _reset_metrics(self) -> None:
         """The module's own metrics, without those of a run's callbacks."""
-        self.metrics = nn.ModuleDict()
+        self.metrics = nn.ModuleList()
+        self._places: dict[str, int] = {}
         self.add_metric("base/clean_accuracy", IntervalAccuracy())
         self.add_metric("purified/clean_accuracy", IntervalAccuracy())
         for protocol in self.protocols:
             self.add_metric(f"{protocol}/robust_accuracy", IntervalAccuracy())
+        if self.test_draws > 1 and "fresh" in self.protocols:
+            for vote in ("worst_of_n", "majority"):
+                self.add_metric(f"fresh/robust_accuracy_{vote}", IntervalAccuracy())
 
     def setup(self, stage: str) -> None:
         if stage == "test" and self.trainer.test_loop.inference_mode:
@@ -259,24 +275,43 @@ class PurifiedClassifier(LightningModule):
             "base/clean": self._judge(image, label),
             "fixed/clean": self._judge(self.purify(image, noise, index), label),
         }
-        self._record_outcome("base/clean", outcomes["base/clean"])
-        self._record_outcome("purified/clean", outcomes["fixed/clean"])
+        for name, key in {"base": "base/clean", "purified": "fixed/clean"}.items():
+            self._record_judged(f"{name}/clean", outcomes[key].correct, outcomes[key])
         for name in self.protocols:
-            protocol = PROTOCOLS[name]
-            seen = batch["adversarial"][protocol.surface]
-            if protocol.test_noise is not None:
-                seen = self.purify(seen, protocol.test_noise(self.seed), index)
-            outcomes[f"{name}/adversarial"] = outcome = self._judge(seen, label)
+            tests = self._test(name, batch)
+            outcomes[f"{name}/adversarial"] = tests[0]
             # An attack that stops early leaves the success after its last iteration unknown.
-            if f"{name}/robust_accuracy" in self.metrics:
-                self._record_outcome(f"{name}/robust", outcome)
+            if f"{name}/robust_accuracy" in self.figures:
+                self._record_tests(name, tests, label)
         return outcomes
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[State]:
         return self.trajectory(batch["image"], self.noise, batch["index"])
 
-    def _record_outcome(self, name: str, outcome: Outcome) -> None:
-        self.record(f"{name}_accuracy", outcome.correct)
+    def _test(self, name: ProtocolName, batch: Batch) -> list[Outcome]:
+        """What becomes of the adversarial images of a protocol, once for every draw."""
+        protocol, index, label = PROTOCOLS[name], batch["index"], batch["label"]
+        images = batch["adversarial"][protocol.surface]
+        if protocol.test_noise is None:
+            return [self._judge(images, label)]
+        tests = []
+        for k in range(self.test_draws if protocol.repeats else 1):
+            purified = self.purify(images, protocol.test_noise(self.seed, k), index)
+            tests.append(self._judge(purified, label))
+        return tests
+
+    def _record_tests(self, name: ProtocolName, tests: list[Outcome], label: Tensor) -> None:
+        first = tests[0]
+        right = torch.stack([test.correct for test in tests])
+        share = first.correct if len(tests) == 1 else right.double().mean(0)
+        self._record_judged(f"{name}/robust", share, first)
+        if f"{name}/robust_accuracy_majority" in self.figures:
+            winner = majority(torch.stack([test.logits for test in tests]))
+            self.record(f"{name}/robust_accuracy_worst_of_n", right.all(0))
+            self.record(f"{name}/robust_accuracy_majority", winner == label)
+
+    def _record_judged(self, name: str, right: Tensor, outcome: Outcome) -> None:
+        self.record(f"{name}_accuracy", right)
         self.record(f"{name}_prediction", outcome.logits.argmax(1))
 
     def _judge(self, image: Tensor, label: Tensor) -> Outcome:
@@ -287,7 +322,9 @@ class PurifiedClassifier(LightningModule):
         """What a report must say about this run: how it purifies, its protocols, seeds, models."""
         seeds: dict[str, object] = {"seed": self.seed}
         if "transfer" in self.protocols:
-            seeds["seed_transfer"] = transfer_noise(self.seed).seed
+            seeds["seed_transfer"] = [
+                transfer_noise(self.seed, k).seed for k in range(self.test_draws)
+            ]
         compiled = [
             name
             for name, network in networks(self.purifier, self.classifier).items()
@@ -296,6 +333,7 @@ class PurifiedClassifier(LightningModule):
         return {
             **self.purifier.settings(),
             "protocols": list(self.protocols),
+            "test_draws": self.test_draws,
             **seeds,
             "tf32": self.tf32,
             "compile": compiled or False,

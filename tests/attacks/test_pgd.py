@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lit_purify.attacks import PGD, Target, WatchedTarget
-from lit_purify.diffusion import DiffusionPurifier, FixedNoise, FreshNoise
+from lit_purify.diffusion import (
+    DiffusionPurifier,
+    FixedNoise,
+    FreshNoise,
+    NoiseConfiguration,
+    NoiseSource,
+)
 from lit_purify.functional import correct
 from lit_purify.types import InputError
 
@@ -37,7 +43,7 @@ def images_and_labels(n: int = 8) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def plain(network: Callable[[Tensor], Tensor]) -> Target:
-    return Target(lambda images, indices: network(images))
+    return Target(network)
 
 
 def random_start(images: Tensor, indices: Tensor, seed: int, eps: float = EPS) -> Tensor:
@@ -84,7 +90,7 @@ def test_iterates_are_those_of_foolbox(steps: int, start: bool) -> None:
 def test_the_defaults_are_foolbox_and_the_papers() -> None:
     attack, oracle = PGD(), foolbox.attacks.LinfPGD()
     assert attack.eps == 8 / 255
-    assert attack.steps == oracle.steps == attack.num_queries == 40
+    assert attack.steps == oracle.steps == attack.num_queries(plain(convnet())) == 40
     assert attack.rel_stepsize == oracle.rel_stepsize == 0.01 / 0.3
     assert attack.random_start
     assert oracle.random_start
@@ -239,16 +245,15 @@ def test_works_where_gradients_are_switched_off() -> None:
 # meets can be compared bit by bit.
 
 
-def purified(noise: FixedNoise, sizes: list[int] | None = None) -> Target:
+def purified(noise: NoiseSource, sizes: list[int] | None = None) -> Target:
     purifier = DiffusionPurifier(TinyDenoiser(), t_star=60, num_steps=3)
-    classifier = convnet().double()
 
-    def predict(images: Tensor, indices: Tensor) -> Tensor:
+    def purify(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         if sizes is not None:
             sizes.append(len(images))
-        return classifier(purifier.purify(images.double(), noise, indices))
+        return purifier.purify(images.double(), noise, indices)
 
-    return Target(predict)
+    return Target(convnet().double(), purify, noise)
 
 
 def purified_batch(n: int = 24) -> tuple[Tensor, Tensor, Tensor]:
@@ -320,12 +325,7 @@ def test_an_unstable_defence_is_attacked_to_the_end(early_stop: bool) -> None:
     sizes: list[int] = []
 
     def run(early_stop: bool) -> Tensor:
-        source = FreshNoise(0, "attack")
-
-        def predict(images: Tensor, rows: Tensor) -> Tensor:
-            return purified(source.configuration(), sizes)(images, rows)
-
-        target = Target(predict, deterministic=False)
+        target = purified(FreshNoise(0, "attack"), sizes)
         attack = PGD(eps="16/255", steps=3, early_stop=early_stop)
         return attack(target, images, labels, indices)
 

@@ -14,6 +14,7 @@ from lit_purify.diffusion import (
     DiffusionPurifier,
     FixedNoise,
     FreshNoise,
+    NoiseConfiguration,
     NoiseSource,
     derive_seed,
     randomness,
@@ -218,11 +219,12 @@ def test_an_attacked_purification_leaves_the_global_generators_alone(source: Noi
     classifier = nn.Sequential(nn.Flatten(), nn.LazyLinear(4)).double()
     classifier(torch.zeros(1, 3, 8, 8, dtype=torch.float64))
 
-    def predict(images: Tensor, indices: Tensor) -> Tensor:
-        return classifier(purifier.purify(images.double(), source.configuration(), indices))
+    def purify(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
+        return purifier.purify(images.double(), noise, indices)
 
+    target = Target(classifier, purify, source)
     before = GlobalState()
-    found = PGD(steps=2)(Target(predict), some_images(2), torch.tensor([0, 1]), torch.arange(2))
+    found = PGD(steps=2)(target, some_images(2), torch.tensor([0, 1]), torch.arange(2))
     assert before.unchanged()
     assert not torch.equal(found, some_images(2).float())
 

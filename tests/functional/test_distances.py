@@ -21,7 +21,12 @@ def test_nothing_is_broadcast() -> None:
 
 def test_other_norms_are_refused() -> None:
     with pytest.raises(ValueError, match="2 or inf"):
-        lp_distance(torch.zeros(1, 3), torch.zeros(1, 3), 1)
+        lp_distance(torch.zeros(1, 3), torch.zeros(1, 3), 3)
+
+
+def test_l1_is_the_sum() -> None:
+    a = torch.tensor([[0.0, 0.5], [1.0, 1.0]])
+    assert lp_distance(a, torch.tensor([[0.25, 0.0], [1.0, 0.5]]), 1).tolist() == [0.75, 0.5]
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.2, 1.0, 3.0])

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lit_purify.functional import correct
+from lit_purify.functional import correct, majority
 
 
 def test_correct_is_argmax() -> None:
@@ -22,3 +22,35 @@ def test_an_overflow_has_fooled_the_network(bad: float, place: int) -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match="logits"):
         correct(torch.zeros(2, 3), torch.zeros(2, 1, dtype=torch.int64))
+
+
+def votes(*classes: int, k: int = 4, sure: float = 2.0) -> torch.Tensor:
+    """Logits (N, 1, k) of N draws that each name a class."""
+    logits = torch.zeros(len(classes), 1, k)
+    for draw, winner in enumerate(classes):
+        logits[draw, 0, winner] = sure
+    return logits
+
+
+def test_the_majority_wins_however_sure_the_others_are() -> None:
+    assert majority(votes(1, 1, 3)).item() == 1
+    assert majority(torch.cat([votes(1, 1, sure=0.01), votes(3, sure=50.0)])).item() == 1
+    assert majority(torch.cat([votes(*[2] * 7, sure=0.01), votes(*[0] * 6, sure=50.0)])).item() == 2
+
+
+def test_a_tie_goes_to_the_likelier_class() -> None:
+    assert majority(torch.cat([votes(1, sure=1.0), votes(3, sure=5.0)])).item() == 3
+    assert majority(torch.cat([votes(1, sure=5.0), votes(3, sure=1.0)])).item() == 1
+
+
+def test_an_overflow_has_no_vote() -> None:
+    logits = votes(2, 2, 1)
+    logits[:2, 0, 0] = torch.tensor([torch.nan, torch.inf])
+    assert majority(logits).item() == 1
+    logits[2, 0, 0] = -torch.inf
+    assert majority(logits).item() == -1
+
+
+def test_one_draw_is_its_own_majority() -> None:
+    logits = torch.randn(1, 20, 10, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(majority(logits), logits[0].argmax(1))

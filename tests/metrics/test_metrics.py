@@ -60,9 +60,22 @@ def test_accuracy_and_its_interval() -> None:
     assert metric.summary() == {"value": 5 / 7, "low": low, "high": high, "n": 7}
 
 
-def test_accuracy_refuses_logits() -> None:
+@pytest.mark.parametrize(
+    "values", [torch.zeros(3, 10), torch.tensor([3, 5]), torch.tensor([0.2, 1.5]), -torch.ones(2)]
+)
+def test_accuracy_refuses_logits_and_labels(values: torch.Tensor) -> None:
     with pytest.raises(TypeError, match="booleans"):
-        IntervalAccuracy().update(torch.zeros(3))
+        IntervalAccuracy().update(values)
+
+
+def test_samples_count_in_part() -> None:
+    """Ten samples tested four times each are ten samples, not forty."""
+    metric = IntervalAccuracy()
+    metric.update(torch.tensor([1.0, 0.75, 0.5, 0.25, 0.0]))
+    metric.update(torch.tensor([True] * 2 + [False] * 3))
+    low, high = wilson_interval(4.5, 10)
+    assert metric.summary() == {"value": 0.45, "low": low, "high": high, "n": 10}
+    assert metric.compute().item() == pytest.approx(0.45)
 
 
 def test_mean_leaves_nan_out_and_counts_it() -> None:

@@ -9,7 +9,13 @@ from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
 from lit_purify.attacks import PGD
 from lit_purify.callbacks import CompressionRate
 from lit_purify.data import CIFAR10DataModule
-from lit_purify.diffusion import DiffusionPurifier, FixedNoise, derive_seed, randomness
+from lit_purify.diffusion import (
+    DiffusionPurifier,
+    FixedNoise,
+    FreshNoise,
+    derive_seed,
+    randomness,
+)
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.types import InputError
 
@@ -25,8 +31,10 @@ def data(npz, batch_size=7, **options):
     return CIFAR10DataModule(source=npz, batch_size=batch_size, **options)
 
 
-def defence(purifier, protocols=ALL, seed=0):
-    return PurifiedClassifier(purifier, tiny.classifier(), protocols=protocols, seed=seed)
+def defence(purifier, protocols=ALL, seed=0, **options):
+    return PurifiedClassifier(
+        purifier, tiny.classifier(), protocols=protocols, seed=seed, **options
+    )
 
 
 def diffusion():
@@ -194,6 +202,68 @@ class TestProtocols:
         assert defence(IdentityPurifier(), ("fixed", "fixed")).protocols == ("fixed",)
 
 
+class TestSeveralDraws:
+    """Adversarial images tested under N randomness configurations."""
+
+    N = 9
+
+    @pytest.fixture(scope="class")
+    def both(self, npz):
+        """(metrics, recorder) of single draws and of N."""
+        attack = PGD(eps=0.01, steps=3)
+        return [
+            evaluate(defence(NoisyPurifier(), seed=5, test_draws=n), data(npz, 3), attack=attack)
+            for n in (1, self.N)
+        ]
+
+    def by_hand(self, seen, surface, seeds):
+        """What the classifier says of the images under each seed, (N, 7) classes."""
+        index, images = torch.arange(7), seen.adversarial(surface)
+        module = defence(NoisyPurifier())
+        return torch.stack([module(images, FixedNoise(s), index).argmax(1) for s in seeds])
+
+    def test_the_same_images_are_tested(self, both):
+        for surface in ("base", "fixed", "fresh"):
+            one, many = (seen.adversarial(surface) for _, seen in both)
+            assert torch.equal(one, many)
+
+    def test_only_fresh_has_a_worst_case_and_a_majority(self, both):
+        added = set(both[1][0]) - set(both[0][0])
+        assert added == {"fresh/robust_accuracy_worst_of_n", "fresh/robust_accuracy_majority"}
+
+    def test_the_figures_are_those_of_the_seeds(self, both):
+        metrics, seen = both[1]
+        labels = torch.cat([batch["label"] for batch in seen.batches])
+        fresh = [FreshNoise(5, "test", passes=k).configuration().seed for k in range(self.N)]
+        transfer = [derive_seed(5, "transfer", k) for k in range(self.N)]
+        right = self.by_hand(seen, "fixed", transfer) == labels
+        assert metrics["transfer/robust_accuracy"] == pytest.approx(right.float().mean().item())
+        said = self.by_hand(seen, "fresh", fresh)
+        right = said == labels
+        assert metrics["fresh/robust_accuracy"] == pytest.approx(right.float().mean().item())
+        worst = right.all(0).float().mean().item()
+        assert metrics["fresh/robust_accuracy_worst_of_n"] == pytest.approx(worst)
+        most = [said[:, i].bincount().argmax().item() for i in range(7)]  # nine votes, no ties here
+        assert metrics["fresh/robust_accuracy_majority"] == pytest.approx(
+            sum(int(a == b) for a, b in zip(most, labels.tolist(), strict=True)) / 7
+        )
+        # The sample shows something: single draws disagree.
+        assert worst < right.float().mean() < 1
+
+    def test_fixed_noise_is_tested_once(self, both):
+        for name in ("base/robust_accuracy", "fixed/robust_accuracy"):
+            assert both[0][0][name] == both[1][0][name]
+
+    def test_the_report_says_how_many(self):
+        settings = defence(IdentityPurifier(), seed=5, test_draws=3).settings()
+        assert settings["test_draws"] == 3
+        assert settings["seed_transfer"] == [derive_seed(5, "transfer", k) for k in range(3)]
+
+    def test_no_draws_are_refused(self):
+        with pytest.raises(InputError, match="test_draws must be at least 1"):
+            defence(IdentityPurifier(), test_draws=0)
+
+
 class TestEarlyStop:
     def run(self, npz, protocols, *, early_stop):
         attack = PGD(eps=0.03, steps=6, early_stop=early_stop)
@@ -323,7 +393,7 @@ class TestCalling:
         assert settings["t_star"] == 20
         assert settings["num_steps"] == 2
         assert settings["seed"] == 4
-        assert settings["seed_transfer"] == derive_seed(4, "transfer", 0)
+        assert settings["seed_transfer"] == [derive_seed(4, "transfer", 0)]
         assert settings["protocols"] == ["base", "fixed", "transfer"]
         assert set(module.models()) == {"denoiser", "classifier"}
 

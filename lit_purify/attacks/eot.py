@@ -1,0 +1,51 @@
+"""Expectation over transformation (Athalye et al., 2018): the mean gradient of many noise draws."""
+
+from __future__ import annotations
+
+from lit_purify.attacks.pgd import PGD
+from lit_purify.types import InputError
+
+
+class PGDEOT(PGD):
+    r"""PGD along :math:`E_\xi \nabla_x L[g(f_\xi(x)), t]` (eq. 9).
+
+    Every iteration takes the next ``draws`` randomness configurations of the fresh noise. On a
+    deterministic defence (``base``, ``fixed``) all draws are the same, and it is PGD. So it is with
+    a single draw.
+
+    Args:
+        eps: radius of the ball, a number or a fraction such as ``"8/255"``.
+        steps: iterations.
+        rel_stepsize: step size in units of eps.
+        random_start: start from a uniform draw in the ball, keyed by sample.
+        early_stop: as for :class:`~lit_purify.attacks.PGD`, on deterministic defences only.
+        draws: randomness configurations that a gradient is averaged over; 15 in the paper.
+        rows_per_pass: most images that go through the networks at once, draws counted. It changes
+            time and memory, not the result.
+    """
+
+    def __init__(
+        self,
+        *,
+        eps: float | str = "8/255",
+        steps: int = 40,
+        rel_stepsize: float | str = 0.01 / 0.3,
+        random_start: bool = True,
+        early_stop: bool = False,
+        draws: int = 15,
+        rows_per_pass: int = 128,
+    ) -> None:
+        super().__init__(
+            eps=eps,
+            steps=steps,
+            rel_stepsize=rel_stepsize,
+            random_start=random_start,
+            early_stop=early_stop,
+        )
+        if draws < 1 or rows_per_pass < 1:
+            raise InputError(
+                f"draws and rows_per_pass must be at least 1, got {draws} and {rows_per_pass}; "
+                "the paper averages over 15 draws"
+            )
+        self.draws = draws
+        self.rows_per_pass = rows_per_pass
