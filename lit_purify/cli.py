@@ -35,8 +35,9 @@ from lit_purify.callbacks import (
 from lit_purify.callbacks.run_config import CONFIG, RunConfig
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.checkpoints.files import check_resumable
-from lit_purify.config_files import check_config_files, check_nulls
+from lit_purify.config_files import check_config_files, check_nulls, read_none_as_null
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.report import law
 from lit_purify.runs import AUTO, deciding, find_run, new_run, with_run_config
 from lit_purify.types import InputError
 
@@ -51,6 +52,9 @@ COMMANDS = {
     "predict": "Purify images.",
     "fit": "Train a denoiser.",
 }
+
+REPORT = "report"
+"""The command that compares finished runs."""
 
 
 class PurifyCLI(LightningCLI):
@@ -79,6 +83,10 @@ class PurifyCLI(LightningCLI):
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        # For the help: it needs no trainer, so main runs it without this class.
+        commands = self.parser._subcommands_action
+        assert commands is not None
+        commands.add_subcommand(REPORT, law.parser(), help=law.DESCRIPTION)
         test = self._subcommand_parsers["test"]
         test.add_subclass_arguments(Attack, "attack", help="The attack.")
         test.add_argument("--next_step", type=str | None, help="Printed after the result.")
@@ -221,8 +229,12 @@ def main(args: Sequence[str] | None = None) -> int:
     _quiet()
     quiet = {"exit_on_error": False}  # jsonargparse then raises instead of printing its usage
     try:
-        args = with_run_config(sys.argv[1:] if args is None else args)
+        args = sys.argv[1:] if args is None else args
+        if args[:1] == [REPORT]:
+            return law.command(args[1:])
+        args = with_run_config(args)
         check_config_files(args)
+        read_none_as_null()
         PurifyCLI(
             LightningModule,
             LightningDataModule,

@@ -5,14 +5,34 @@ from __future__ import annotations
 import inspect
 import pydoc
 from collections.abc import Iterator, Mapping, Sequence
+from functools import wraps
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import yaml
+from jsonargparse import get_loader, set_loader
 from yaml.nodes import MappingNode, Node, SequenceNode
 
 from lit_purify.types import InputError
+
+
+def read_none_as_null() -> None:
+    """Let the parser read ``None`` like ``null``.
+
+    It hands a null for an argument two classes deep, such as ``--model.purifier.num_steps null``,
+    down as the text ``None``, and then takes it for a string.
+    """
+    load = get_loader("yaml")
+    if getattr(load, "reads_none", False):
+        return
+
+    @wraps(load)
+    def loader(text: str) -> Any:
+        return None if text == "None" else load(text)
+
+    loader.reads_none = True  # type: ignore[attr-defined]
+    set_loader("yaml", loader, exceptions=(yaml.YAMLError,))
 
 
 def check_config_files(args: Sequence[str]) -> None:

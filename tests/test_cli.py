@@ -180,6 +180,14 @@ class TestRuns:
         assert "no attack on fixed noise" not in capsys.readouterr().out  # there was one
 
 
+def test_null_reaches_an_argument_two_classes_deep(tmp_path):
+    args = tiny.command("test", "cifar_fixed.yaml", tmp_path, "--trainer.callbacks", "[]")
+    more = ("--model.purifier.num_steps", "null", "--model.purifier.t_star", "4")
+    assert main([*args, *more]) == 0
+    settings = read_summary(tiny.run_folder(tmp_path) / "summary.json")["settings"]
+    assert settings["num_steps"] == settings["t_star"] == 4
+
+
 class TestProcess:
     def run(self, args, folder):
         return subprocess.run(

@@ -20,6 +20,29 @@ ROOT = tiny.CONFIGS.parent
 FILES = sorted(str(path.relative_to(tiny.CONFIGS)) for path in tiny.CONFIGS.rglob("*.yaml"))
 
 
+_AGREEMENT = [
+    *("--attack.steps", "2"),
+    *("--trainer.callbacks.init_args.eot.init_args.steps", "1"),
+    *("--trainer.callbacks.init_args.eot.init_args.draws", "2"),
+]
+_FOOLBOX = ["--attack.attack.steps", "2"]
+QUICK = {
+    "attack/uniform.yaml": [],
+    "attack/autoattack.yaml": ["--attack.attacks", "[apgd-ce]", "--data.limit", "3"],
+    "attack/foolbox_l2pgd.yaml": _FOOLBOX,
+    "attack/foolbox_deepfool.yaml": _FOOLBOX,
+    "attack/foolbox_carlini_wagner.yaml": _FOOLBOX,
+    "attack/foolbox_fmn.yaml": _FOOLBOX,
+    "attack/foolbox_hopskipjump.yaml": [
+        *("--attack.attack.steps", "1"),
+        *("--attack.attack.initial_gradient_eval_steps", "5"),
+    ],
+    "measure/agreement.yaml": _AGREEMENT,
+    "measure/all.yaml": _AGREEMENT,
+}
+"""What makes an attack short that has no ``--attack.steps``, or more than those."""
+
+
 def base_of(name: str) -> str | None:
     """The configuration that this one overlays; ``None`` if it stands alone."""
     first = (tiny.CONFIGS / name).read_text(encoding="utf-8").split("\n", 1)[0]
@@ -77,9 +100,9 @@ def test_it_runs(name, tmp_path):
     args = tiny.command(does, base or name, tmp_path)
     if base:  # after its base, before what makes the run small
         args[3:3] = ["--config", str(tiny.CONFIGS / name)]
-        if name.startswith("attack/") and "steps: 40" not in (tiny.CONFIGS / name).read_text():
+        if name in QUICK:
             place = args.index("--attack.steps")
-            del args[place : place + 2]
+            args[place : place + 2] = QUICK[name]
         if "callbacks" not in (tiny.CONFIGS / name).read_text(encoding="utf-8"):
             args += ["--trainer.callbacks", "[]"]  # the base's own run has tested them
     assert main(args) == 0

@@ -1,8 +1,11 @@
 """Attacks on a defence; each is a class that a YAML can name."""
 
+from lit_purify.attacks.autoattack import AutoAttack
 from lit_purify.attacks.base import Attack
 from lit_purify.attacks.bpda import BPDA, BPDAEOT
 from lit_purify.attacks.eot import PGDEOT
+from lit_purify.attacks.external import ExternalAttack
+from lit_purify.attacks.foolbox_attack import FoolboxAttack
 from lit_purify.attacks.pgd import PGD
 from lit_purify.attacks.target import Target, input_gradient
 from lit_purify.attacks.uniform import Uniform
@@ -14,6 +17,9 @@ __all__ = [
     "PGD",
     "PGDEOT",
     "Attack",
+    "AutoAttack",
+    "ExternalAttack",
+    "FoolboxAttack",
     "Target",
     "Uniform",
     "WatchedTarget",

@@ -23,9 +23,12 @@ class Attack(ABC):
 
     Attributes:
         p: norm of the ball: ``math.inf``, 2 or 1.
+        finding_names: what the attack finds out about each sample beside its image, such as
+            warnings; the names are known before any batch.
     """
 
     p: float = math.inf
+    finding_names: tuple[str, ...] = ()
 
     def __init__(self, *, eps: float | str) -> None:
         self.eps = ratio(eps)
@@ -92,6 +95,11 @@ class Attack(ABC):
         Its success after the last iteration is then unknown, and is not reported.
         """
         return False
+
+    @property
+    def findings(self) -> dict[str, Tensor]:
+        """Of the last batch, for every one of ``finding_names``: shape (B,), bool."""
+        return {}
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this attack."""

@@ -23,12 +23,13 @@ class WatchedTarget(Target):
         admits: (images, their rows in the batch) -> whether they count, shape (B,), bool: an image
             outside the ball of the attack fools nobody. ``None`` counts all.
         on_query: called with the number of queries answered so far, for progress.
+        keep_losses: keep the losses, which attacks of many thousand calls have no use for.
 
     Attributes:
         fooled: whether a query for the sample was ever misclassified, shape (B,), bool.
         queries: randomness configurations that were asked for so far.
-        losses: cross-entropy of every call, each of shape (B,): the mean over the images of a
-            sample, nan where the call was not about it.
+        losses: with ``keep_losses`` the cross-entropy of every call, each of shape (B,): the mean
+            over the images of a sample, nan where the call was not about it.
     """
 
     def __init__(
@@ -39,12 +40,14 @@ class WatchedTarget(Target):
         *,
         admits: Callable[[Tensor, Tensor], Tensor] | None = None,
         on_query: Callable[[int], None] | None = None,
+        keep_losses: bool = False,
     ) -> None:
         super().__init__(target.classify, target.purify, target.noise)
         self.labels = labels
         self.indices = indices
         self.admits = admits
         self.on_query = on_query
+        self.keep_losses = keep_losses
         self.queries = 0
         self.losses: list[Tensor] = []
         self.fooled = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
@@ -71,6 +74,8 @@ class WatchedTarget(Target):
         if self.admits is not None:
             wrong &= self.admits(images, rows)
         self.fooled[rows[wrong]] = True
+        if not self.keep_losses:
+            return
         losses = F.cross_entropy(logits.float(), self.labels[rows], reduction="none")
         total = torch.zeros(len(self.labels), device=losses.device).index_add(0, rows, losses)
         self.losses.append(total / rows.bincount(minlength=len(self.labels)))

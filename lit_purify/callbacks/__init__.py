@@ -1,21 +1,37 @@
 """Lightning callbacks: one measurement or service a file."""
 
+from lit_purify.callbacks.agreement import AttackAgreement
 from lit_purify.callbacks.attack import AdversarialExamples
+from lit_purify.callbacks.base_curve import BaseClassifierCurve
 from lit_purify.callbacks.compression import CompressionRate
+from lit_purify.callbacks.distances import DistanceTrajectories
 from lit_purify.callbacks.images import ImageGrid
 from lit_purify.callbacks.interruption import Interruption, Terminated
+from lit_purify.callbacks.jacobian import JacobianSpectrum
+from lit_purify.callbacks.magnitude import AttackMagnitude
+from lit_purify.callbacks.masking import MaskingDiagnostics
 from lit_purify.callbacks.predictions import PredictionWriter
 from lit_purify.callbacks.progress import EvaluationProgress
+from lit_purify.callbacks.quality import ImageQuality
 from lit_purify.callbacks.records import Records
 from lit_purify.callbacks.run_config import RunConfig
 from lit_purify.callbacks.summary import Summary
+from lit_purify.callbacks.variance import OutputVariability
 
 __all__ = [
     "AdversarialExamples",
+    "AttackAgreement",
+    "AttackMagnitude",
+    "BaseClassifierCurve",
     "CompressionRate",
+    "DistanceTrajectories",
     "EvaluationProgress",
     "ImageGrid",
+    "ImageQuality",
     "Interruption",
+    "JacobianSpectrum",
+    "MaskingDiagnostics",
+    "OutputVariability",
     "PredictionWriter",
     "Records",
     "RunConfig",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from lit_purify.attacks import Attack, WatchedTarget
 from lit_purify.callbacks.progress import EvaluationProgress
@@ -21,7 +23,8 @@ class AdversarialExamples(Callback):
     Adversarial images are found once for every surface (``base``, ``fixed``, ``fresh``) that the
     protocols need. Success is reported twice: after the last iteration, by the module, and, where
     the defence is deterministic, at any iteration. There an attack that stops early leaves only
-    the second one known.
+    the second one known. What the attack finds out beside the images (``Attack.findings``) is
+    counted as ``<surface>/attack_<finding>``.
 
     Args:
         attack: the attack.
@@ -30,10 +33,13 @@ class AdversarialExamples(Callback):
     def __init__(self, attack: Attack) -> None:
         self.attack = attack
         self._watched: dict[Surface, WatchedTarget] = {}
+        self._findings: dict[Surface, dict[str, Tensor]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
             assert isinstance(pl_module, PurifiedClassifier)
+            for surface, name in product(pl_module.surfaces, self.attack.finding_names):
+                pl_module.add_metric(_finding(surface, name), IntervalAccuracy())
             for surface in self._deterministic(pl_module):
                 pl_module.add_metric(_any_iteration(surface), IntervalAccuracy())
                 if self.attack.stops_early:
@@ -53,6 +59,7 @@ class AdversarialExamples(Callback):
         for number, surface in enumerate(pl_module.surfaces):
             defence = pl_module.target(surface, index)
             num_queries = self.attack.num_queries(defence)
+            keep_losses = bool(num_queries) and defence.deterministic
 
             def progress(
                 queries: int,
@@ -70,13 +77,15 @@ class AdversarialExamples(Callback):
                 index,
                 admits=lambda images, rows: self.attack.admits(images, image[rows]),
                 on_query=progress,
+                keep_losses=keep_losses,
             )
             with torch.enable_grad(), trainer.precision_plugin.forward_context():
                 batch["adversarial"][surface] = self.attack(
                     watched, image, label, index, seed=pl_module.seed
                 )
             self._watched[surface] = watched
-            if num_queries and defence.deterministic:
+            self._findings[surface] = self.attack.findings
+            if num_queries and keep_losses:
                 batch["attack_loss"][surface] = watched.loss_by_query(num_queries)
 
     def on_test_batch_end(  # type: ignore[override]
@@ -91,6 +100,9 @@ class AdversarialExamples(Callback):
         for surface in self._deterministic(pl_module):
             standing = outputs[f"{surface}/adversarial"].correct & ~self._watched[surface].fooled
             pl_module.record(_any_iteration(surface), standing)
+        for surface, findings in self._findings.items():
+            for name, found in findings.items():
+                pl_module.record(_finding(surface, name), found)
         for name, images in batch["adversarial"].items():
             pl_module.record(f"{name}/adversarial", images)
 
@@ -101,6 +113,10 @@ class AdversarialExamples(Callback):
 
     def settings(self) -> dict[str, Any]:
         return self.attack.settings()
+
+
+def _finding(surface: Surface, name: str) -> str:
+    return f"{surface}/attack_{name}"
 
 
 def _any_iteration(surface: Surface) -> str:

@@ -18,7 +18,7 @@ from lit_purify.callbacks.settings import HARDWARE, run_settings
 from lit_purify.data import ImageDataModule
 from lit_purify.data.sampler import shared_sampler
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.report.aggregate import column
+from lit_purify.report.aggregate import add_tensors, column
 from lit_purify.report.header import (
     Header,
     Status,
@@ -28,7 +28,14 @@ from lit_purify.report.header import (
     write_header,
 )
 from lit_purify.report.journal import Journal, Row
-from lit_purify.report.records import journal_path, journals, merge, read_rows, records_folder
+from lit_purify.report.records import (
+    journal_path,
+    journals,
+    merge,
+    read_rows,
+    read_tensors,
+    records_folder,
+)
 from lit_purify.report.summary import versions
 from lit_purify.types import Batch, InputError
 
@@ -50,6 +57,7 @@ class Records(Callback):
     Attributes:
         settings: what decides the numbers of the run; known from ``setup`` on.
         rows: the records, known to the first process at the end of the run.
+        tensors: those beside the rows that a figure is computed from, likewise.
     """
 
     def __init__(self, *, config: dict[str, Any] | None = None, resume: bool = False) -> None:
@@ -57,6 +65,7 @@ class Records(Callback):
         self.resume = resume
         self.settings: dict[str, Any] = {}
         self.rows: list[Row] = []
+        self.tensors: dict[str, Tensor] = {}
         self._folder = Path()
         self._header: Header | None = None
         self._journal: Journal | None = None
@@ -166,6 +175,12 @@ class Records(Callback):
             )
             for name, metric in module.figures.items():
                 metric.add_recorded(column(rows, name))
+            add_tensors(module.figures, self._read_tensors(module))
+
+    def _read_tensors(self, module: PurifiedClassifier) -> dict[str, Tensor]:
+        """What was stored beside the rows under the name of a figure."""
+        assert self._header is not None
+        return read_tensors(self._folder, self._header["run"], module.figures)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
@@ -200,18 +215,20 @@ class Records(Callback):
             self._header["sittings"][-1]["busy_seconds"] = sampler.queue.gather(self._busy)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer)
+        self._finish(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Where nothing was missing Lightning calls no other hook.
-        self._finish(trainer)
+        self._finish(trainer, pl_module)
 
-    def _finish(self, trainer: Trainer) -> None:
+    def _finish(self, trainer: Trainer, module: LightningModule) -> None:
         if self._journal is None or self._header is None:
             return
         trainer.strategy.barrier("all batches are recorded")
         if trainer.is_global_zero:
+            assert isinstance(module, PurifiedClassifier)
             self.rows = merge(self._folder, self._header["run"])
+            self.tensors = self._read_tensors(module)
             self._close("finished")
         else:
             self._journal.close()

@@ -12,7 +12,7 @@ from lit_purify.callbacks.records import Records
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.metrics import SummaryMetric
 from lit_purify.modules.purified_classifier import PurifiedClassifier
-from lit_purify.report import aggregate, finding, summary_table, versions, write_summary
+from lit_purify.report import aggregate, finding, flags, summary_table, versions, write_summary
 from lit_purify.types import InputError
 
 
@@ -68,7 +68,7 @@ class Summary(Callback):
 
     def _finish(self, trainer: Trainer) -> None:
         if self._settings and not self._finished and trainer.is_global_zero:
-            metrics = aggregate(self._records.rows, self._figures)
+            metrics = aggregate(self._records.rows, self._figures, self._records.tensors)
             self._write(trainer, "finished", metrics)
             if not trainer.callback_metrics:  # nothing was missing, so nothing was logged
                 known = {name: f["value"] for name, f in metrics.items() if f["value"] is not None}
@@ -95,6 +95,7 @@ class Summary(Callback):
             "versions": versions(),
             "settings": self._settings,
             "metrics": metrics,
+            "flags": flags(metrics, self._settings),
         }
 
     def _print_settings(self) -> None:
@@ -114,6 +115,8 @@ class Summary(Callback):
     def _print_result(self, folder: Path, metrics: dict[str, Any]) -> None:
         summary = self._summary("finished", metrics)
         self._console.print(summary_table(summary))
+        for flag in summary["flags"]:
+            self._console.print(f"Warning: {flag}", markup=False, highlight=False)
         sentence = finding(summary)
         if sentence is not None:
             self._console.print(f"\n{sentence}\n")

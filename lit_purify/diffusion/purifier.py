@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from lit_purify.diffusion.denoiser import Denoiser
@@ -63,6 +65,41 @@ class Purifier(nn.Module, ABC):
         """Every state on the way, the input first and the output last."""
         yield State("forward", 0, images)
         yield State("reverse", 0, self.purify(images, noise, indices))
+
+    @property
+    def depths(self) -> list[tuple[Process, int]]:
+        """Process and step of every state of a :meth:`trajectory`, known without computing one."""
+        return [("forward", 0), ("reverse", 0)]
+
+    def state_gradients(
+        self,
+        images: Tensor,
+        noise: NoiseConfiguration,
+        indices: Tensor,
+        loss: Callable[[Tensor], Tensor],
+    ) -> list[State]:
+        """Gradient of a loss of the purified images with respect to every state on the way.
+
+        They come from one backward pass and are held together, each the size of the batch.
+
+        Args:
+            images: shape (B, C, H, W), in [0, 1].
+            noise: the randomness configuration xi.
+            indices: dataset indices of the samples, shape (B,).
+            loss: purified images -> losses, shape (B,), each of its own image alone.
+
+        Returns:
+            The states of :meth:`trajectory`, with the gradient in the place of the image: per unit
+            of the [0, 1] scale, detached. The first is the gradient at the input.
+
+        Raises:
+            InputError: the loss does not depend differentiably on the images.
+        """
+        with torch.enable_grad():
+            x = images.detach().requires_grad_()
+            purified = self.purify(x, noise, indices)
+            found = _gradients(loss(purified), [x, purified])
+        return _states_of(self.depths, found)
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this purifier."""
@@ -138,6 +175,29 @@ class DiffusionPurifier(Purifier):
             done = process == "reverse" and t == 0
             yield State(process, t, self._output(x) if done else (x + 1) / 2)
 
+    @property
+    def depths(self) -> list[tuple[Process, int]]:
+        up: list[tuple[Process, int]] = [("forward", t) for t in self._noised]
+        down: list[tuple[Process, int]] = [("reverse", t) for t in self._reached]
+        return [("forward", 0), *up, *down]
+
+    def state_gradients(
+        self,
+        images: Tensor,
+        noise: NoiseConfiguration,
+        indices: Tensor,
+        loss: Callable[[Tensor], Tensor],
+    ) -> list[State]:
+        self._check(images, indices)
+        with torch.enable_grad():
+            image = images.detach().requires_grad_()
+            states = [x for _, _, x in self._states(image * 2 - 1, noise, indices.cpu())]
+            output = self._output(states[-1])
+            first, *between, last = _gradients(loss(output), [image, *states[:-1], output])
+        # A pixel of these states is (x + 1) / 2: per unit of the pixel the loss changes twice as
+        # much as per unit of x.
+        return _states_of(self.depths, [first, *(2 * gradient for gradient in between), last])
+
     def _states(
         self, x: Tensor, noise: NoiseConfiguration, indices: Tensor
     ) -> Iterator[tuple[Process, int, Tensor]]:
@@ -145,14 +205,25 @@ class DiffusionPurifier(Purifier):
         for t, step in self._forward_steps(noise, indices):
             x = step(x)
             yield "forward", t, x
-        visited = self.timesteps[::-1]
-        reached = [*visited[1:], 0]
         steps = [
             partial(self._reverse_step, t, t_prev, noise, indices)
-            for t, t_prev in zip(visited, reached, strict=True)
+            for t, t_prev in zip(self.timesteps[::-1], self._reached, strict=True)
         ]
-        for t, state in zip(reached, run_chain(steps, x, num_kept=self._num_kept(x)), strict=True):
+        states = run_chain(steps, x, num_kept=self._num_kept(x))
+        for t, state in zip(self._reached, states, strict=True):
             yield "reverse", t, state
+
+    @property
+    def _noised(self) -> list[int]:
+        """The steps t that the forward process stops at."""
+        if self.forward_process == "none":
+            return []
+        return self.timesteps if self.forward_process == "stepwise" else [self.t_star]
+
+    @property
+    def _reached(self) -> list[int]:
+        """The steps t that the reverse process stops at, the output's last."""
+        return [*self.timesteps[-2::-1], 0]
 
     def _output(self, x: Tensor) -> Tensor:
         image = (x + 1) / 2
@@ -162,10 +233,7 @@ class DiffusionPurifier(Purifier):
         self, noise: NoiseConfiguration, indices: Tensor
     ) -> Iterator[tuple[int, Step]]:
         """The noising steps (eq. 1): each knows the step t it reaches."""
-        if self.forward_process == "none":
-            return
-        visited = self.timesteps if self.forward_process == "stepwise" else [self.t_star]
-        for t_prev, t in zip([0, *visited[:-1]], visited, strict=True):
+        for t_prev, t in pairwise([0, *self._noised]):
             alpha = self._alpha_bar[t] / self._alpha_bar[t_prev]
             yield t, partial(_diffuse, alpha, partial(noise.normal, indices, "forward", t))
 
@@ -217,3 +285,17 @@ class DiffusionPurifier(Purifier):
 
 def _diffuse(alpha: float, draw: partial[Tensor], x: Tensor) -> Tensor:
     return math.sqrt(alpha) * x + math.sqrt(1 - alpha) * draw(like=x)
+
+
+def _gradients(losses: Tensor, states: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Gradients of the summed losses at states that lead to one another, in one backward pass."""
+    if not (losses.requires_grad and all(state.requires_grad for state in states)):
+        raise InputError(
+            "the purifier or the loss gives no gradient: the loss does not depend differentiably "
+            "on every state; make them differentiable, or drop what asks for gradients by state"
+        )
+    return torch.autograd.grad(losses.sum(), states, materialize_grads=True)
+
+
+def _states_of(depths: Sequence[tuple[Process, int]], images: Sequence[Tensor]) -> list[State]:
+    return [State(process, t, image) for (process, t), image in zip(depths, images, strict=True)]

@@ -1,20 +1,94 @@
 """The equations: pure functions of tensors and numbers, without modules or state."""
 
+from lit_purify.functional.centroids import (
+    CentroidDistances,
+    centroid_distance,
+    centroid_distances,
+)
 from lit_purify.functional.compression import compression_rate
-from lit_purify.functional.distances import lp_distance
+from lit_purify.functional.correlation import correlation
+from lit_purify.functional.directions import (
+    DirectionAgreement,
+    DirectionSums,
+    add_directions,
+    direction_agreement,
+    mean_cosine,
+)
+from lit_purify.functional.distances import init_max_end, lp_distance, trajectory_distances
+from lit_purify.functional.frechet import (
+    feature_moments,
+    frechet_distance,
+    merge_feature_moments,
+)
 from lit_purify.functional.intervals import normal_interval, wilson_interval
+from lit_purify.functional.jacobian import JacobianOperator, pull_back, push_forward
 from lit_purify.functional.moments import merge_moments, moments
 from lit_purify.functional.projection import project
+from lit_purify.functional.quadrature import (
+    density_above,
+    density_below,
+    frobenius_norm,
+    lanczos,
+    spectral_density,
+)
 from lit_purify.functional.robustness import correct, majority
+from lit_purify.functional.sigmoid import SigmoidFit, fit_sigmoid
+from lit_purify.functional.spectral import (
+    largest_singular,
+    share_above,
+    share_below,
+    singular_values,
+)
+from lit_purify.functional.variability import Variability, variability
+from lit_purify.functional.variance import (
+    CrossedMoments,
+    VarianceComponents,
+    add_draw,
+    variance_components,
+)
 
 __all__ = [
+    "CentroidDistances",
+    "CrossedMoments",
+    "DirectionAgreement",
+    "DirectionSums",
+    "JacobianOperator",
+    "SigmoidFit",
+    "Variability",
+    "VarianceComponents",
+    "add_directions",
+    "add_draw",
+    "centroid_distance",
+    "centroid_distances",
     "compression_rate",
     "correct",
+    "correlation",
+    "density_above",
+    "density_below",
+    "direction_agreement",
+    "feature_moments",
+    "fit_sigmoid",
+    "frechet_distance",
+    "frobenius_norm",
+    "init_max_end",
+    "lanczos",
+    "largest_singular",
     "lp_distance",
     "majority",
+    "mean_cosine",
+    "merge_feature_moments",
     "merge_moments",
     "moments",
     "normal_interval",
     "project",
+    "pull_back",
+    "push_forward",
+    "share_above",
+    "share_below",
+    "singular_values",
+    "spectral_density",
+    "trajectory_distances",
+    "variability",
+    "variance_components",
     "wilson_interval",
 ]

@@ -9,12 +9,12 @@ of its ``index``. These two do not depend on how many processes or sittings the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from lit_purify.report.files import write_whole
@@ -83,9 +83,15 @@ def merge(folder: Path, run: str) -> list[Row]:
     return rows
 
 
-def read_tensors(folder: Path, run: str) -> dict[str, Tensor]:
-    """Every tensor recorded so far, (N, ...) each, in the order of the ``index`` among them."""
-    return _merged(list(_pieces(folder, run)))
+def read_tensors(folder: Path, run: str, names: Collection[str] | None = None) -> dict[str, Tensor]:
+    """Tensors recorded so far, (N, ...) each, in the order of the ``index`` that comes with them.
+
+    Args:
+        folder: the ``records/`` folder of a run.
+        run: its identity, from the header.
+        names: which of them, as far as they are there; ``None`` for all.
+    """
+    return _merged(list(_pieces(folder, run, names)))
 
 
 def _all_rows(folder: Path, run: str) -> Iterator[tuple[Row, Path]]:
@@ -110,17 +116,22 @@ def _entries(folder: Path, run: str) -> Iterator[tuple[Entry, Path]]:
             yield entry, journal
 
 
-def _pieces(folder: Path, run: str) -> Iterator[Mapping[str, Tensor]]:
+def _pieces(
+    folder: Path, run: str, names: Collection[str] | None = None
+) -> Iterator[Mapping[str, Tensor]]:
     if (folder / TENSORS).exists():
-        yield _load(folder / TENSORS, "restore the file")
+        yield _load(folder / TENSORS, names, "restore the file")
     for entry, journal in _entries(folder, run):
         if name := entry.get("tensors"):
-            yield _load(folder / name, f"restore it, or delete the line of {journal} that names it")
+            cure = f"restore it, or delete the line of {journal} that names it"
+            yield _load(folder / name, names, cure)
 
 
-def _load(path: Path, cure: str) -> Mapping[str, Tensor]:
+def _load(path: Path, names: Collection[str] | None, cure: str) -> Mapping[str, Tensor]:
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            wanted = [n for n in file.keys() if names is None or n in names or n == "index"]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in wanted}
     except (SafetensorError, FileNotFoundError) as error:
         raise InputError(f"{path} is missing or damaged ({error}); {cure}") from None
 

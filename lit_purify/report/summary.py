@@ -24,6 +24,7 @@ PACKAGES = (
     "numpy",
     "scipy",
     "foolbox",
+    "pytorch-fid",
     "pyautoattack",
 )
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from lit_purify.report.labels import is_share, sections
+from lit_purify.report.labels import is_finding, is_share, sections
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -19,15 +19,17 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
 
     Returns:
         A rich table with the columns measurement, result, 95 % interval and n. Shares are in
-        percent. The caption says so when the run is not finished.
+        percent. What an attack noted of no sample is left out. The caption says so when the run is
+        not finished.
     """
     metrics: Mapping[str, Mapping[str, Any]] = summary["metrics"]
+    shown = [name for name in metrics if metrics[name].get("value") or not is_finding(name)]
     table = Table(title_justify="left", caption_justify="left", highlight=False)
     table.add_column("Measurement", ratio=1)
     table.add_column("Result", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    for title, rows in sections(list(metrics)).items():
+    for title, rows in sections(shown).items():
         table.add_section()
         table.add_row(Text(title, style="bold"))
         for name, label in rows.items():

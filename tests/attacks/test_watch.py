@@ -88,6 +88,10 @@ def test_an_image_outside_the_ball_fools_nobody() -> None:
 
 
 def test_the_loss_of_every_query_is_kept(watched: WatchedTarget) -> None:
+    watched(batch(0.1, 0.2, 0.9), torch.tensor([30, 10, 20]))
+    assert watched.losses == []  # where it is asked for
+    watched.keep_losses, watched.queries = True, 0
+
     def loss(brightness: float, label: int) -> float:
         return -first_pixel(batch(brightness)).log_softmax(1)[0, label].item()
 

@@ -67,7 +67,8 @@ def broken_run(folder: Path, **purifier) -> list[str]:
 
 class TestFinished:
     def test_the_schema(self, summary):
-        assert set(summary) == {"status", "versions", "settings", "metrics"}
+        assert set(summary) == {"status", "versions", "settings", "metrics", "flags"}
+        assert summary["flags"] == []
         assert summary["status"] == "finished"
         assert {"python", "torch", "lightning", "lit-purify"} <= set(summary["versions"])
         for entry in summary["metrics"].values():

@@ -1,9 +1,15 @@
 import math
+import weakref
 
 import pytest
 import torch
 
-from lit_purify.functional import compression_rate, lp_distance
+from lit_purify.functional import (
+    compression_rate,
+    init_max_end,
+    lp_distance,
+    trajectory_distances,
+)
 
 
 def test_distances_of_a_constant_shift() -> None:
@@ -54,3 +60,42 @@ def test_the_rate_keeps_the_graph() -> None:
     # Rate of squaring a constant shift d is |d|; its derivatives over all pixels sum to 1.
     assert perturbed.grad is not None
     torch.testing.assert_close(perturbed.grad.sum(), torch.tensor(1.0))
+
+
+def test_a_trajectory_has_the_distance_of_every_state() -> None:
+    clean = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    shifts = [0.1, -3.0, 0.5]
+    found = trajectory_distances((clean + shift for shift in shifts), clean)
+    sizes = torch.tensor(shifts, dtype=torch.float64).abs()
+    expected = torch.stack([sizes * math.sqrt(3 * 8 * 8), sizes]).expand(2, 2, 3)
+    torch.testing.assert_close(found, expected)
+
+
+def test_states_are_taken_one_by_one() -> None:
+    alive: list[weakref.ref] = []
+
+    def states():
+        for _ in range(5):
+            state = torch.zeros(1, 3, 4, 4)
+            alive.append(weakref.ref(state))
+            yield state
+            del state
+            # The one that is looked at, at most: never all of them.
+            assert sum(ref() is not None for ref in alive) <= 1
+
+    assert trajectory_distances(states(), torch.zeros(1, 3, 4, 4)).shape == (1, 2, 5)
+    assert len(alive) == 5
+
+
+def test_a_trajectory_without_states_or_of_another_size_is_refused() -> None:
+    clean = torch.zeros(1, 3, 4, 4)
+    with pytest.raises(ValueError, match="one or more states"):
+        trajectory_distances([], clean)
+    with pytest.raises(ValueError, match="one shape"):
+        trajectory_distances([torch.zeros(1, 3, 8, 8)], clean)
+
+
+def test_init_max_end() -> None:
+    distances = torch.tensor([[1.0, 9.0, 3.6], [5.0, 2.0, 0.0]])
+    found = {name: values.tolist() for name, values in init_max_end(distances).items()}
+    assert found == {"init": [1, 5], "max": [9, 5], "end": [pytest.approx(3.6), 0]}

@@ -130,3 +130,20 @@ def test_a_column():
     assert column(some, "attack/rate_robust") == [row["rate_robust"] for row in some[3::2]]
     assert column(some, "base/ok") == []
     assert column(some, "fixed/nothing") == []
+
+
+class Largest(MeanWithDeviation):
+    """A figure that is no mean of the samples' numbers: of a tensor a sample, here its largest."""
+
+    def update(self, values):
+        super().update(values if values.ndim == 1 else values.flatten(1).amax(1))
+
+
+def test_a_figure_of_which_a_tensor_was_recorded_is_computed_from_that():
+    tensors = {"whole/figure": torch.arange(12.0).view(3, 2, 2), "other/tensor": torch.zeros(3)}
+    metrics = {**fresh(), "whole/figure": Largest()}
+    found = aggregate(rows(), metrics, tensors)
+    assert found["whole/figure"]["value"] == (3 + 7 + 11) / 3
+    assert found["whole/figure"]["n"] == 3
+    assert {name: found[name] for name in METRICS} == aggregate(rows(), fresh())
+    assert metrics["whole/figure"].summary()["n"] == 0  # what it has counted itself stays

@@ -58,13 +58,13 @@ def test_an_empty_summary_is_a_table() -> None:
 def test_labels_are_whole_when_their_head_is_absent() -> None:
     found = sections(["attack/compression_rate_robust", "transfer/robust_accuracy"])
     assert [label for rows in found.values() for label in rows.values()] == [
-        "Purified, attacked: tested under another noise (transfer)",
+        "Purified, attacked: tested under other noise (transfer)",
         "Attack perturbations, where the attack failed",
     ]
 
 
 def test_every_known_metric_has_a_section() -> None:
-    names = [name for rows in SECTIONS.values() for name in rows]
+    names = [name.replace("*", "1") for rows in SECTIONS.values() for name in rows]
     assert len(names) == len(set(names))
     assert OTHER not in sections(names)
 

@@ -1,0 +1,125 @@
+"""Agreement of attacks and of gradients under different randomness (Table 5)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_purify.attacks import PGDEOT, Attack, Target, input_gradient
+from lit_purify.callbacks.run_attack import attack_once_more, run_attack
+from lit_purify.diffusion.noise import FixedNoise, derive_seed
+from lit_purify.functional import correlation
+from lit_purify.metrics import MeanWithDeviation
+from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.types import Batch, InputError
+
+
+class AttackAgreement(Callback):
+    """Measures how alike the attacks are that two randomness configurations lead to.
+
+    Image by image, Pearson's correlation over all pixels and channels
+    (:func:`~lit_purify.functional.correlation`) of
+
+    - ``agreement/perturbation``: the perturbation that the run's attack finds under the run's own
+      fixed noise and the one that the same attack finds under another fixed noise;
+    - ``agreement/gradient``: the exact gradients of the cross-entropy at the clean image under the
+      two noises;
+
+    and, where ``eot`` is given,
+
+    - ``agreement/perturbation_eot``: the perturbation that ``eot`` finds under fresh noise and the
+      one found under the other fixed noise;
+    - ``agreement/gradient_eot``: the gradient that ``eot`` follows at the clean image, the mean
+      over its draws of fresh noise, and the exact one under the other fixed noise.
+
+    An attack's random start is part of its randomness configuration: the two fixed attacks start
+    from different points, or a start in common would count as agreement. The attack on the fresh
+    noise starts where the run's own do, and so is compared with the other configuration's. Images
+    that the run has found on the fresh noise by an equal attack are used again.
+
+    An attack that stops early leaves perturbations that were found in different numbers of
+    iterations, and each is compared as it is.
+
+    A perturbation of zeros and a gradient that vanishes have no correlation; they are counted as
+    missing.
+
+    Args:
+        eot: attack on the fresh noise, such as PGDEOT; ``None`` leaves out what it is needed for.
+    """
+
+    def __init__(self, *, eot: PGDEOT | None = None) -> None:
+        self.eot = eot
+        self._other: FixedNoise | None = None
+
+    def settings(self) -> dict[str, object]:
+        """What a report must say about this measurement."""
+        found: dict[str, object] = {"agreement_measure": "Pearson correlation over all pixels"}
+        if self._other is not None:
+            found["seed_agreement"] = self._other.seed
+        eot = {} if self.eot is None else self.eot.settings()
+        return {**found, **{f"agreement_eot_{name}": value for name, value in eot.items()}}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "test":
+            return
+        assert isinstance(pl_module, PurifiedClassifier)
+        run_attack(trainer, self)
+        if "fixed" not in pl_module.surfaces:
+            raise InputError(
+                "AttackAgreement compares attacks on fixed noise, and the protocols "
+                f"{list(pl_module.protocols)} have none; add fixed to model.protocols, or drop "
+                "AttackAgreement"
+            )
+        self._other = FixedNoise(derive_seed(pl_module.seed, "agreement", 0))
+        for part in ("", "_eot") if self.eot is not None else ("",):
+            for what in ("perturbation", "gradient"):
+                pl_module.add_metric(f"agreement/{what}{part}", MeanWithDeviation())
+
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: PurifiedClassifier,
+        outputs: Outcomes,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        assert self._other is not None
+        image, index = batch["image"], batch["index"]
+        attack = run_attack(trainer, self)
+        other_target = pl_module.target("fixed", index, noise=self._other)
+        other = attack_once_more(trainer, attack, other_target, batch, seed=self._other.seed)
+        found = {"perturbation": (batch["adversarial"]["fixed"] - image, other - image)}
+        with trainer.precision_plugin.forward_context():
+            other_gradient = _gradient(other_target, batch)
+            found["gradient"] = (_gradient(pl_module.target("fixed", index), batch), other_gradient)
+        if self.eot is not None:
+            under_fresh = self._attack_fresh(trainer, pl_module, attack, self.eot, batch)
+            found["perturbation_eot"] = (under_fresh - image, other - image)
+            with trainer.precision_plugin.forward_context():
+                followed, _ = self.eot.gradient(
+                    pl_module.target("fresh", index), image, batch["label"], index
+                )
+            found["gradient_eot"] = (followed, other_gradient)
+        for name, (one, two) in found.items():
+            pl_module.record(f"agreement/{name}", correlation(one, two))
+
+    @staticmethod
+    def _attack_fresh(
+        trainer: Trainer, module: PurifiedClassifier, attack: Attack, eot: PGDEOT, batch: Batch
+    ) -> Tensor:
+        """What ``eot`` finds on the fresh noise; as the run itself attacks it."""
+        if "fresh" in module.surfaces and attack.settings() == eot.settings():
+            return batch["adversarial"]["fresh"]
+        target = module.target("fresh", batch["index"])
+        return attack_once_more(trainer, eot, target, batch, seed=module.seed)
+
+
+def _gradient(target: Target, batch: Batch) -> Tensor:
+    """The exact gradient of the cross-entropy at the clean images, (B, C, H, W)."""
+    loss = partial(F.cross_entropy, reduction="none")
+    gradient, _ = input_gradient(target, loss, batch["image"], batch["label"], batch["index"])
+    return gradient

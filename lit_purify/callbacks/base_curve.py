@@ -1,0 +1,223 @@
+"""Robust accuracy of the classifier alone against the budget (Fig. 3c)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_purify.attacks import Attack
+from lit_purify.callbacks.run_attack import attack_once_more, run_attack
+from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.checkpoints.files import sha256
+from lit_purify.functional import correct
+from lit_purify.metrics import IntervalAccuracy
+from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.report import aggregate
+from lit_purify.report.base_curve import CurvePoint, base_curve_figure
+from lit_purify.report.finished_runs import FinishedRun, read_runs
+from lit_purify.report.header import read_header
+from lit_purify.report.records import read_rows, records_folder
+from lit_purify.types import Batch, InputError, ratio
+
+RATES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
+PICTURE = "base_curve.png"
+ACCURACY = "fixed/robust_accuracy"
+_DIGITS = 4
+
+
+class BaseClassifierCurve(Callback):
+    """Attacks the classifier alone with budgets eps times alpha.
+
+    The paper's explanation of what robustness remains under fixed noise is that purification
+    shrinks a perturbation to its compression rate alpha; then a purified classifier keeps about
+    what the classifier alone keeps under the budget eps times alpha.
+
+    Logs ``base_curve/robust_accuracy_<alpha>`` for every rate, alpha with two decimals or as many
+    more, up to four, as it has; it is rounded to four. The attack is the run's own, from the same
+    random starts, with another eps: at alpha = 1 the figure is ``base/robust_accuracy``, at
+    alpha = 0 the image is the clean one. The protocols of the run do not matter.
+
+    At the end the first process draws the curve from the records: ``base_curve.png`` in the run
+    folder, and TensorBoard. So without the callback Records there is no picture.
+
+    Args:
+        rates: shares alpha of the budget.
+        eps: the whole budget, a number or a fraction such as ``"8/255"``; ``None`` is that of the
+            run's attack.
+        runs: folders of finished runs, attacked with the same eps on the same classifier. Their
+            measured rates join ``rates``, and their ``fixed/robust_accuracy`` is drawn beside the
+            curve; so is that of this run, where it has both.
+        rate_name: the figure of a run that is taken for its compression rate.
+    """
+
+    def __init__(
+        self,
+        *,
+        rates: Sequence[float] = RATES,
+        eps: float | str | None = None,
+        runs: Sequence[str] = (),
+        rate_name: str = "uniform/compression_rate",
+    ) -> None:
+        self.eps = None if eps is None else ratio(eps)
+        self.runs = list(runs)
+        self.rate_name = rate_name
+        self._measured = _measured(runs, rate_name)
+        everything = [*rates, *(point.rate for _, point in self._measured)]
+        if not everything or not all(0 <= rate < math.inf for rate in everything):
+            raise InputError(
+                "the rates of BaseClassifierCurve must be finite numbers of at least 0, and one or "
+                f"more, got {list(rates)}; the default is {', '.join(f'{r:g}' for r in RATES)}"
+            )
+        if self.eps is not None and not 0 < self.eps < math.inf:
+            raise InputError(f"eps of BaseClassifierCurve must be finite and above 0, got {eps}")
+        self.rates = sorted({round(float(rate), _DIGITS) for rate in everything})
+        self._attacks: dict[float, Attack] = {}
+        self._whole: Attack | None = None
+        self._folder = Path()
+
+    def settings(self) -> dict[str, object]:
+        """What a report must say about this measurement."""
+        found: dict[str, object] = {"base_curve_rates": self.rates}
+        if self._whole is not None:
+            found["base_curve_eps"] = self._whole.eps
+            early = self._whole.stops_early
+            found["base_curve_success"] = (
+                "at any iteration" if early else "after the last iteration"
+            )
+        if self.runs:
+            found |= {"base_curve_runs": self.runs, "base_curve_rate_name": self.rate_name}
+        return found
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "test":
+            return
+        assert isinstance(pl_module, PurifiedClassifier)
+        self._folder = run_folder(trainer)
+        attack = run_attack(trainer, self)
+        self._whole = _scaled(attack, attack.eps if self.eps is None else self.eps)
+        if not self._whole.eps > 0:
+            raise InputError(
+                "the run's attack has eps 0, which scales to nothing; give BaseClassifierCurve an "
+                "eps of its own, such as 8/255"
+            )
+        largest = self.rates[-1] * self._whole.eps
+        if self._whole.p == math.inf and largest > 1:
+            raise InputError(
+                f"the rate {self.rates[-1]:g} makes a budget of {largest:.4g}; expected at most 1, "
+                "the scale of the images; take smaller rates"
+            )
+        self._check_comparable(pl_module)
+        self._attacks = {rate: _scaled(attack, rate * self._whole.eps) for rate in self.rates}
+        for rate in self.rates:
+            pl_module.add_metric(_name(rate), IntervalAccuracy())
+
+    def _check_comparable(self, module: PurifiedClassifier) -> None:
+        assert self._whole is not None
+        file = module.models()["classifier"].file
+        digest = None if file is None else sha256(file)
+        for run, _ in self._measured:
+            eps = run.setting("eps")
+            if eps is not None and not math.isclose(eps, self._whole.eps):
+                raise InputError(
+                    f"{run.folder} was attacked with eps {eps * 255:.4g}/255, and the curve is for "
+                    f"{self._whole.eps * 255:.4g}/255; leave it out of runs, or set eps of "
+                    "BaseClassifierCurve"
+                )
+            other = run.settings.get("models", {}).get("classifier", {}).get("sha256")
+            if None not in (digest, other) and digest != other:
+                raise InputError(
+                    f"{run.folder} measured another classifier (other weights); leave it out of "
+                    "runs, or test the same classifier here"
+                )
+
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: PurifiedClassifier,
+        outputs: Outcomes,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        target = pl_module.target("base", batch["index"])
+        for rate, attack in self._attacks.items():
+            images = batch["image"]
+            if rate > 0:
+                images = attack_once_more(trainer, attack, target, batch, seed=pl_module.seed)
+            with trainer.precision_plugin.forward_context():  # as the module tests its own
+                logits = pl_module.classifier(images)
+            pl_module.record(_name(rate), correct(logits, batch["label"]))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # The records are whole by now: those of a run that had been stopped behind its last batch
+        # were so from the start, and Lightning then calls no other hook.
+        if stage != "test" or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        assert isinstance(pl_module, PurifiedClassifier)
+        folder = records_folder(self._folder)
+        header = read_header(folder)
+        if header is None or self._whole is None:
+            return
+        figures = aggregate(read_rows(folder, header["run"]), pl_module.figures)
+        curve = [
+            point
+            for rate in self.rates
+            if (point := _point(rate, figures[_name(rate)])) is not None
+        ]
+        if not curve:
+            return
+        measured = [point for _, point in self._measured]
+        if self._whole.eps == run_attack(trainer, self).eps:
+            rate = figures.get(self.rate_name, {}).get("value")
+            own = None if rate is None else _point(rate, figures.get(ACCURACY, {}), "this run")
+            measured += [] if own is None else [own]
+        figure = base_curve_figure(curve, measured, eps=self._whole.eps, p=self._whole.p)
+        figure.savefig(self._folder / PICTURE)
+        if isinstance(trainer.logger, TensorBoardLogger):
+            trainer.logger.experiment.add_figure("base_curve", figure)
+
+
+def _measured(folders: Sequence[str], rate_name: str) -> list[tuple[FinishedRun, CurvePoint]]:
+    """Finished runs, each with its point."""
+    runs, left_out = read_runs(dict.fromkeys(folders))
+    if left_out:
+        raise InputError(f"a run that BaseClassifierCurve is to draw, {left_out[0]}")
+    found = []
+    for run in runs:
+        rate, accuracy = run.estimate(rate_name), run.estimate(ACCURACY)
+        if rate is None or accuracy is None:
+            known = sorted(name for name in run.metrics if run.estimate(name) is not None)
+            raise InputError(
+                f"the run in {run.folder} has no figure {rate_name if rate is None else ACCURACY}; "
+                f"it has {', '.join(known)}; repeat it with what measures that one, or leave it out"
+            )
+        depth = run.settings.get("t_star")
+        label = run.method if depth is None else f"{run.method}, t* = {depth}"
+        found.append((run, CurvePoint(rate.value, *accuracy, label)))
+    return found
+
+
+def _scaled(attack: Attack, eps: float) -> Attack:
+    """The same attack in another ball."""
+    scaled = copy.copy(attack)
+    scaled.eps = eps
+    return scaled
+
+
+def _name(rate: float) -> str:
+    """The figure of a rate."""
+    whole, _, decimals = f"{rate:.{_DIGITS}f}".partition(".")
+    return f"base_curve/robust_accuracy_{whole}.{decimals.rstrip('0'):0<2}"
+
+
+def _point(rate: float, figure: Mapping[str, Any], label: str = "") -> CurvePoint | None:
+    value, low, high = (figure.get(key) for key in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return None
+    return CurvePoint(rate, value, low, high, label)

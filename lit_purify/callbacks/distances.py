@@ -1,0 +1,186 @@
+"""Distances to the clean image along the purification (Fig. 1c, S1-S3, Tables 1, S2-S4)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from lit_purify.callbacks.attack import AdversarialExamples
+from lit_purify.callbacks.records import Records
+from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.data import CIFAR10DataModule
+from lit_purify.diffusion import Purifier
+from lit_purify.functional import init_max_end, trajectory_distances
+from lit_purify.metrics import MeanWithDeviation
+from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.report.distance_figure import Curve, distance_figure
+from lit_purify.report.header import read_header
+from lit_purify.report.paper_distances import PaperDistances, paper_distances
+from lit_purify.report.records import read_tensors, records_folder
+from lit_purify.types import Batch, InputError, ratio
+
+PICTURE = "distances.png"
+LEVELS = ("8/255", "16/255", "32/255", "64/255", "128/255")
+NORMS = ("l2", "linf")
+ATTACK = "distance"
+
+
+class DistanceTrajectories(Callback):
+    """Measures whether purification leads towards the clean image or away from it.
+
+    Distances of every state of a purification under the run's fixed noise to the clean image x0,
+    in l2 and l_inf over all pixels, the states on the [0, 1] scale, neither clipped nor rescaled by
+    sqrt(alpha_bar). Logs, as means over the images, the distance of the input (``init``), the
+    largest of all states (``max``) and that of the output (``end``):
+
+    - ``distance/l2_init`` and so on for the images attacked under the fixed noise, where the run
+      has them;
+    - ``distance_uniform_8/l2_init`` and so on for x0 + U(-8/255, 8/255), and other levels. All
+      levels of an image are the same draw, scaled, and the one that CompressionRate uses; the sum
+      is not clipped to [0, 1].
+
+    The trajectories themselves are stored beside the records, ``distance/trajectory`` and
+    ``distance_uniform_8/trajectory``, (N, 2, S) each: l2 and l_inf at the S states, the input's
+    first. At the end the first process draws them: ``distances.png`` in the run folder, and
+    TensorBoard. Without the callback Records there is no picture.
+
+    Args:
+        levels: half-widths of the uniform perturbations, numbers or fractions such as
+            ``"8/255"``; none measures the attacked images only.
+    """
+
+    def __init__(self, *, levels: Sequence[float | str] = LEVELS) -> None:
+        widths = [ratio(level) for level in levels]
+        if not all(0 < width <= 1 for width in widths):
+            raise InputError(
+                "the levels of DistanceTrajectories are half-widths of uniform noise in (0, 1], "
+                f"got {list(levels)}; the default is {', '.join(LEVELS)}"
+            )
+        self.levels = {_name(width): width for width in sorted(widths)}
+        if len(self.levels) < len(widths):
+            raise InputError(
+                f"a level of DistanceTrajectories is given twice in {list(levels)}; drop one"
+            )
+        self._measured: list[str] = []
+        self._folder = Path()
+
+    def settings(self) -> dict[str, object]:
+        """What a report must say about this measurement."""
+        return {
+            "distance_inputs": [_label(name) for name in self._measured],
+            "distance_states": "[0, 1] scale, not clipped, not rescaled",
+        }
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "test":
+            return
+        assert isinstance(pl_module, PurifiedClassifier)
+        attacked = [ATTACK] if "fixed" in pl_module.surfaces else []
+        self._measured = [*attacked, *self.levels]
+        if not self._measured:
+            raise InputError(
+                "DistanceTrajectories has nothing to measure: it has no levels, and the protocols "
+                f"{list(pl_module.protocols)} attack no fixed noise; add fixed to "
+                "model.protocols, or give it levels"
+            )
+        self._folder = run_folder(trainer)
+        for name in self._measured:
+            for norm in NORMS:
+                for place in ("init", "max", "end"):
+                    pl_module.add_metric(f"{name}/{norm}_{place}", MeanWithDeviation())
+
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: PurifiedClassifier,
+        outputs: Outcomes,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        clean, index = batch["image"], batch["index"]
+        noise = pl_module.noise.cached(index)
+        for name, images in self._inputs(pl_module, batch):
+            with trainer.precision_plugin.forward_context():  # as the run purifies
+                # The purifier's own iterator: a list of 200 states would hold them all.
+                states = pl_module.purifier.trajectory(images, noise, index)
+                found = trajectory_distances(
+                    (state.image.double() for state in states), clean.double()
+                )
+            for norm, curve in zip(NORMS, found.unbind(1), strict=True):
+                for place, values in init_max_end(curve).items():
+                    pl_module.record(f"{name}/{norm}_{place}", values)
+            pl_module.record(f"{name}/trajectory", found.float())
+
+    def _inputs(self, module: PurifiedClassifier, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        """What is purified, by its name."""
+        clean, index = batch["image"], batch["index"]
+        for name in self._measured:
+            if name == ATTACK:
+                yield name, batch["adversarial"]["fixed"]
+            else:
+                yield name, clean + self.levels[name] * module.noise.uniform(index, like=clean)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # The records are whole by now: those of a run that had been stopped behind its last batch
+        # were so from the start, and Lightning then calls no other hook.
+        if stage != "test" or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        assert isinstance(pl_module, PurifiedClassifier)
+        folder = records_folder(self._folder)
+        header = read_header(folder)
+        recorded = any(isinstance(c, Records) for c in trainer.callbacks)  # type: ignore[attr-defined]
+        if header is None or not recorded:
+            return
+        names = [f"{name}/trajectory" for name in self._measured]
+        tensors = read_tensors(folder, header["run"], names)
+        paper = self._paper(trainer, pl_module)
+        curves = [
+            Curve(_label(name), tensors[f"{name}/trajectory"], paper.get(name))
+            for name in self._measured
+            if f"{name}/trajectory" in tensors
+        ]
+        if not curves:
+            return
+        figure = distance_figure(curves, _steps(pl_module.purifier))
+        figure.savefig(self._folder / PICTURE)
+        if isinstance(trainer.logger, TensorBoardLogger):
+            trainer.logger.experiment.add_figure("distances", figure)
+
+    def _paper(self, trainer: Trainer, module: PurifiedClassifier) -> dict[str, PaperDistances]:
+        """The paper's values for what this run measures in the paper's setting."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not (isinstance(data, CIFAR10DataModule) and data.source in ("embedded", "torchvision")):
+            return {}
+        attack = next(
+            (
+                callback.attack.settings()
+                for callback in trainer.callbacks  # type: ignore[attr-defined]
+                if isinstance(callback, AdversarialExamples)
+            ),
+            {},
+        )
+        names = {name: self.levels.get(name) for name in self._measured}
+        return paper_distances(module.purifier.settings(), attack, names)
+
+
+def _steps(purifier: Purifier) -> list[int]:
+    """The t of every state, up to t* and down again; the input's is t* where nothing noises it."""
+    depths = purifier.depths
+    if all(t == 0 for process, t in depths if process == "forward"):
+        t_star = purifier.settings().get("t_star", 0)
+        assert isinstance(t_star, int)
+        return [t_star, *(t for _, t in depths[1:])]
+    return [t for _, t in depths]
+
+
+def _name(width: float) -> str:
+    return f"{ATTACK}_uniform_{255 * width:.6g}"
+
+
+def _label(name: str) -> str:
+    return "attack" if name == ATTACK else f"uniform {name.removeprefix(f'{ATTACK}_uniform_')}/255"

@@ -1,0 +1,355 @@
+"""The singular values of the purifier's Jacobian at clean images (Fig. 3a)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.data import ImageDataModule
+from lit_purify.diffusion.noise import FixedNoise, derive_seed
+from lit_purify.functional import (
+    JacobianOperator,
+    density_above,
+    density_below,
+    frobenius_norm,
+    lanczos,
+    largest_singular,
+    lp_distance,
+    push_forward,
+    share_above,
+    share_below,
+    singular_values,
+    spectral_density,
+)
+from lit_purify.functional.jacobian import Differentiation
+from lit_purify.metrics import MeanWithDeviation
+from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.report.header import read_header
+from lit_purify.report.jacobian_figures import jacobian_figures
+from lit_purify.report.records import records_folder
+from lit_purify.types import Batch, InputError
+
+Mode = Literal["dense", "matrix_free"]
+
+SMALL = 0.25
+"""The paper counts the singular values below this one, and those above 1."""
+
+FIGURES = ("share_below_0.25", "share_above_1", "largest", "frobenius")
+BOUNDED = FIGURES[:2] + FIGURES[3:]  # in matrix_free mode they come with an interval
+PREDICTED = "jacobian/uniform_compression_rate"
+_LARGEST_DENSE = 2**14  # rows; the decomposition of more takes hours and 2 GiB
+
+
+class JacobianSpectrum(Callback):
+    r"""Measures how the purifier moves small perturbations: its Jacobian's singular values.
+
+    The Jacobian :math:`J = \partial f_\xi / \partial x` is taken at the clean image, under the
+    run's fixed noise, in the [0, 1] scale of the images. For each of the first ``images`` images of
+    the data set it logs
+
+    - ``jacobian/share_below_0.25`` and ``jacobian/share_above_1``: shares of the singular values,
+    - ``jacobian/largest``: the largest one, and ``jacobian/frobenius``: the Frobenius norm,
+
+    and keeps tensors beside the records, nan for other images: ``jacobian/singular_values``, (B, n)
+    or, without the matrix, the (B, top_k) largest, and the vectors of the largest as images,
+    ``jacobian/right_vectors`` (of the input) and ``jacobian/left_vectors`` (of the output), both
+    (B, top_k, C, H, W).
+
+    ``dense`` computes the whole matrix and decomposes it. ``matrix_free`` computes products with it
+    only: the largest values by iteration, the shares and the norm by Lanczos quadrature from random
+    probes (:mod:`lit_purify.functional.quadrature`). There every image has the columns
+    ``..._low`` and ``..._high``, the 95 % interval that covers the choice of the probes and the
+    finite number of steps, and the tensors ``jacobian/density_values`` and
+    ``jacobian/density_shares``, both (B, probes, lanczos_steps). The interval in the summary is one
+    over images, as everywhere.
+
+    At the end the first process draws ``jacobian_spectrum.png`` and ``jacobian_vectors.png`` from
+    the records. So without the callback Records there are no pictures.
+
+    Args:
+        mode: ``dense`` or ``matrix_free``.
+        images: how many images get a spectrum, by their place in the data set; 50 in the paper.
+            ``None`` for all, 0 for none.
+        top_k: how many of the largest singular values get their vectors. They take 8 top_k n bytes
+            for each image of the run, measured or not.
+        probes: random probes of the quadrature, 2 or more.
+        lanczos_steps: steps of the quadrature. They take 8 probes lanczos_steps n bytes.
+        rows_per_pass: images that the purifier is given at once.
+        differentiation: ``forward`` mode, or ``reverse`` for a purifier that has no rules of
+            forward mode. ``dense`` is quicker in reverse where the network activations of the chain
+            fit into the purifier's memory budget.
+        predict_compression: also log ``jacobian/uniform_compression_rate`` for every image of the
+            run, :math:`\|J \eta\| / \|\eta\|` with the uniform perturbation :math:`\eta` of
+            CompressionRate: to first order its ``uniform/compression_rate``, whatever its eps.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: Mode = "dense",
+        images: int | None = 50,
+        top_k: int = 4,
+        probes: int = 8,
+        lanczos_steps: int = 80,
+        rows_per_pass: int = 64,
+        differentiation: Differentiation = "forward",
+        predict_compression: bool = False,
+    ) -> None:
+        if mode not in get_args(Mode):
+            raise InputError(f"mode of JacobianSpectrum is {mode!r}; expected dense or matrix_free")
+        if differentiation not in get_args(Differentiation):
+            raise InputError(
+                f"differentiation of JacobianSpectrum is {differentiation!r}; expected forward or "
+                "reverse"
+            )
+        for name, value, least in (
+            ("images", images, 0),
+            ("top_k", top_k, 1),
+            ("probes", probes, 2),
+            ("lanczos_steps", lanczos_steps, 1),
+            ("rows_per_pass", rows_per_pass, 1),
+        ):
+            if value is not None and value < least:
+                raise InputError(f"{name} of JacobianSpectrum is {value}; expected {least} or more")
+        self.mode: Mode = mode
+        self.images = images
+        self.top_k = top_k
+        self.probes = probes
+        self.lanczos_steps = lanczos_steps
+        self.rows_per_pass = rows_per_pass
+        self.differentiation: Differentiation = differentiation
+        self.predict_compression = predict_compression
+        self._chosen: frozenset[int] = frozenset()
+        self._folder = Path()
+
+    def settings(self) -> dict[str, object]:
+        """What a report must say about this measurement."""
+        quadrature = {"jacobian_probes": self.probes, "jacobian_lanczos_steps": self.lanczos_steps}
+        return {
+            "jacobian_mode": self.mode,
+            "jacobian_images": len(self._chosen),
+            "jacobian_top_k": self.top_k,
+            **(quadrature if self.mode == "matrix_free" else {}),
+            "jacobian_rows_per_pass": self.rows_per_pass,
+            "jacobian_differentiation": f"{self.differentiation} mode",
+            "jacobian_predicts_compression": self.predict_compression,
+        }
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "test":
+            return
+        assert isinstance(pl_module, PurifiedClassifier)
+        self._folder = run_folder(trainer)
+        if trainer.precision != "32-true":
+            raise InputError(
+                "the Jacobian's small singular values are rounded away by precision "
+                f"{trainer.precision}; use 32-true, or drop JacobianSpectrum"
+            )
+        test_set = _data(trainer).test_set
+        self._chosen = frozenset(test_set.indices[: self.images].tolist())
+        n = test_set[0]["image"].numel()
+        if self.top_k >= n:
+            raise InputError(
+                f"top_k of JacobianSpectrum is {self.top_k}; expected fewer than the {n} values of "
+                "an image"
+            )
+        if self.mode == "dense" and self._chosen and n > _LARGEST_DENSE:
+            raise InputError(
+                f"the Jacobian of an image of {n} values has {n} x {n} entries, too many for the "
+                "dense spectrum; set mode: matrix_free"
+            )
+        names = [f"jacobian/{name}" for name in FIGURES] if self._chosen else []
+        for name in [*names, *([PREDICTED] if self.predict_compression else [])]:
+            pl_module.add_metric(name, MeanWithDeviation())
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # One product, so that a purifier that gives none is refused before the work, not after it.
+        assert isinstance(pl_module, PurifiedClassifier)
+        sample = _data(trainer).test_set[0]
+        operator = self._operator(
+            pl_module, sample["image"].to(pl_module.device), sample["index"].view(1)
+        )
+        operator.push(operator.image.new_zeros(1, operator.size))
+
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: PurifiedClassifier,
+        outputs: Outcomes,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        image, index = batch["image"], batch["index"]
+        if self.predict_compression:
+            pl_module.record(PREDICTED, self._predicted(pl_module, image, index))
+        if not self._chosen:
+            return
+        chosen = torch.tensor([i in self._chosen for i in index.tolist()], device=image.device)
+        columns = {
+            name: image.new_full((len(image),), torch.nan).double() for name in self._columns
+        }
+        tensors = {
+            name: torch.full((len(image), *shape), torch.nan)
+            for name, shape in self._shapes(image.shape[1:]).items()
+        }
+        measure = self._dense if self.mode == "dense" else self._matrix_free
+        for row in chosen.nonzero().flatten().tolist():
+            # One by one: what an image gets does not depend on its batch.
+            sample = index[row : row + 1]
+            operator = self._operator(pl_module, image[row], sample)
+            numbers, found = measure(pl_module, operator, sample)
+            for name, number in numbers.items():
+                columns[name][row] = number
+            for name, tensor in found.items():
+                tensors[name][row] = tensor
+        for name, values in columns.items():
+            pl_module.record(f"jacobian/{name}", values, where=chosen)
+        for name, values in tensors.items():
+            pl_module.record(f"jacobian/{name}", values)
+
+    @property
+    def _columns(self) -> list[str]:
+        if self.mode == "dense":
+            return [*FIGURES]
+        return [*FIGURES, *(f"{name}_{end}" for name in BOUNDED for end in ("low", "high"))]
+
+    def _shapes(self, image: torch.Size) -> dict[str, tuple[int, ...]]:
+        """Tensors recorded for every image."""
+        shapes: dict[str, tuple[int, ...]] = {
+            "singular_values": (image.numel() if self.mode == "dense" else self.top_k,),
+            "left_vectors": (self.top_k, *image),
+            "right_vectors": (self.top_k, *image),
+        }
+        if self.mode == "matrix_free":
+            size = (self.probes, min(self.lanczos_steps, image.numel()))
+            shapes |= {"density_values": size, "density_shares": size}
+        return shapes
+
+    def _operator(
+        self, module: PurifiedClassifier, image: Tensor, index: Tensor
+    ) -> JacobianOperator:
+        """The Jacobian at one image; all rows of a pass share its noise."""
+        noise = module.noise.cached(index)
+        return JacobianOperator(
+            function=lambda rows: module.purify(rows, noise, index.expand(len(rows))),
+            image=image,
+            rows_per_pass=self.rows_per_pass,
+            differentiation=self.differentiation,
+        )
+
+    def _predicted(self, module: PurifiedClassifier, image: Tensor, index: Tensor) -> Tensor:
+        noise = module.noise.cached(index)
+        eta = noise.uniform(index, like=image)
+        moved = push_forward(
+            lambda rows: module.purify(rows, noise, index),
+            image,
+            eta,
+            differentiation=self.differentiation,
+        )
+        zero = torch.zeros_like(eta)
+        return lp_distance(moved, zero) / lp_distance(eta, zero)
+
+    def _dense(
+        self, module: PurifiedClassifier, operator: JacobianOperator, index: Tensor
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        # Decomposed on the CPU: the same routine everywhere, and float64 on every machine.
+        matrix = operator.dense().detach().to("cpu", torch.float64)
+        values = singular_values(matrix)
+        found = self._largest(module, lambda v: v @ matrix.T, lambda u: u @ matrix, operator, index)
+        numbers = {
+            "share_below_0.25": share_below(values, SMALL),
+            "share_above_1": share_above(values, 1),
+            "largest": float(values[0]),
+            "frobenius": float(values.norm()),
+        }
+        return numbers, {**found, "singular_values": values}
+
+    def _matrix_free(
+        self, module: PurifiedClassifier, operator: JacobianOperator, index: Tensor
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        found = self._largest(module, operator.push, operator.pull, operator, index)
+        signs = torch.cat(
+            [
+                _uniform(module, "jacobian/probe", probe, operator, index).sign()
+                for probe in range(self.probes)
+            ]
+        )
+        probes = torch.where(signs == 0, 1, signs)
+        rule = lanczos(operator.push, operator.pull, probes, self.lanczos_steps)
+        estimates = {
+            "share_below_0.25": density_below(rule, SMALL),
+            "share_above_1": density_above(rule, 1),
+            "frobenius": frobenius_norm(rule),
+        }
+        numbers = {"largest": float(found["singular_values"][0])}
+        for name, estimate in estimates.items():
+            numbers |= {
+                name: estimate.value,
+                f"{name}_low": estimate.low,
+                f"{name}_high": estimate.high,
+            }
+        values, shares = spectral_density(rule)
+        return numbers, found | {"density_values": values, "density_shares": shares}
+
+    def _largest(
+        self,
+        module: PurifiedClassifier,
+        push: Callable[[Tensor], Tensor],
+        pull: Callable[[Tensor], Tensor],
+        operator: JacobianOperator,
+        index: Tensor,
+    ) -> dict[str, Tensor]:
+        start = _uniform(module, "jacobian/start", 0, operator, index).flatten()
+        found = largest_singular(push, pull, start, self.top_k)
+        shape = operator.image.shape
+        return {
+            "singular_values": found.values,
+            "left_vectors": found.left.view(-1, *shape),
+            "right_vectors": found.right.view(-1, *shape),
+        }
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # The records are whole by now: those of a run that had been stopped behind its last batch
+        # were so from the start, and Lightning then calls no other hook.
+        if stage != "test" or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        folder = records_folder(self._folder)
+        header = read_header(folder)
+        if header is None or not self._chosen:
+            return
+        figures = jacobian_figures(folder, header["run"], _data(trainer).test_set)
+        for name, figure in figures.items():
+            figure.savefig(self._folder / f"jacobian_{name}.png")
+            if isinstance(trainer.logger, TensorBoardLogger):
+                trainer.logger.experiment.add_figure(f"jacobian/{name}", figure)
+
+
+def _data(trainer: Trainer) -> ImageDataModule:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(data, ImageDataModule) or not hasattr(data, "test_set"):
+        raise InputError(
+            "JacobianSpectrum measures the first images of a data set and found none; give the "
+            "Trainer a lit_purify.data.ImageDataModule as datamodule"
+        )
+    return data
+
+
+def _uniform(
+    module: PurifiedClassifier, purpose: str, number: int, operator: JacobianOperator, index: Tensor
+) -> Tensor:
+    """U(-1, 1) draws that belong to the sample, shape (1, n).
+
+    In float64 on the CPU, and so is the algebra that starts from them: not every machine has
+    float64, and next to a pass through the chain it costs nothing.
+    """
+    noise = FixedNoise(derive_seed(module.seed, purpose, number))
+    like = torch.empty(1, *operator.image.shape, dtype=torch.float64)
+    return noise.uniform(index, like=like).flatten(1)

@@ -1,0 +1,76 @@
+"""Size of the perturbations that the attack finds (text to Table 6)."""
+
+from __future__ import annotations
+
+import math
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lit_purify.functional import lp_distance
+from lit_purify.metrics import MeanWithDeviation
+from lit_purify.modules.protocols import Surface
+from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.types import Batch, InputError
+
+NORMS = {"l2": 2.0, "linf": math.inf}
+_SUFFIX: dict[Surface, str] = {"fixed": "", "base": "_base"}
+
+
+class AttackMagnitude(Callback):
+    """Measures how long the perturbations are that the run's attack ends with.
+
+    The paper finds that their mean does not predict how robust a method is, but that, image by
+    image, it tells whether the attack succeeds.
+
+    Logs ``magnitude/l2`` and ``magnitude/linf``, over all pixels in [0, 1], of the attack on the
+    purified classifier under the run's fixed noise, and, where the classifier alone is attacked,
+    ``magnitude/l2_base`` and ``magnitude/linf_base``. With the protocol ``fixed``, which tells
+    whether it succeeded under that noise, ``magnitude/l2`` is also split into ``_robust`` and
+    ``_nonrobust``.
+
+    An attack that stops early leaves the shorter perturbation that first succeeded.
+    """
+
+    def settings(self) -> dict[str, object]:
+        """What a report must say about this measurement."""
+        return {"magnitude_norms": list(NORMS)}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "test":
+            return
+        assert isinstance(pl_module, PurifiedClassifier)
+        surfaces = _surfaces(pl_module)
+        if not surfaces:
+            raise InputError(
+                "AttackMagnitude measures attacks on fixed noise or on the classifier alone, and "
+                f"the protocols {list(pl_module.protocols)} have neither; add fixed or base to "
+                "model.protocols, or drop AttackMagnitude"
+            )
+        names = [f"magnitude/{norm}{_SUFFIX[surface]}" for surface in surfaces for norm in NORMS]
+        if "fixed" in pl_module.protocols:
+            names += ["magnitude/l2_robust", "magnitude/l2_nonrobust"]
+        for name in names:
+            pl_module.add_metric(name, MeanWithDeviation())
+
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: PurifiedClassifier,
+        outputs: Outcomes,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        for surface in _surfaces(pl_module):
+            for norm, p in NORMS.items():
+                length = lp_distance(batch["adversarial"][surface], batch["image"], p)
+                pl_module.record(f"magnitude/{norm}{_SUFFIX[surface]}", length)
+        if "fixed" in pl_module.protocols:
+            length = lp_distance(batch["adversarial"]["fixed"], batch["image"])
+            robust = outputs["fixed/adversarial"].correct
+            pl_module.record("magnitude/l2_robust", length, where=robust)
+            pl_module.record("magnitude/l2_nonrobust", length, where=~robust)
+
+
+def _surfaces(module: PurifiedClassifier) -> list[Surface]:
+    return [surface for surface in _SUFFIX if surface in module.surfaces]

@@ -1,0 +1,235 @@
+"""Is the robustness of a run a failed attack? Diagnostics of gradient masking, sample by sample."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.nn import functional as F
+
+from lit_purify.attacks import Attack, WatchedTarget
+from lit_purify.callbacks.run_attack import attack_once_more, run_attack
+from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.functional import correct
+from lit_purify.functional.masking import (
+    derivative_error,
+    directional_derivative,
+    first_to_last,
+    growth_log10,
+    l2_norm,
+    zero_share,
+)
+from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation
+from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.report import attack_loss_figure, gradient_norm_figure
+from lit_purify.report.header import read_header
+from lit_purify.report.records import read_tensors, records_folder
+from lit_purify.types import Batch, InputError
+
+WRONG = 0.1
+"""Relative error from which on a derivative counts as wrong. A sound one in float32 is a hundred
+times closer; a gradient that is no derivative of the loss is further off than this."""
+
+
+class MaskingDiagnostics(Callback):
+    """Checks, under the run's fixed noise, what gradient masking would show in.
+
+    Of the exact gradient of the cross-entropy at the clean image, also where the run's attack
+    follows another one (BPDA, say):
+
+    - ``masking/gradient_norm``: its l2 norm at every state of the chain, [0, 1] scale, the input
+      first; a tensor beside the records and a figure. ``masking/gradient_growth_log10`` is the
+      decimal logarithm of the norm at the input over that at the output, without the samples whose
+      gradient is zero at either.
+    - ``masking/nonfinite_gradient``: share of the samples in which it is infinite or not a number
+      at some state.
+    - ``masking/zero_gradient``: share of the pixels of the input in which it is exactly zero.
+    - ``masking/derivative_error``: relative error between its norm and the derivative of the loss
+      along it, taken from central differences of the loss alone
+      (:func:`~lit_purify.functional.masking.directional_derivative`). The differences are always
+      computed in float32, also where the gradient comes from a run in mixed precision. They probe
+      outside [0, 1] where a pixel is at an end of it. ``masking/wrong_gradient`` is the share of
+      samples with an error above 0.1. Samples whose gradient is zero have neither.
+
+    Of the run's attack on ``fixed``; a run without that protocol has none of these:
+
+    - ``masking/attack_loss``: its loss at every query, a tensor beside the records and a figure;
+      ``masking/attack_loss_gain`` is the last known one minus the first. Not for attacks that do
+      not know their number of queries.
+    - ``masking/lost_to_longer_attack``: share that falls to a longer attack, at any iteration, of
+      those of the first samples of the test set that stood at every iteration of the run's own.
+      Only for attacks with ``steps``.
+
+    What is left out is named in the settings of the run. The figures need
+    :class:`~lit_purify.callbacks.Records`, as they show the samples of all processes and sittings.
+
+    Args:
+        longer: how many times more steps the longer attack takes, with all else equal.
+        samples: the longer attack is tried on those of so many first images of the test set that
+            stood; 0 leaves it out.
+    """
+
+    def __init__(self, *, longer: int = 10, samples: int = 8) -> None:
+        if longer < 2:
+            raise InputError(
+                f"longer is {longer}; expected a factor of 2 or more for the steps of the attack"
+            )
+        if samples < 0:
+            raise InputError(
+                f"samples is {samples}; expected how many images to attack for longer, 0 for none"
+            )
+        self.longer = longer
+        self.samples = samples
+        self._folder = Path()
+        self._gains = False
+        self._attack: Attack | None = None
+        self._first = torch.empty(0, dtype=torch.int64)
+        self._left_out: list[str] = []
+
+    def settings(self) -> dict[str, object]:
+        """What a report must say about these measurements."""
+        found: dict[str, object] = {"masking_longer": self.longer, "masking_samples": self.samples}
+        return {**found, "masking_left_out": self._left_out} if self._left_out else found
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "test":
+            return
+        assert isinstance(pl_module, PurifiedClassifier)
+        self._folder = run_folder(trainer)
+        self._gains, self._attack, self._left_out = False, None, []
+        for name in ("gradient_growth_log10", "zero_gradient", "derivative_error"):
+            pl_module.add_metric(f"masking/{name}", MeanWithDeviation())
+        for name in ("nonfinite_gradient", "wrong_gradient"):
+            pl_module.add_metric(f"masking/{name}", IntervalAccuracy())
+        if "fixed" not in pl_module.protocols:
+            self._left_out = ["attack_loss and lost_to_longer_attack (no protocol fixed)"]
+            return
+        attack = run_attack(trainer, self)
+        target = pl_module.target("fixed", self._first)
+        self._gains = bool(attack.num_queries(target))
+        if self._gains:
+            pl_module.add_metric("masking/attack_loss_gain", MeanWithDeviation())
+        else:
+            self._left_out.append("attack_loss (the attack does not know its number of queries)")
+        self._attack = self._longer_attack(trainer, attack)
+        if self._attack is not None:
+            pl_module.add_metric("masking/lost_to_longer_attack", IntervalAccuracy())
+
+    def _longer_attack(self, trainer: Trainer, attack: Attack) -> Attack | None:
+        steps = getattr(attack, "steps", None)
+        test_set = getattr(trainer.datamodule, "test_set", None)  # type: ignore[attr-defined]
+        if self.samples == 0:
+            why = "samples is 0"
+        elif not isinstance(steps, int):
+            why = f"{type(attack).__name__} has no steps"
+        elif test_set is None:
+            why = "the data say no order of the test set"
+        else:
+            self._first = test_set.indices[: self.samples]
+            longer = deepcopy(attack)
+            longer.steps = steps * self.longer  # type: ignore[attr-defined]
+            if hasattr(longer, "early_stop"):  # a success at any iteration is the same, and sooner
+                longer.early_stop = True
+            return longer
+        self._left_out.append(f"lost_to_longer_attack ({why})")
+        return None
+
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: PurifiedClassifier,
+        outputs: Outcomes,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._record_gradient(trainer, pl_module, batch)
+        if self._gains:
+            losses = batch["attack_loss"]["fixed"]
+            pl_module.record("masking/attack_loss", losses)
+            pl_module.record("masking/attack_loss_gain", first_to_last(losses))
+        if self._attack is not None:
+            stood = outputs["fixed/adversarial"].correct
+            # Right after the last iteration is not enough: one before it may have succeeded.
+            stood = stood & pl_module.recorded["fixed/robust_accuracy_any_iteration"].values
+            tried = stood & torch.isin(batch["index"], self._first.to(stood.device))
+            fell = torch.zeros_like(tried)
+            fell[tried] = self._falls(trainer, pl_module, self._attack, _part(batch, tried))
+            pl_module.record("masking/lost_to_longer_attack", fell, where=tried)
+
+    def _record_gradient(self, trainer: Trainer, module: PurifiedClassifier, batch: Batch) -> None:
+        image, label, index = batch["image"], batch["label"], batch["index"]
+        noise = module.noise.cached(index)
+
+        def loss_of_purified(purified: Tensor) -> Tensor:
+            return F.cross_entropy(module.classifier(purified), label, reduction="none")
+
+        def loss_in_float32(images: Tensor) -> Tensor:
+            logits = module.classifier(module.purify(images, noise, index))
+            # A cross-entropy near zero has no digits left in float32; the logits have them.
+            return F.cross_entropy(logits.double(), label, reduction="none")
+
+        with trainer.precision_plugin.forward_context():
+            states = module.purifier.state_gradients(image, noise, index, loss_of_purified)
+        norms = torch.stack([l2_norm(state.image) for state in states], 1)
+        gradient, norm = states[0].image, norms[:, 0]
+        length = norm.where(norm > 0, 1).view(-1, 1, 1, 1)
+        slope = directional_derivative(loss_in_float32, image, (gradient / length).to(image))
+        error = derivative_error(norm, slope)
+        module.record("masking/gradient_norm", norms)
+        module.record("masking/gradient_growth_log10", growth_log10(norms))
+        module.record("masking/nonfinite_gradient", ~norms.isfinite().all(1))
+        module.record("masking/zero_gradient", zero_share(gradient))
+        module.record("masking/derivative_error", error)
+        module.record("masking/wrong_gradient", error > WRONG, where=error.isfinite())
+
+    @staticmethod
+    def _falls(
+        trainer: Trainer, module: PurifiedClassifier, attack: Attack, batch: Batch
+    ) -> Tensor:
+        """Which samples an attack fools, in any of its queries or with what it returns."""
+        image, label, index = batch["image"], batch["label"], batch["index"]
+        if len(image) == 0:
+            return torch.zeros(0, dtype=torch.bool, device=image.device)
+        watched = WatchedTarget(
+            module.target("fixed", index),
+            label,
+            index,
+            admits=lambda images, rows: attack.admits(images, image[rows]),
+        )
+        found = attack_once_more(trainer, attack, watched, batch, seed=module.seed)
+        with trainer.precision_plugin.forward_context():
+            logits = module(found, module.noise, index)
+        return watched.fooled | ~correct(logits, label)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # The last hook, as Lightning calls no other where a resumed run had nothing left to do.
+        if stage != "test" or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
+            return
+        assert isinstance(pl_module, PurifiedClassifier)
+        folder = records_folder(self._folder)
+        header = read_header(folder)
+        if header is None:
+            return
+        names = ["masking/gradient_norm", "masking/attack_loss"]
+        tensors = read_tensors(folder, header["run"], names)
+        figures = {
+            "gradient_norm": gradient_norm_figure(
+                tensors["masking/gradient_norm"], pl_module.purifier.depths
+            )
+        }
+        if self._gains:
+            figures["attack_loss"] = attack_loss_figure(tensors["masking/attack_loss"])
+        for name, figure in figures.items():
+            figure.savefig(self._folder / f"masking_{name}.png")
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_figure(f"masking/{name}", figure)
+
+
+def _part(batch: Batch, rows: Tensor) -> Batch:
+    return Batch(image=batch["image"][rows], label=batch["label"][rows], index=batch["index"][rows])

@@ -1,0 +1,221 @@
+"""What purified images depend on: the noise or the input (Fig. 2d-f, Tables S5 and S6)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from lit_purify.callbacks.replay import Replay
+from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.data import CIFAR10DataModule
+from lit_purify.diffusion import (
+    FixedNoise,
+    NoiseConfiguration,
+    Purifier,
+    StackedNoise,
+    derive_seed,
+)
+from lit_purify.functional import (
+    CentroidDistances,
+    DirectionAgreement,
+    VarianceComponents,
+    variability,
+)
+from lit_purify.metrics import MeanWithDeviation
+from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.report.aggregate import column
+from lit_purify.report.header import read_header
+from lit_purify.report.records import read_rows, records_folder
+from lit_purify.report.variance_figure import PAPER_EPS, variance_figure
+from lit_purify.types import Batch, InputError, ratio
+
+NAMES = (
+    *(f"variance/{name}" for name in VarianceComponents._fields),
+    *(f"direction/{name}" for name in DirectionAgreement._fields),
+    *(f"centroid/l2_{name}" for name in CentroidDistances._fields),
+)
+PICTURE = "variance.png"
+
+
+class OutputVariability(Callback):
+    """Separates what the noise does to a purified image from what the input does.
+
+    Every image is perturbed M times by uniform noise, x_m, and each x_m is purified under the same
+    N randomness configurations. Image by image, and then as means over images, it logs
+
+    - ``variance/total``, ``variance/input``, ``variance/internal``, ``variance/snr`` (eqs. 7 and
+      11, :mod:`lit_purify.functional.variance`), and ``variance/internal_unbiased``, which does not
+      depend on M and N but for its scatter. An image whose purification does not depend on the
+      noise has an infinite SNR; it is left out of the mean and counted as missing;
+    - ``direction/fixed_noise`` and ``direction/fixed_input``
+      (:mod:`lit_purify.functional.directions`); a purification that changes nothing has no
+      direction, and its image is counted as missing;
+    - ``centroid/l2_inputs``, ``centroid/l2_fixed_noise``, ``centroid/l2_fixed_input`` and
+      ``centroid/l2_both`` (:mod:`lit_purify.functional.centroids`), about sqrt(1 - 1/n) times as
+      large for n points as for many: compare them at one M and N.
+
+    It takes M N purifications an image. The paper has 50 images, M = 50 and N = 50. The purified
+    images wait in a temporary file (:class:`~lit_purify.callbacks.replay.Replay`): 4 M N C H W
+    bytes for each of the images that are purified together, 31 MB for 3x32x32 at the paper's size.
+
+    At the end the first process draws the figures from the records: ``variance.png`` in the run
+    folder, and TensorBoard. So without the callback Records there is no picture.
+
+    Args:
+        inputs: M, perturbed inputs an image, 2 or more.
+        draws: N, randomness configurations, 2 or more.
+        eps: half-width of the uniform perturbation, a number or a fraction such as ``"8/255"``.
+            The perturbed images are not clipped to [0, 1], so that the perturbation is uniform.
+        rows_per_pass: images that are purified at once, at most. It decides the memory, and moves
+            figures only as the batch size does, in the last digits.
+    """
+
+    def __init__(
+        self,
+        *,
+        inputs: int = 8,
+        draws: int = 8,
+        eps: float | str = "8/255",
+        rows_per_pass: int = 128,
+    ) -> None:
+        self.eps = ratio(eps)
+        if not 0 < self.eps <= 1:
+            raise InputError(f"eps of OutputVariability must lie in (0, 1], got {eps}")
+        if inputs < 2 or draws < 2:
+            raise InputError(
+                "OutputVariability compares inputs with one another, and draws: it needs 2 or "
+                f"more of each, got inputs {inputs} and draws {draws}"
+            )
+        if rows_per_pass < 1:
+            raise InputError(f"rows_per_pass must be at least 1, got {rows_per_pass}")
+        self.inputs = inputs
+        self.draws = draws
+        self.rows_per_pass = rows_per_pass
+        self._folder = Path()
+        self._papers_data = False
+
+    def settings(self) -> dict[str, object]:
+        """What a report must say about this measurement."""
+        return {
+            "variance_eps": self.eps,
+            "variance_inputs": self.inputs,
+            "variance_draws": self.draws,
+        }
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "test":
+            return
+        assert isinstance(pl_module, PurifiedClassifier)
+        if trainer.precision != "32-true":
+            raise InputError(
+                "the variance from the input is small beside the images, and precision "
+                f"{trainer.precision} rounds it away; use 32-true, or drop OutputVariability"
+            )
+        self._folder = run_folder(trainer)
+        self._papers_data = isinstance(trainer.datamodule, CIFAR10DataModule)  # type: ignore[attr-defined]
+        for name in NAMES:
+            pl_module.add_metric(name, MeanWithDeviation())
+
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: PurifiedClassifier,
+        outputs: Outcomes,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        # The inputs of an image stay together, since they share its noise.
+        size = max(1, self.rows_per_pass // self.inputs)
+        found = [
+            self._measure(pl_module, batch["image"][group], batch["index"][group])
+            for group in _slices(len(batch["image"]), size)
+        ]
+        for name, values in zip(NAMES, torch.cat(found, 1), strict=True):
+            pl_module.record(name, values)
+
+    def _measure(self, module: PurifiedClassifier, image: Tensor, index: Tensor) -> Tensor:
+        """The figures of some images, in the order of NAMES: (K, B), float64."""
+        perturbations = [
+            FixedNoise(derive_seed(module.seed, "variance/input", m)).uniform(index, like=image)
+            for m in range(self.inputs)
+        ]
+        inputs = image.unsqueeze(1) + self.eps * torch.stack(perturbations, 1)
+        noises = [
+            FixedNoise(derive_seed(module.seed, "variance/noise", n)) for n in range(self.draws)
+        ]
+        purifier, rows = module.purifier, self.rows_per_pass
+        with Replay(
+            lambda: _purified(purifier, inputs, index, noises, rows), image.device
+        ) as draws:
+            return torch.stack([figure for part in variability(inputs, draws) for figure in part])
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # The records are whole by now: those of a run that had been stopped behind its last batch
+        # were so from the start, and Lightning then calls no other hook.
+        if stage != "test" or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        folder = records_folder(self._folder)
+        header = read_header(folder)
+        if header is None:
+            return
+        rows = read_rows(folder, header["run"])
+        columns = {name: column(rows, name) for name in NAMES}
+        if not any(columns.values()):
+            return
+        figure = variance_figure(
+            columns,
+            inputs=self.inputs,
+            draws=self.draws,
+            paper=self._papers_data and math.isclose(self.eps, PAPER_EPS),
+        )
+        figure.savefig(self._folder / PICTURE)
+        if isinstance(trainer.logger, TensorBoardLogger):
+            trainer.logger.experiment.add_figure("variance", figure)
+
+
+def _purified(
+    purifier: Purifier,
+    inputs: Tensor,
+    index: Tensor,
+    noises: list[FixedNoise],
+    rows_per_pass: int,
+) -> Iterator[Tensor]:
+    """The inputs (B, M, ...) purified under each configuration, in passes of so many rows."""
+    flat, repeated = inputs.flatten(0, 1), index.repeat_interleave(inputs.shape[1])
+    # Few rows meet several configurations in one pass; too many take several passes for one.
+    together = max(1, rows_per_pass // len(flat))
+    for start in range(0, len(noises), together):
+        chosen = [_SharedNoise(noise) for noise in noises[start : start + together]]
+        x, indices = flat.repeat(len(chosen), 1, 1, 1), repeated.repeat(len(chosen))
+        noise = StackedNoise(chosen)
+        passes = _slices(len(x), rows_per_pass)
+        outputs = torch.cat([purifier.purify(x[rows], noise, indices[rows]) for rows in passes])
+        yield from outputs.view(len(chosen), *inputs.shape)
+
+
+def _slices(length: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, length, size)]
+
+
+@dataclass(frozen=True)
+class _SharedNoise(NoiseConfiguration):
+    """Draws once for the neighbouring rows of one image what they share.
+
+    Args:
+        noise: the configuration.
+    """
+
+    noise: NoiseConfiguration
+
+    def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
+        images, counts = torch.unique_consecutive(indices, return_counts=True)
+        draws = self.noise._draw(images, slot, law, like)
+        return draws.repeat_interleave(counts.to(draws.device), 0)

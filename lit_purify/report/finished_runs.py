@@ -1,0 +1,184 @@
+"""The summaries of many runs: which can be used, and whether they can be compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lit_purify.report.summary import read_summary, versions
+
+PACKAGE = "lit-purify"
+_ATTACK = ("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start")
+_SAME = (
+    *(*_ATTACK, "uniform_eps"),
+    *("data", "data_sha256", "images", "seed", "test_draws", "precision"),
+)
+"""Settings in which runs that are compared had better not differ."""
+
+
+class Estimate(NamedTuple):
+    """A figure of a run.
+
+    Attributes:
+        value: the figure.
+        low: lower end of its 95 % interval; the value itself where it has none.
+        high: upper end, likewise.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+class FinishedRun(NamedTuple):
+    """What a run says of itself.
+
+    Attributes:
+        folder: the run folder.
+        settings: as in ``summary.json``.
+        metrics: as in ``summary.json``.
+        version: of this package, when it ran.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, Mapping[str, Any]]
+    version: str
+
+    @property
+    def method(self) -> str:
+        """The paper's name of its purification, or that of its purifier's class."""
+        sampler = self.settings.get("sampler")
+        if sampler is None:
+            return str(self.settings.get("purifier", "unknown"))
+        if self.settings.get("forward_process") == "none":
+            return "Reverse" if sampler == "DDPMSampler" else f"Reverse, {_short(sampler)}"
+        return _short(sampler)
+
+    def setting(self, name: str) -> Any:
+        """A setting; ``None`` where it is unknown, or is of an attack that was not made."""
+        unused = name in _ATTACK and self.settings.get("protocols") == []
+        return None if unused else self.settings.get(name)
+
+    def estimate(self, name: str) -> Estimate | None:
+        """A figure with its interval; ``None`` where the run does not have it."""
+        entry = self.metrics.get(name, {})
+        value, low, high = (entry.get(key) for key in ("value", "low", "high"))
+        if value is None:
+            return None
+        return Estimate(value, value if low is None else low, value if high is None else high)
+
+
+def _short(sampler: str) -> str:
+    return sampler.removesuffix("Sampler")
+
+
+def read_runs(folders: Iterable[str | Path]) -> tuple[list[FinishedRun], list[str]]:
+    """Read the summaries of runs.
+
+    Args:
+        folders: run folders, such as ``lightning_logs/version_0``.
+
+    Returns:
+        The finished ones, each once, in the order given; and a line for every folder left out that
+        says why and what to do.
+    """
+    runs: dict[Path, FinishedRun] = {}
+    left_out = []
+    for folder in map(Path, folders):
+        if folder.resolve() in runs:
+            left_out.append(f"{folder}: named twice, and counted once")
+            continue
+        found = _read(folder)
+        if isinstance(found, str):
+            left_out.append(f"{folder}: {found}")
+        else:
+            runs[folder.resolve()] = found
+    return list(runs.values()), left_out
+
+
+def _read(folder: Path) -> FinishedRun | str:
+    """The run in a folder, or why there is none."""
+    try:
+        summary = read_summary(folder / "summary.json")
+    except OSError as error:
+        return (
+            f"its summary.json cannot be read ({error.strerror}); name the folder that a test "
+            "printed, such as lightning_logs/version_0"
+        )
+    except (ValueError, TypeError) as error:  # not JSON, or JSON of something else
+        return f"its summary.json is not that of a run ({error}); repeat the run"
+    settings, metrics, status = (summary[key] for key in ("settings", "metrics", "status"))
+    if not all(isinstance(part, dict) for part in (settings, metrics, *metrics.values())):
+        return "its summary.json is laid out otherwise than this version's; repeat the run"
+    if status != "finished":
+        return f"not finished, its status is {status}; go on with it by --resume {folder}"
+    return FinishedRun(folder, settings, metrics, summary["versions"].get(PACKAGE, "unknown"))
+
+
+def short_names(runs: Sequence[FinishedRun]) -> list[str]:
+    """What of their folders tells runs apart: the paths without what all of them share.
+
+    Example:
+        >>> paths = [Path(f"sweep/{name}/lightning_logs/version_0") for name in ("a_t20", "a_t50")]
+        >>> short_names([FinishedRun(path, {}, {}, "") for path in paths])
+        ['a_t20', 'a_t50']
+    """
+    paths = [run.folder.resolve().parts for run in runs]
+    if len(paths) < 2:
+        return [run.folder.name for run in runs]
+    start = _shared(paths)
+    end = _shared([path[start:][::-1] for path in paths])
+    return ["/".join(path[start : len(path) - end]) or path[-1] for path in paths]
+
+
+def _shared(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many parts the paths have in common at their beginning."""
+    shared = 0
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared += 1
+    return shared
+
+
+def disagreements(runs: Sequence[FinishedRun]) -> list[str]:
+    """What should be known before runs are compared: a line for everything they do not share.
+
+    Purification (t*, steps, sampler, forward process) may differ; attack, data and models had
+    better not. A setting that a run does not have, or not use, does not count.
+    """
+    lines = []
+    folders = short_names(runs)
+    own = versions().get(PACKAGE, "unknown")
+    for version in sorted({run.version for run in runs} - {own}):
+        names = _names(n for n, run in zip(folders, runs, strict=True) if run.version == version)
+        lines.append(f"made by {PACKAGE} {version}, while this is {own}: {names}")
+    facts: dict[str, list[Any]] = {name: [run.setting(name) for run in runs] for name in _SAME}
+    for role in ("classifier", "denoiser"):
+        models = [run.settings.get("models", {}).get(role, {}) for run in runs]
+        facts[role] = [model.get("sha256") or model.get("source") for model in models]
+    for name, values in facts.items():
+        groups: dict[str, list[str]] = {}
+        for folder, value in zip(folders, values, strict=True):
+            if value is not None:
+                groups.setdefault(_plain(value), []).append(folder)
+        if len(groups) > 1:
+            parts = "; ".join(f"{value} in {_names(group)}" for value, group in groups.items())
+            lines.append(f"the runs differ in {name}: {parts}")
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:12] if len(text) == 64 else text  # a hash
+
+
+def _names(folders: Iterable[str]) -> str:
+    names = list(folders)
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -1,0 +1,287 @@
+"""``python -m lit_purify report``: many runs as one table and the sigmoid law (Fig. 3b)."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from lit_purify.functional import SigmoidFit, fit_sigmoid
+from lit_purify.report.files import write_whole
+from lit_purify.report.finished_runs import FinishedRun, disagreements, read_runs, short_names
+from lit_purify.report.paper_points import paper_fit, paper_points
+from lit_purify.report.runs_table import runs_csv, runs_table
+from lit_purify.report.sigmoid_figure import Law, MeasuredPoint, magnitude_figure, sigmoid_figure
+from lit_purify.types import InputError
+
+KEY = "uniform/compression_rate"
+ACCURACY = "fixed/robust_accuracy"
+MAGNITUDE = "magnitude/l2"
+PAPER_EPS = 8 / 255
+DESCRIPTION = "Compare finished runs, and fit robustness to compression."
+_QUANTITIES = {
+    KEY: "compression rate of uniform perturbations",
+    "attack/compression_rate": "compression rate of attack perturbations",
+}
+
+
+def parser() -> ArgumentParser:
+    """The options of the command."""
+    found = ArgumentParser(prog="lit_purify report", description=DESCRIPTION, exit_on_error=False)
+    found.add_argument("runs", nargs="+", type=str, metavar="RUN_FOLDER", help="Run folders.")
+    found.add_argument(
+        "--output",
+        type=str,
+        default="lightning_logs/report",
+        metavar="FOLDER",
+        help="Where runs.csv, law.json, law.png and magnitude.png go, in place of older ones "
+        "(default: lightning_logs/report).",
+    )
+    found.add_argument(
+        "--key",
+        type=str,
+        default=KEY,
+        help=f"The figure that robustness is drawn against (default: {KEY}).",
+    )
+    found.add_argument(
+        "--free_ceiling",
+        action="store_true",
+        help="Fit the accuracy at the top too; otherwise it is 1.",
+    )
+    found.add_argument(
+        "--weighted", action="store_true", help="Weigh runs by the widths of their intervals."
+    )
+    return found
+
+
+def command(args: Sequence[str]) -> int:
+    """Run ``report``; the exit status.
+
+    Raises:
+        InputError, ArgumentError: what was given is wrong.
+    """
+    options = parser().parse_args(list(args))
+    folder = report(
+        options.runs,
+        Path(options.output),
+        key=options.key,
+        free_ceiling=options.free_ceiling,
+        weighted=options.weighted,
+    )
+    # Plain print: the last line is for scripts too.
+    print(folder, flush=True)
+    return 0
+
+
+def report(
+    folders: Sequence[str | Path],
+    output: Path,
+    *,
+    key: str = KEY,
+    free_ceiling: bool = False,
+    weighted: bool = False,
+) -> Path:
+    """Print a table of finished runs and the law; write them with their figures into a folder.
+
+    ``runs.csv`` has the runs, ``law.json`` the fits and what was left out, ``law.png`` accuracy
+    against ``key`` and, where attacks were measured, ``magnitude.png`` accuracy against their size.
+
+    Args:
+        folders: run folders; one that holds no finished run is left out, which is said.
+        output: where to write; it is created, and an older report in it is replaced.
+        key: the figure for compression, such as ``attack/compression_rate``. The paper's points are
+            drawn beside ``uniform/compression_rate`` only.
+        free_ceiling: fit A of the sigmoid too, here and to the paper's points.
+        weighted: weigh each run in the fit by the width of its accuracy's interval.
+
+    Returns:
+        The folder written to.
+
+    Raises:
+        InputError: no folder holds a finished run, or none has ``key``.
+    """
+    runs, left_out = read_runs(folders)
+    if not runs:
+        raise InputError(f"none of the folders holds a finished run: {'; '.join(left_out)}")
+    _check_key(runs, key)
+    notes = [*disagreements(runs), *_unfit(runs, key)]
+    paper = None
+    if key == KEY:
+        paper = Law(paper_points(), paper_fit(free_ceiling=free_ceiling))
+        notes += _unlike_paper(runs)
+    fit: SigmoidFit | None = None
+    attacked = [run for run in runs if _attacked(run, key)]
+    try:
+        fit = _fit(attacked, key, free_ceiling=free_ceiling, weighted=weighted)
+    except InputError as error:
+        notes.append(f"no curve is fitted to these runs: {error}")
+
+    lines = [*(f"left out: {line}" for line in left_out), *(f"note: {line}" for line in notes)]
+    if fit is not None:
+        lines.append(f"measured: {_sentence(fit)}")
+    if paper is not None:
+        lines.append(f"paper: {_sentence(paper.fit)}")
+    table, console = runs_table(runs, key), Console()
+    # A digit that is cut off is worse than a line that is folded.
+    console.width = max(console.width, Console(width=1000).measure(table).maximum)
+    console.print(table)
+    for line in lines:
+        print(line)
+    law = {
+        "key": key,
+        "accuracy": ACCURACY,
+        "runs": [str(run.folder) for run in runs],
+        "measured": fit and _numbers(fit) | {"weighted": weighted},
+        "paper": paper and _numbers(paper.fit),
+        "left_out": left_out,
+        "notes": notes,
+    }
+    files = {
+        "runs.csv": runs_csv(runs, key).encode(),
+        "law.json": (json.dumps(law, indent=2, allow_nan=False) + "\n").encode(),
+        "law.png": _png(
+            sigmoid_figure(
+                _points(runs, key),
+                fit,
+                paper=paper,
+                base_clean=_base_clean(runs),
+                quantity=_QUANTITIES.get(key, key),
+            )
+        ),
+    }
+    sizes = _points([run for run in runs if _attacked(run, MAGNITUDE)], MAGNITUDE)
+    if sizes:
+        files["magnitude.png"] = _png(magnitude_figure(sizes))
+    try:
+        for name, content in files.items():
+            write_whole(output / name, content)
+        if not sizes:
+            (output / "magnitude.png").unlink(missing_ok=True)  # of an older report
+    except OSError as error:
+        raise InputError(
+            f"the report cannot be written to {output} ({error.strerror}); choose another folder "
+            "by --output"
+        ) from error
+    return output
+
+
+def _check_key(runs: Sequence[FinishedRun], key: str) -> None:
+    if any(run.estimate(key) is not None for run in runs):
+        return
+    known = sorted({name for run in runs for name in run.metrics if run.estimate(name) is not None})
+    raise InputError(
+        f"no run has the figure {key}; give another one by --key, of {', '.join(known) or 'none'}, "
+        "or repeat the runs with what measures it"
+    )
+
+
+def _attacked(run: FinishedRun, key: str) -> bool:
+    return None not in (run.estimate(key), run.estimate(ACCURACY))
+
+
+def _unfit(runs: Sequence[FinishedRun], key: str) -> list[str]:
+    """Why runs do not take part in the fit."""
+    reasons: dict[str, list[str]] = {}
+    for name, run in zip(short_names(runs), runs, strict=True):
+        if run.estimate(key) is None:
+            why = f"there is no {key}, so that it is in the table only"
+        elif run.estimate(ACCURACY) is not None:
+            continue
+        elif run.estimate(f"{ACCURACY}_any_iteration") is not None:
+            why = "the attack stopped early, so the accuracy after its last iteration is unknown"
+        else:
+            why = "it was not attacked under fixed noise"
+        reasons.setdefault(why, []).append(name)
+    return [f"not in the fit ({why}): {', '.join(names)}" for why, names in reasons.items()]
+
+
+def _unlike_paper(runs: Sequence[FinishedRun]) -> list[str]:
+    lines = []
+    for name, what in (
+        ("eps", "the paper attacked with 8/255, these runs with"),
+        ("uniform_eps", "the paper's rates are of perturbations of 8/255, these runs' of"),
+    ):
+        other = {run.setting(name) for run in runs} - {PAPER_EPS, None}
+        if other:
+            lines.append(f"{what} {', '.join(f'{255 * eps:.4g}/255' for eps in sorted(other))}")
+    return lines
+
+
+def _fit(
+    runs: Sequence[FinishedRun], key: str, *, free_ceiling: bool, weighted: bool
+) -> SigmoidFit:
+    rates, accuracies, errors = [], [], []
+    for run in runs:
+        rate, accuracy = run.estimate(key), run.estimate(ACCURACY)
+        assert rate is not None
+        assert accuracy is not None
+        rates.append(rate.value)
+        accuracies.append(accuracy.value)
+        errors.append((accuracy.high - accuracy.low) / (2 * NormalDist().inv_cdf(0.975)))
+    return fit_sigmoid(
+        rates, accuracies, errors=errors if weighted else None, free_ceiling=free_ceiling
+    )
+
+
+def _points(runs: Sequence[FinishedRun], key: str) -> list[MeasuredPoint]:
+    return [
+        MeasuredPoint(
+            run.method,
+            run.settings.get("t_star"),
+            x,
+            run.estimate(ACCURACY),
+            run.estimate("purified/clean_accuracy"),
+        )
+        for run in runs
+        if (x := run.estimate(key)) is not None
+    ]
+
+
+def _base_clean(runs: Sequence[FinishedRun]) -> float | None:
+    """Clean accuracy of the classifier alone, where the runs agree about it."""
+    values = {found.value for run in runs if (found := run.estimate("base/clean_accuracy"))}
+    return values.pop() if len(values) == 1 else None
+
+
+def _numbers(fit: SigmoidFit) -> dict[str, Any]:
+    k, m, a = fit.standard_errors
+    low, high = fit.band(0.0)
+    return {
+        "steepness": fit.steepness,
+        "steepness_error": k,
+        "middle": fit.middle,
+        "middle_error": m,
+        "ceiling": fit.ceiling,
+        "ceiling_error": a if fit.parameters == 3 else None,
+        "r_squared": fit.r_squared,
+        "at_zero": fit.at_zero,
+        "at_zero_low": float(low),
+        "at_zero_high": float(high),
+        "points": fit.points,
+    }
+
+
+def _sentence(fit: SigmoidFit) -> str:
+    numbers = _numbers(fit)
+    ceiling = "A = 1 (not fitted)"
+    if fit.parameters == 3:
+        ceiling = f"A = {fit.ceiling:.3f} ± {fit.standard_errors[2]:.3f}"
+    zero, low, high = (100 * numbers[name] for name in ("at_zero", "at_zero_low", "at_zero_high"))
+    return (
+        f"k = {fit.steepness:.3f} ± {numbers['steepness_error']:.3f}, m = {fit.middle:.4f} ± "
+        f"{numbers['middle_error']:.4f}, {ceiling}, R2 = {fit.r_squared:.4f}, {fit.points} points; "
+        f"at 0: {zero:.1f} % (95 %: {low:.1f} to {high:.1f})"
+    )
+
+
+def _png(figure: Figure) -> bytes:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()

@@ -1,0 +1,113 @@
+"""Many runs side by side: a table for the terminal and the same numbers as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from lit_purify.report.finished_runs import FinishedRun, short_names
+from lit_purify.report.labels import is_share
+
+COLUMNS = {
+    "purified/clean_accuracy": "clean\n%",
+    "fixed/robust_accuracy": "fixed\n%",
+    "transfer/robust_accuracy": "transfer\n%",
+    "fresh/robust_accuracy": "fresh\n%",
+}
+"""Accuracies that every table has, and their headings."""
+
+OPTIONAL = {
+    "magnitude/l2": "attack's\nl2",
+    "magnitude/linf": "attack's\nl_inf",
+}
+"""Figures that a table has where a run has them."""
+
+_MORE = (
+    *("base/clean_accuracy", "base/robust_accuracy", "fixed/robust_accuracy_any_iteration"),
+    *("attack/compression_rate", "magnitude/l2_robust", "magnitude/l2_nonrobust"),
+)
+_SETTINGS = (
+    *("t_star", "sampler", "forward_process", "num_steps", "seed", "images"),
+    *("attack", "eps", "steps", "uniform_eps"),
+)
+_PARTS = ("value", "low", "high", "std", "n")
+
+
+def runs_table(runs: Sequence[FinishedRun], key: str) -> Table:
+    """A row for every run: how it purified and what became of it.
+
+    Args:
+        runs: finished runs.
+        key: the figure in the place of the compression rate, such as ``uniform/compression_rate``.
+
+    Returns:
+        A rich table. Below each figure stands its 95 % interval; accuracies are in percent.
+    """
+    figures = _figures(runs, key)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), highlight=False)
+    table.add_column("run", overflow="fold", min_width=9, max_width=24)
+    table.add_column("t*\nsteps", justify="right", no_wrap=True)
+    table.add_column("sampler\nforward", no_wrap=True)
+    for heading in figures.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, run in zip(short_names(runs), runs, strict=True):
+        table.add_row(
+            name,
+            "\n".join(_setting(run, setting) for setting in ("t_star", "num_steps")),
+            "\n".join(_setting(run, setting) for setting in ("sampler", "forward_process")),
+            *(_cell(run, figure) for figure in figures),
+        )
+    return table
+
+
+def _figures(runs: Sequence[FinishedRun], key: str) -> dict[str, str]:
+    """The figures of a table by name, with their headings."""
+    what, _, measure = key.partition("/")
+    heading = f"{what}\n{measure.removeprefix('compression_').replace('_', ' ')}"
+    headings = {key: heading} | COLUMNS
+    for name, heading in OPTIONAL.items():
+        if any(run.estimate(name) is not None for run in runs):
+            headings.setdefault(name, heading)
+    return headings
+
+
+def _setting(run: FinishedRun, name: str) -> str:
+    return str(run.settings.get(name, "-")).removesuffix("Sampler")
+
+
+def _cell(run: FinishedRun, name: str) -> str:
+    estimate = run.estimate(name)
+    if estimate is None:
+        return "-"
+    value, low, high = (
+        f"{100 * number:.1f}" if is_share(name) else f"{number:.3g}" for number in estimate
+    )
+    return f"{value}\n{low}–{high}"
+
+
+def runs_csv(runs: Sequence[FinishedRun], key: str) -> str:
+    """The runs as CSV: settings, then value, low, high, std and n of every figure.
+
+    Accuracies are shares in [0, 1]; what a run does not have is empty.
+    """
+    figures = list(dict.fromkeys([key, *COLUMNS, *_MORE, *OPTIONAL]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    columns = [
+        f"{name}{'' if part == 'value' else '_' + part}" for name in figures for part in _PARTS
+    ]
+    writer.writerow(["run", "method", "version", *_SETTINGS, *columns])
+    for run in runs:
+        entries = [run.metrics.get(name, {}) for name in figures]
+        writer.writerow(
+            [
+                *(run.folder, run.method, run.version),
+                *(run.setting(name) for name in _SETTINGS),
+                *(entry.get(part) for entry in entries for part in _PARTS),
+            ]
+        )
+    return text.getvalue()

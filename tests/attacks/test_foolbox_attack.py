@@ -1,0 +1,318 @@
+"""Attacks of foolbox on a defence whose smallest perturbation is known."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import foolbox.attacks as fa
+import numpy as np
+import pytest
+import torch
+from foolbox.attacks.base import FixedEpsilonAttack, Repeated
+from foolbox.distances import LpDistance
+from jsonargparse import ArgumentParser
+from linear_defence import LinearDefence
+from torch import Tensor
+
+from lit_purify.attacks import Attack, FoolboxAttack, Target, WatchedTarget
+from lit_purify.diffusion import FixedNoise, FreshNoise, NoiseConfiguration
+from lit_purify.functional import correct, lp_distance
+from lit_purify.types import InputError
+
+DEFENCE = LinearDefence()
+IMAGES, LABELS, INDICES = DEFENCE.samples()
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def carlini_wagner() -> fa.Attack:
+    return fa.L2CarliniWagnerAttack(steps=100, binary_search_steps=4, initial_const=0.1)
+
+
+ATTACKS: dict[str, fa.Attack] = {
+    "pgd": fa.L2PGD(steps=40, rel_stepsize=0.1),
+    "deepfool": fa.L2DeepFoolAttack(),
+    "deepfool_linf": fa.LinfDeepFoolAttack(),
+    "carlini_wagner": carlini_wagner(),
+    "fmn": fa.L2FMNAttack(steps=50),
+    "fmn_linf": fa.LInfFMNAttack(steps=50),
+    "hopskipjump": fa.HopSkipJumpAttack(steps=10),
+}
+QUICK = {
+    **ATTACKS,
+    "carlini_wagner": fa.L2CarliniWagnerAttack(steps=20, binary_search_steps=2, initial_const=1),
+    "hopskipjump": fa.HopSkipJumpAttack(steps=1, initial_gradient_eval_steps=10),
+    "repeated": fa.LinfPGD(steps=3).repeat(2),
+}
+
+
+def fools(found: Tensor, rows: slice = slice(None)) -> Tensor:
+    return ~correct(DEFENCE.target()(found, INDICES[rows]), LABELS[rows])
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_smallest_radius_that_succeeds_is_the_distance_to_the_boundary(name: str) -> None:
+    """Found 5 % above |margin| / ||A^T w||_q, and nothing 1 % below it, where there is nothing."""
+    attack = ATTACKS[name]
+    rows = slice(2) if name == "hopskipjump" else slice(None)
+    optimum = DEFENCE.optimum(IMAGES, FoolboxAttack(attack=attack, eps=0).p)
+    for row in range(*rows.indices(len(IMAGES))):
+        one = slice(row, row + 1)
+        for factor, success in ((1.05, True), (0.99, False)):
+            wrapped = FoolboxAttack(attack=attack, eps=factor * optimum[row].item())
+            found = wrapped(DEFENCE.target(), IMAGES[one], LABELS[one], INDICES[one])
+            assert bool(fools(found, one)) is success
+            assert wrapped.admits(found, IMAGES[one]).all()
+            if name == "hopskipjump" and success:
+                break  # 4,000 queries are enough of them
+
+
+@pytest.mark.parametrize("name", ["deepfool", "deepfool_linf", "carlini_wagner", "fmn_linf"])
+def test_in_a_wide_ball_a_minimal_perturbation_stays_minimal(name: str) -> None:
+    wrapped = FoolboxAttack(attack=ATTACKS[name], eps=0.9)
+    found = wrapped(DEFENCE.target(), IMAGES, LABELS, INDICES)
+    ratio = lp_distance(found, IMAGES, wrapped.p) / DEFENCE.optimum(IMAGES, wrapped.p)
+    assert fools(found).all()
+    assert ratio.min() >= 1 - 1e-5
+    assert ratio.max() <= 1.05
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_sample_depends_on_nothing_but_itself(name: str, fresh: bool) -> None:
+    def purify(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
+        xi = noise.normal(indices, "forward", 1, like=images)
+        return DEFENCE.purify(images, noise, indices) + 0.02 * xi
+
+    def target() -> Target:
+        noise = FreshNoise(0, "attack") if fresh else FixedNoise(0)
+        return Target(DEFENCE.classify, purify, noise)
+
+    attack = FoolboxAttack(attack=QUICK[name], eps=0.3)
+    state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    whole = attack(target(), IMAGES, LABELS, INDICES, seed=1)
+    findings = attack.findings
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    assert torch.equal(state[0], after[0])
+    assert state[1:] == after[1:]
+    for row in (2, 0, 3, 1):
+        one = slice(row, row + 1)
+        alone = attack(target(), IMAGES[one], LABELS[one], INDICES[one], seed=1)
+        assert torch.equal(alone, whole[one])
+        assert all(findings[name][row] == attack.findings[name][0] for name in findings)
+    # HopSkipJump relies on it that an image which fooled once fools again.
+    gave_up = findings["broke_off"] | findings["no_start"]
+    assert torch.equal((whole == IMAGES).flatten(1).all(1), gave_up)
+    assert gave_up.any() == (fresh and name == "hopskipjump")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_early_stop_needs_fewer_queries_for_an_image_that_fools(name: str) -> None:
+    eps = 0.9 if FoolboxAttack(attack=QUICK[name], eps=0).p == math.inf else 3.0
+    queries = {}
+    for early_stop in (False, True):
+        target = WatchedTarget(DEFENCE.target(), LABELS, INDICES)
+        attack = FoolboxAttack(attack=QUICK[name], eps=eps, early_stop=early_stop)
+        assert attack.stops_early is early_stop
+        found = attack(target, IMAGES, LABELS, INDICES)
+        assert fools(found).all()
+        assert attack.admits(found, IMAGES).all()
+        queries[early_stop] = target.queries
+    # DeepFool's first image that fools is its last one; what is saved is its confirmation.
+    assert queries[True] <= queries[False] if "deepfool" in name else queries[True] < queries[False]
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_wrong_samples_are_left_alone(name: str) -> None:
+    labels = torch.cat([1 - LABELS[:2], LABELS[2:]])
+    found = FoolboxAttack(attack=QUICK[name], eps=0.5)(DEFENCE.target(), IMAGES, labels, INDICES)
+    same = (found == IMAGES).flatten(1).all(1)
+    assert same.tolist() == [True, True, False, False]
+
+
+def constant(images: Tensor) -> Tensor:
+    """Class 0 for ever, with a gradient that is 0."""
+    return 0 * images.flatten(1).sum(1, keepdim=True) + torch.tensor([2.0, 1.0, 0.0, -1.0])
+
+
+def broken(images: Tensor) -> Tensor:
+    """Finite logits, and a gradient of nan in the upper half."""
+    upper = images[:, :, :4]
+    return DEFENCE.classify(images) + (upper - upper).sqrt().flatten(1).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_a_constant_classifier_has_a_defined_result(name: str, early_stop: bool) -> None:
+    attack = FoolboxAttack(attack=QUICK[name], eps=0.3, early_stop=early_stop)
+    labels = torch.zeros_like(LABELS)
+    found = attack(Target(constant), IMAGES, labels, INDICES)
+    assert torch.equal(found, attack(Target(constant), IMAGES, labels, INDICES))
+    assert attack.admits(found, IMAGES).all()
+    raised = {name for name, flags in attack.findings.items() if flags.any()}
+    if name == "hopskipjump":
+        assert raised == {"no_start"}
+        assert torch.equal(found, IMAGES)
+    else:
+        assert raised == (set() if name in ("pgd", "repeated") else {"not_found"})
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_gradient_of_nan_does_no_harm(name: str) -> None:
+    attack = FoolboxAttack(attack=QUICK[name], eps=0.3)
+    labels = broken(IMAGES).argmax(1)
+    found = attack(Target(broken), IMAGES, labels, INDICES)
+    assert found.isfinite().all()
+    assert attack.admits(found, IMAGES).all()
+    assert attack.findings["gradient_not_finite"].all() == (name != "hopskipjump")
+    assert not attack.findings["not_finite"].any()
+
+
+class Asserting(FixedEpsilonAttack):
+    distance = LpDistance(2)
+
+    def run(self, model: Any, inputs: Any, criterion: Any, *, epsilon: float, **_: Any) -> Any:
+        raise AssertionError
+
+
+class Targeted(Asserting):
+    def run(self, model: Any, inputs: Any, criterion: Any, *, epsilon: float, **_: Any) -> Any:
+        raise ValueError("unsupported criterion")
+
+
+def test_an_attack_that_breaks_off_leaves_the_clean_image() -> None:
+    attack = FoolboxAttack(attack=Asserting(), eps=0.3)
+    assert torch.equal(attack(DEFENCE.target(), IMAGES, LABELS, INDICES), IMAGES)
+    assert attack.findings["broke_off"].all()
+
+
+def test_an_attack_that_wants_a_target_class_is_refused() -> None:
+    with pytest.raises(InputError, match="Targeted needs a target class"):
+        FoolboxAttack(attack=Targeted(), eps=0.3)(DEFENCE.target(), IMAGES, LABELS, INDICES)
+
+
+@pytest.mark.parametrize(
+    ("attack", "p"),
+    [
+        (fa.L1PGD(), 1),
+        (fa.L2PGD(), 2),
+        (fa.LinfPGD(), math.inf),
+        (fa.HopSkipJumpAttack(constraint="linf"), math.inf),
+        (Repeated(fa.L2FMNAttack(), 3), 2),
+        (fa.GaussianBlurAttack(distance=LpDistance(2)), 2),
+    ],
+)
+def test_the_norm_is_the_attacks(attack: fa.Attack, p: float) -> None:
+    wrapped = FoolboxAttack(attack=attack, eps="1/2")
+    assert wrapped.p == p
+    assert wrapped.settings()["norm"] == {1: "L1", 2: "L2", math.inf: "Linf"}[p]
+    assert wrapped.settings()["eps"] == 0.5
+    assert type(attack).__name__.split("Attack")[0] in str(wrapped.settings()["foolbox_attack"])
+
+
+@pytest.mark.parametrize(
+    "attack", [fa.L0FMNAttack(), fa.GaussianBlurAttack(), fa.SpatialAttack(), fa.PointwiseAttack()]
+)
+def test_other_norms_are_refused(attack: fa.Attack) -> None:
+    with pytest.raises(InputError, match=f"{type(attack).__name__} measures .* l1, l2 or linf"):
+        FoolboxAttack(attack=attack, eps=0.5)
+
+
+def test_it_leaves_logging_and_the_console_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    handlers = list(logging.root.handlers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        attack = FoolboxAttack(attack=QUICK["hopskipjump"], eps=0.3)
+        attack(Target(constant), IMAGES, torch.zeros_like(LABELS), INDICES)
+        FoolboxAttack(attack=fa.L2DeepFoolAttack(), eps=0.3)(
+            DEFENCE.target(), IMAGES, LABELS, INDICES
+        )
+    assert logging.root.handlers == handlers
+    assert "".join(capsys.readouterr()) == ""
+
+
+def parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_subclass_arguments(Attack, "attack")
+    return parser
+
+
+CLASSES = sorted(
+    {
+        kind.__name__
+        for kind in vars(fa).values()
+        if isinstance(kind, type) and issubclass(kind, fa.Attack) and kind is not fa.Attack
+    }
+)
+REFUSED = {
+    "BinarizationRefinementAttack",
+    "BinarySearchContrastReductionAttack",
+    "DatasetAttack",
+    "GaussianBlurAttack",
+    "InversionAttack",
+    "L0FMNAttack",
+    "LinearSearchBlendedUniformNoiseAttack",
+    "LinearSearchContrastReductionAttack",
+    "PointwiseAttack",
+    "SpatialAttack",
+}
+NO_DEFAULT = {"VirtualAdversarialAttack": ["--attack.attack.steps=5"]}
+
+
+def named(attack: str, *more: str) -> Attack:
+    """The attack that a command line names."""
+    words = ["--attack=lit_purify.attacks.FoolboxAttack", f"--attack.attack={attack}", *more]
+    return parser().instantiate_classes(parser().parse_args([*words, "--attack.eps=0.1"])).attack
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_attack_can_be_named(name: str) -> None:
+    if "BrendelBethge" in name:
+        pytest.importorskip("numba")
+    path, more = f"foolbox.attacks.{name}", NO_DEFAULT.get(name, [])
+    if name in REFUSED:
+        with pytest.raises(ValueError, match=r"expected an attack in the l1, l2 or linf distance"):
+            named(path, *more)
+    else:
+        attack = named(path, *more)
+        assert isinstance(attack, FoolboxAttack)
+        assert name in str(attack.settings()["foolbox_attack"])
+
+
+def test_an_attack_without_a_norm_can_be_given_one() -> None:
+    distance = "--attack.attack.distance=foolbox.distances.LpDistance"
+    attack = named("foolbox.attacks.InversionAttack", distance, f"{distance.split('=')[0]}.p=2")
+    assert attack.p == 2
+
+
+OVERLAYS = [
+    path.name
+    for path in sorted(CONFIGS.glob("attack/*.yaml"))
+    if path.name.startswith(("autoattack", "foolbox"))
+]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_takes_the_place_of_the_attack(
+    overlay: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text(
+        "attack: {class_path: lit_purify.attacks.PGD, init_args: {eps: 8/255, steps: 40}}"
+    )
+    config = parser().parse_args([f"--config={base}", f"--config={CONFIGS / 'attack' / overlay}"])
+    assert "rel_stepsize" not in config.attack.init_args
+    attack = parser().instantiate_classes(config).attack
+    assert type(attack).__name__ == config.attack.class_path.rsplit(".", 1)[1]
+    assert attack.eps in (0.5, 8 / 255)
+    # What both have is merged: an overlay that left it out would keep the value of the attack that
+    # it replaces.
+    assert "early_stop:" in (CONFIGS / "attack" / overlay).read_text(encoding="utf-8")
+    assert set(vars(config.attack.init_args)) == set(inspect.signature(type(attack)).parameters)
+    assert "".join(capsys.readouterr()) == ""

@@ -1,0 +1,97 @@
+"""The Inception network, with random weights in the place of the file that cannot be shipped."""
+
+import hashlib
+
+import pytest
+import torch
+from pytorch_fid import inception as pytorch_fid
+
+from lit_purify.classifiers import inception
+from lit_purify.classifiers.inception import InceptionFeatures
+from lit_purify.types import InputError
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of random weights, in the format and of the names of the real one."""
+    path = tmp_path_factory.mktemp("weights") / inception.FILE
+    original = pytorch_fid.load_state_dict_from_url
+    network = None
+
+    class Built(Exception):
+        pass
+
+    def stop(*args, **kwargs):
+        raise Built
+
+    def keep(*args, **kwargs):
+        nonlocal network
+        network = build(*args, **kwargs)
+        return network
+
+    build = pytorch_fid._inception_v3
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        torch.manual_seed(0)
+        patch.setattr(pytorch_fid, "_inception_v3", keep)
+        patch.setattr(pytorch_fid, "load_state_dict_from_url", stop)
+        with pytest.raises(Built):
+            pytorch_fid.fid_inception_v3()
+    torch.save(network.state_dict(), path)
+    assert pytorch_fid.load_state_dict_from_url is original
+    return path
+
+
+@pytest.fixture
+def known(weights, monkeypatch):
+    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(weights.read_bytes()).hexdigest())
+    return weights
+
+
+def test_features_are_pytorch_fids_block_pooled(known):
+    state = torch.random.get_rng_state()
+    features = InceptionFeatures(known)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = features(x.double())
+    assert found.shape == (2, features.dimension) == (2, 768)
+    (block,) = features.network(x)
+    assert block.shape == (2, 768, 17, 17)
+    torch.testing.assert_close(found, block.mean((2, 3)))
+    assert not torch.allclose(found[0], found[1])
+    torch.testing.assert_close(features(x[1:])[0], found[1], rtol=1e-4, atol=1e-5)
+    assert not any(parameter.requires_grad for parameter in features.parameters())
+    assert not features.training
+    loaded = torch.load(known, weights_only=True)["Mixed_6e.branch1x1.conv.weight"]
+    assert torch.equal(features.network.blocks[2][7].branch1x1.conv.weight, loaded)
+
+
+def test_other_weights_are_no_fid(weights):
+    with pytest.raises(InputError, match=r"damaged or another file .*expected 6726825d0af5"):
+        InceptionFeatures(weights)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(InputError, match=r"no file .*pt_inception-2015-12-05-6726825d\.pth") as e:
+        InceptionFeatures(tmp_path / "none.pth")
+    assert "put it there" in str(e.value)
+    assert "features: classifier" in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_without_network_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(pytorch_fid, "FID_WEIGHTS_URL", (tmp_path / "nothing").as_uri())
+    with pytest.raises(InputError, match=r"checkpoints/pt_inception.*could not be downloaded"):
+        InceptionFeatures()
+
+
+def test_the_downloaded_one_is_taken(known, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(pytorch_fid, "FID_WEIGHTS_URL", known.as_uri())
+    InceptionFeatures()
+    assert (tmp_path / "checkpoints" / inception.FILE).read_bytes() == known.read_bytes()
+
+
+def test_the_hash_is_that_of_the_name():
+    assert inception.SHA256[:8] in inception.FILE
+    assert pytorch_fid.FID_WEIGHTS_URL.endswith(inception.FILE)

@@ -1,0 +1,158 @@
+"""Each flag on either side of its threshold, and where it is shown; the figures."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from lit_purify.functional import wilson_interval
+from lit_purify.report import attack_loss_figure, flags, gradient_norm_figure
+from lit_purify.report.flags import AUTOATTACK
+
+
+def share(successes: float, n: int) -> dict[str, Any]:
+    low, high = wilson_interval(successes, n)
+    return {"value": successes / n if n else None, "low": low, "high": high, "n": n}
+
+
+def mean(value: float | None) -> dict[str, Any]:
+    return {"value": value, "low": None, "high": None, "std": None, "n": 1, "missing": 0}
+
+
+SOUND: dict[str, Any] = {
+    "base/robust_accuracy": share(0, 100),
+    "fixed/robust_accuracy": share(20, 100),
+    "transfer/robust_accuracy": share(40, 100),
+    "fresh/robust_accuracy": share(45, 100),
+    "masking/nonfinite_gradient": share(0, 100),
+    "masking/zero_gradient": mean(0.0),
+    "masking/wrong_gradient": share(2, 100),
+    "masking/gradient_growth_log10": mean(-0.9),
+    "masking/attack_loss_gain": mean(5.0),
+    "masking/lost_to_longer_attack": share(0, 8),
+    "fixed/attack_flag_zero_gradient": share(0, 100),
+}
+
+MASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "overflow": ({"masking/nonfinite_gradient": share(1, 100)}, ["not a number in 1.0 %"]),
+    "zeros": ({"masking/zero_gradient": mean(0.02)}, ["exactly zero in 2.0 %", "BPDA"]),
+    "wrong": ({"masking/wrong_gradient": share(20, 100)}, ["20.0 %", "not the derivative"]),
+    "explodes": ({"masking/gradient_growth_log10": mean(3.5)}, ["grows", "10^3.5"]),
+    "vanishes": ({"masking/gradient_growth_log10": mean(-6.0)}, ["vanishes", "10^-6.0"]),
+    "no rise": ({"masking/attack_loss_gain": mean(0.0)}, ["own loss by +0", "it did not work"]),
+    "falls": ({"masking/attack_loss_gain": mean(-0.25)}, ["own loss by -0.25"]),
+    "longer": ({"masking/lost_to_longer_attack": share(4, 8)}, ["50.0 % of the 8", "raise"]),
+    "transfer": ({"transfer/robust_accuracy": share(4, 100)}, ["(transfer) only 4.0 %", "20.0 %"]),
+    "fresh": ({"fresh/robust_accuracy": share(4, 100)}, ["(fresh) only 4.0 %"]),
+    "unknown warning": ({"base/attack_flag_new": share(3, 100)}, ["on base (new, 3.0 %"]),
+    **{
+        f"AutoAttack {ending}": (
+            {f"fixed/attack_flag_{ending}": share(1, 4)},
+            [f"AutoAttack warns on fixed ({ending}, 25.0 % of the samples)"],
+        )
+        for ending in AUTOATTACK
+    },
+}
+
+
+def test_a_sound_run_has_none() -> None:
+    assert flags(SOUND) == []
+    assert flags({}) == []
+
+
+@pytest.mark.parametrize("case", MASKED)
+def test_each_sign_has_its_sentence(case: str) -> None:
+    change, parts = MASKED[case]
+    (sentence,) = flags({**SOUND, **change})
+    for part in parts:
+        assert part in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("masking/zero_gradient", mean(0.01)),
+        ("masking/wrong_gradient", share(1, 8)),  # its lower bound is 2.2 %
+        ("masking/gradient_growth_log10", mean(3.0)),
+        ("masking/gradient_growth_log10", mean(-3.0)),
+        ("masking/attack_loss_gain", mean(0.1)),
+        ("masking/lost_to_longer_attack", share(1, 8)),
+        ("transfer/robust_accuracy", share(12, 100)),  # the intervals overlap
+        ("fixed/attack_seconds", mean(3.0)),
+        ("fixed/my_attack_flag_x", mean(3.0)),
+    ],
+)
+def test_up_to_its_threshold_there_is_none(name: str, entry: dict[str, Any]) -> None:
+    assert flags({**SOUND, name: entry}) == []
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_what_was_not_measured_is_not_flagged(name: str) -> None:
+    """Of no sample the interval is [0, 1]; a run that is going on knows nothing."""
+    assert flags({**SOUND, name: share(0, 0)}) == []
+    assert flags({**SOUND, name: mean(None)}) == []
+
+
+def test_an_attack_that_left_nothing_standing_need_not_raise_its_loss() -> None:
+    change = {"masking/attack_loss_gain": mean(0.0), "fixed/robust_accuracy": share(0, 100)}
+    assert flags({**SOUND, **change}) == []
+
+
+class TestFigures:
+    DEPTHS = (("forward", 0), ("forward", 5), ("forward", 10), ("reverse", 5), ("reverse", 0))
+
+    def test_median_and_quartiles_against_depth(self) -> None:
+        norms = torch.tensor([1.0, 2, 3, 4, 5]).outer(torch.tensor([1e-4, 1e-2, 1, 1e2, 1e4]))
+        axes = gradient_norm_figure(norms, self.DEPTHS).axes[0]
+        median = axes.lines[0].get_ydata()
+        assert list(median) == pytest.approx([3e-4, 3e-2, 3, 3e2, 3e4])  # type: ignore[arg-type]
+        band = axes.collections[0].get_paths()[0].vertices
+        for x, scale in enumerate([1e-4, 1e-2, 1, 1e2, 1e4]):
+            edges = sorted({round(y / scale, 6) for place, y in band if place == x})
+            assert edges == pytest.approx([2, 4])
+        assert axes.get_yscale() == "log"
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "5", "10", "5", "0"]
+
+    def test_zeros_and_what_is_no_number_are_counted(self) -> None:
+        norms = torch.tensor([[0.0, 1.0], [1.0, torch.nan], [2.0, 3.0], [torch.inf, 1.0]])
+        axes = gradient_norm_figure(norms, [("forward", 0), ("reverse", 0)]).axes[0]
+        assert axes.get_legend().texts[0].get_text() == (
+            "median of 4 samples, 3 with a zero or no number"
+        )
+        assert list(axes.lines[0].get_ydata()) == [1.5, 1.0]  # type: ignore[arg-type]
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["input", "output"]
+
+    def test_all_zero_is_a_figure_too(self) -> None:
+        file = io.BytesIO()
+        gradient_norm_figure(torch.zeros(2, 5), self.DEPTHS).savefig(file)
+        assert Image.open(file).format == "PNG"
+
+    def test_loss_by_query_counts_the_samples_left(self) -> None:
+        nan = torch.nan
+        losses = torch.tensor([[1.0, 2.0, 3.0], [3.0, 4.0, nan], [5.0, nan, nan]])
+        axes = attack_loss_figure(losses).axes[0]
+        assert list(axes.lines[0].get_xdata()) == [1, 2, 3]  # type: ignore[arg-type]
+        assert list(axes.lines[0].get_ydata()) == [3, 3, 3]  # type: ignore[arg-type]
+        assert "3 at first, 1 at last" in axes.get_legend().texts[0].get_text()
+
+    def test_they_are_drawn_in_grey(self, tmp_path: Path) -> None:
+        norms = torch.rand(9, 5, generator=torch.Generator().manual_seed(0)) + 0.1
+        figures = gradient_norm_figure(norms, self.DEPTHS), attack_loss_figure(norms)
+        for number, figure in enumerate(figures):
+            figure.savefig(path := tmp_path / f"{number}.png")
+            red, green, blue = Image.open(path).convert("RGB").split()
+            assert red.tobytes() == green.tobytes() == blue.tobytes()
+            low, high = red.getextrema()
+            assert low < 64 < 192 < high
+
+    def test_shapes_are_checked(self) -> None:
+        for norms in (torch.ones(3, 4), torch.ones(0, 5), torch.ones(5)):
+            with pytest.raises(ValueError, match=r"expected norms \(N, 5\)"):
+                gradient_norm_figure(norms, self.DEPTHS)
+        with pytest.raises(ValueError, match="expected losses"):
+            attack_loss_figure(torch.ones(3))

@@ -1,0 +1,328 @@
+"""The report over many runs: from summaries that lie on a known curve to table, files, messages."""
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from lit_purify.cli import main
+from lit_purify.functional import wilson_interval
+from lit_purify.report import read_summary, versions, write_summary
+from lit_purify.report.finished_runs import disagreements, read_runs, short_names
+from lit_purify.report.law import report
+from lit_purify.report.paper_points import paper_points
+from lit_purify.report.runs_table import runs_csv
+from lit_purify.types import InputError
+
+K, M, N = 15.0, 0.18, 10**9  # so many images that the accuracies lie on the curve
+DEPTHS = {20: 0.35, 50: 0.25, 100: 0.2, 150: 0.15, 200: 0.1}
+
+
+def share(value, n=N):
+    low, high = wilson_interval(value * n, n)
+    return {"value": value, "low": low, "high": high, "n": n}
+
+
+def mean(value):
+    return {"value": value, "low": 0.9 * value, "high": 1.1 * value, "std": 0.1, "n": N}
+
+
+def accuracy(rate):
+    return 1 / (1 + math.exp(K * (rate - M)))
+
+
+def write_run(folder, t_star=100, rate=0.2, status="finished", version=None, **changes):
+    """A run as its summary.json has it; ``settings`` and ``metrics`` are added."""
+    settings = {
+        **{"purifier": "DiffusionPurifier", "t_star": t_star, "num_steps": 10, "seed": 0},
+        **{"sampler": "DDPMSampler", "forward_process": "stepwise", "images": 50},
+        **{"attack": "PGD", "eps": 8 / 255, "uniform_eps": 8 / 255},
+        "models": {"classifier": {"source": "c", "sha256": "a" * 64}},
+    }
+    metrics = {
+        "uniform/compression_rate": mean(rate),
+        "purified/clean_accuracy": share(0.9),
+        "base/clean_accuracy": share(0.94),
+        "fixed/robust_accuracy": share(accuracy(rate)),
+    }
+    settings |= changes.get("settings", {})
+    metrics |= changes.get("metrics", {})
+    for name in [name for name, entry in metrics.items() if entry is None]:
+        del metrics[name]
+    found = versions() | ({"lit-purify": version} if version else {})
+    summary = {"status": status, "versions": found, "settings": settings, "metrics": metrics}
+    write_summary(folder / "summary.json", summary)
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return [write_run(tmp_path / f"t{t}" / "version_0", t, rate) for t, rate in DEPTHS.items()]
+
+
+def law_of(folder):
+    return json.loads((folder / "law.json").read_text())
+
+
+class TestTheLaw:
+    def test_runs_on_a_curve_give_that_curve(self, sweep, tmp_path, capsys):
+        law = law_of(report(sweep, tmp_path / "out"))
+        assert law["measured"]["steepness"] == pytest.approx(K, rel=1e-6)
+        assert law["measured"]["middle"] == pytest.approx(M, rel=1e-6)
+        assert law["measured"]["at_zero"] == pytest.approx(accuracy(0), rel=1e-6)
+        assert law["measured"]["points"] == 5
+        assert law["paper"]["steepness"] == pytest.approx(17.453, abs=5e-4)
+        assert law["notes"] == law["left_out"] == []
+        printed = capsys.readouterr().out
+        assert "measured: k = 15.000" in printed
+        assert "R2 = 1.0000, 5 points" in printed
+        assert "paper: k = 17.453" in printed
+
+    def test_the_ceiling_is_fitted_on_request(self, tmp_path):
+        runs = [
+            write_run(
+                tmp_path / str(t),
+                metrics={
+                    "uniform/compression_rate": mean(rate),
+                    "fixed/robust_accuracy": share(0.7 * accuracy(rate)),
+                },
+            )
+            for t, rate in DEPTHS.items()
+        ]
+        law = law_of(report(runs, tmp_path / "out", free_ceiling=True))
+        assert law["measured"]["ceiling"] == pytest.approx(0.7, rel=1e-6)
+        assert law["paper"]["ceiling"] == pytest.approx(1.0269, abs=1e-4)
+        assert law_of(report(runs, tmp_path / "out"))["measured"]["ceiling_error"] is None
+
+    def test_weights_make_a_run_of_few_images_count_less(self, sweep, tmp_path):
+        wrong = {"fixed/robust_accuracy": share(0.9, 10)}
+        runs = [*sweep, write_run(tmp_path / "few", 70, 0.22, metrics=wrong)]
+        plain = law_of(report(runs, tmp_path / "out"))["measured"]
+        weighted = law_of(report(runs, tmp_path / "out", weighted=True))["measured"]
+        assert weighted["weighted"]
+        assert abs(plain["steepness"] - K) > 1
+        assert weighted["steepness"] == pytest.approx(K, abs=0.01)
+
+    def test_another_key_has_no_paper(self, sweep, tmp_path, capsys):
+        for run, rate in zip(sweep, DEPTHS.values(), strict=True):
+            write_run(run, rate=rate, metrics={"attack/compression_rate": mean(2 * rate)})
+        law = law_of(report(sweep, tmp_path / "out", key="attack/compression_rate"))
+        assert law["paper"] is None
+        assert law["measured"]["steepness"] == pytest.approx(K / 2, rel=1e-6)
+        assert "paper" not in capsys.readouterr().out
+
+    def test_too_few_attacked_runs_are_drawn_without_a_curve(self, tmp_path, capsys):
+        runs = [write_run(tmp_path / f"a{n}", rate=n / 10) for n in (1, 2)]
+        runs += [write_run(tmp_path / "clean", metrics={"fixed/robust_accuracy": None})]
+        any_iteration = {"fixed/robust_accuracy_any_iteration": share(0.1)}
+        early = {"fixed/robust_accuracy": None} | any_iteration
+        runs += [write_run(tmp_path / "early", metrics=early)]
+        runs += [write_run(tmp_path / "no_rate", metrics={"uniform/compression_rate": None})]
+        law = law_of(report(runs, tmp_path / "out"))
+        assert law["measured"] is None
+        notes = "\n".join(law["notes"])
+        assert "needs 3 points or more, got 2" in notes
+        assert "(it was not attacked under fixed noise): clean" in notes
+        assert "(the attack stopped early, so" in notes
+        assert "in the table only): no_rate" in notes
+        assert capsys.readouterr().out.count("note: ") == 4
+        assert (tmp_path / "out" / "law.png").stat().st_size > 1000
+
+    def test_the_size_of_attacks_has_its_own_figure(self, sweep, tmp_path, capsys):
+        out = tmp_path / "out"
+        report(sweep, out)
+        assert not (out / "magnitude.png").exists()
+        assert "attack's" not in capsys.readouterr().out
+        sized = {"magnitude/l2": mean(1.234), "magnitude/linf": mean(0.03125)}
+        run = write_run(tmp_path / "sized", metrics=sized)
+        report([*sweep, run], out)
+        assert (out / "magnitude.png").stat().st_size > 1000
+        printed = capsys.readouterr().out
+        assert "1.23" in printed
+        assert "0.0312" in printed
+        report(sweep, out)
+        assert not (out / "magnitude.png").exists()
+
+
+class TestTheTable:
+    def test_the_csv_has_every_digit(self, sweep, tmp_path):
+        report(sweep, tmp_path / "out")
+        rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "runs.csv").read_text())))
+        assert [int(row["t_star"]) for row in rows] == list(DEPTHS)
+        for row, run in zip(rows, sweep, strict=True):
+            assert row["run"] == str(run)
+            assert row["method"] == "DDPM"
+            entry = read_summary(run / "summary.json")["metrics"]["fixed/robust_accuracy"]
+            for part, suffix in (("value", ""), ("low", "_low"), ("high", "_high"), ("n", "_n")):
+                assert float(row[f"fixed/robust_accuracy{suffix}"]) == entry[part]
+            assert row["fresh/robust_accuracy"] == ""
+
+    def test_no_digit_is_cut_off(self, sweep, tmp_path, capsys):
+        sized = {"magnitude/l2": mean(1.25), "magnitude/linf": mean(0.03125)}
+        more = {name: share(1.0) for name in ("transfer/robust_accuracy", "fresh/robust_accuracy")}
+        long = tmp_path / "a_very_long_name_of_a_folder" / "version_0"
+        run = write_run(long, metrics=sized | more)
+        report([*sweep, run], tmp_path / "out")
+        printed = capsys.readouterr().out
+        assert "…" not in printed
+        assert "1.12–1.38" in printed
+        assert "100.0–100.0" in printed
+        assert "stepwise" in printed
+
+    @pytest.mark.parametrize(
+        ("settings", "method"),
+        [
+            ({}, "DDPM"),
+            ({"forward_process": "one_shot"}, "DDPM"),
+            ({"forward_process": "none"}, "Reverse"),
+            ({"sampler": "DDIMSampler"}, "DDIM"),
+            ({"sampler": "DDIMSampler", "forward_process": "none"}, "Reverse, DDIM"),
+            ({"sampler": None, "purifier": "Blur"}, "Blur"),
+        ],
+    )
+    def test_methods_have_the_papers_names(self, tmp_path, settings, method):
+        (run,), _ = read_runs([write_run(tmp_path, settings=settings)])
+        assert run.method == method
+        assert f",{method}," in runs_csv([run], "uniform/compression_rate").replace('"', "")
+
+
+class TestWhatIsLeftOut:
+    def test_a_line_for_every_folder(self, sweep, tmp_path, capsys):
+        running = write_run(tmp_path / "running", status="interrupted")
+        (tmp_path / "text").mkdir()
+        (tmp_path / "text" / "summary.json").write_text("{")
+        (tmp_path / "list").mkdir()
+        (tmp_path / "list" / "summary.json").write_text("[]")
+        write_run(tmp_path / "old")
+        old = json.loads((tmp_path / "old" / "summary.json").read_text())
+        old["metrics"] = {"accuracy": 0.3}
+        (tmp_path / "old" / "summary.json").write_text(json.dumps(old))
+        others = [running, *(tmp_path / name for name in ("none", "text", "list", "old"))]
+        law = law_of(report([*sweep, *others, sweep[0]], tmp_path / "out"))
+        assert law["runs"] == [str(run) for run in sweep]
+        words = [
+            f"go on with it by --resume {running}",
+            "No such file",
+            "not that of a run",
+            "not that of a run",
+            "laid out otherwise",
+            "named twice",
+        ]
+        assert len(law["left_out"]) == len(words)
+        for line, word, folder in zip(law["left_out"], words, [*others, sweep[0]], strict=True):
+            assert word in line
+            assert line.startswith(str(folder))
+        assert capsys.readouterr().out.count("left out: ") == len(words)
+        assert law["measured"]["points"] == 5
+
+    def test_nothing_left_is_an_error(self, tmp_path):
+        with pytest.raises(InputError, match="none of the folders holds a finished run"):
+            report([tmp_path / "none"], tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_figure_that_no_run_has(self, sweep, tmp_path):
+        with pytest.raises(InputError, match=r"no run has the figure x/y.*fixed/robust_accuracy"):
+            report(sweep, tmp_path / "out", key="x/y")
+
+
+class TestDisagreements:
+    def test_what_runs_should_share(self, tmp_path):
+        other = {"eps": 4 / 255, "models": {"classifier": {"source": "c", "sha256": "b" * 64}}}
+        folders = [
+            *(write_run(tmp_path / f"same{n}") for n in range(5)),
+            write_run(tmp_path / "other", settings=other),
+            write_run(tmp_path / "old", version="0.0.1"),
+            write_run(tmp_path / "deep", t_star=900, settings={"num_steps": 3}),
+        ]
+        runs, _ = read_runs(folders)
+        eps, classifier = disagreements(runs)[1:]
+        assert "made by lit-purify 0.0.1" in disagreements(runs)[0]
+        assert disagreements(runs)[0].endswith(": old")
+        assert eps == (
+            "the runs differ in eps: 0.0313725 in same0, same1, same2 and 4 more; "
+            "0.0156863 in other"
+        )
+        assert classifier.endswith("; bbbbbbbbbbbb in other")
+
+    def test_another_budget_than_the_papers_is_said(self, tmp_path, capsys):
+        runs = [write_run(tmp_path / "a", settings={"eps": 4 / 255})]
+        report(runs, tmp_path / "out")
+        assert "the paper attacked with 8/255, these runs with 4/255" in capsys.readouterr().out
+
+    def test_an_eps_that_was_not_used_does_not_count(self, tmp_path):
+        clean = {"fixed/robust_accuracy": None}
+        settings = {"eps": 4 / 255, "protocols": []}
+        runs = [write_run(tmp_path / "a", metrics=clean, settings=settings)]
+        law = law_of(report(runs, tmp_path / "out"))
+        assert not [note for note in law["notes"] if "4/255" in note]
+
+    def test_short_names(self, tmp_path):
+        def names(*paths):
+            return short_names(read_runs([write_run(tmp_path / path) for path in paths])[0])
+
+        assert names("a/logs/version_0", "b/logs/version_0") == ["a", "b"]
+        assert names("x/version_0", "x/version_1") == ["version_0", "version_1"]
+        assert names("x/version_0") == ["version_0"]
+        assert names("y", "y/z") == ["y", "z"]
+
+
+class TestCommand:
+    def test_it_runs_and_ends_with_its_folder(self, sweep, tmp_path, capsys):
+        out = tmp_path / "new" / "out"
+        assert main(["report", *map(str, sweep), "--output", str(out)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == str(out)
+        assert {file.name for file in out.iterdir()} == {"runs.csv", "law.json", "law.png"}
+
+    def test_options(self, sweep, tmp_path):
+        options = ["--free_ceiling", "--weighted", "--key", "uniform/compression_rate"]
+        assert main(["report", *map(str, sweep), "--output", str(tmp_path / "o"), *options]) == 0
+        law = law_of(tmp_path / "o")
+        assert law["measured"]["ceiling_error"] is not None
+        assert law["measured"]["weighted"]
+
+    @pytest.mark.parametrize(
+        ("args", "words"),
+        [
+            ([], ["required", "runs"]),
+            (["nowhere"], ["none of the folders", "nowhere"]),
+            (["nowhere", "--colour", "red"], ["--colour"]),
+            (["{run}", "--key", "x/y"], ["x/y", "--key"]),
+            (["{run}", "--output", "{run}/summary.json"], ["summary.json", "folder"]),
+        ],
+    )
+    def test_errors_are_one_line(self, args, words, tmp_path, capsys):
+        run = write_run(tmp_path / "run")
+        assert main(["report", *(word.format(run=run) for word in args)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        for word in words:
+            assert word in line
+
+    def test_the_help_lists_it(self, capsys):
+        for args, words in ((["--help"], ["report", "predict"]), (["report", "--help"], ["--key"])):
+            with pytest.raises(SystemExit) as stop:
+                main(args)
+            assert not stop.value.code
+            printed = capsys.readouterr().out
+            for word in words:
+                assert word in printed
+        assert main(["evaluate"]) == 2
+        assert "'report'" in capsys.readouterr().err
+
+    def test_a_configuration_before_it_is_refused(self, sweep, capsys):
+        assert main(["--seed_everything", "1", "report", str(sweep[0])]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+class TestThePapersPoints:
+    def test_each_is_there_once(self):
+        points = paper_points()
+        assert len(points) == len({(point.method, point.t_star) for point in points}) == 15
+        (left_out,) = [point for point in points if not point.used_in_fit]
+        assert left_out[:4] == ("Reverse", 300, 0.200, 0.426)
+
+    def test_both_tables_give_the_same_at_100(self):
+        both = {point.method: point[2:4] for point in paper_points() if point.table == "6 and 7"}
+        assert both == {"DDPM": (0.231, 0.237), "Reverse": (0.195, 0.349)}
