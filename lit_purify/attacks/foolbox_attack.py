@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch import Tensor
+
+# foolbox imports GitPython for its model zoo, which refuses to be imported where there is no git.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
 import foolbox
 from foolbox.attacks.base import MinimizationAttack, Repeated
 from foolbox.models.pytorch import PyTorchModel
-from torch import Tensor
 
 from lit_purify.attacks.external import ExternalAttack, OneSample
 from lit_purify.types import InputError

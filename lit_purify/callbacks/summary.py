@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from lit_purify.callbacks.records import Records
@@ -13,6 +15,7 @@ from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.metrics import SummaryMetric
 from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.report import aggregate, finding, flags, summary_table, versions, write_summary
+from lit_purify.report.aggregate import column
 from lit_purify.types import InputError
 
 
@@ -74,8 +77,18 @@ class Summary(Callback):
                 known = {name: f["value"] for name, f in metrics.items() if f["value"] is not None}
                 for logger in trainer.loggers:
                     logger.log_metrics(known, 0)
+            self._log_histograms(trainer)
             self._print_result(self._folder, metrics)
         self._finished = True
+
+    def _log_histograms(self, trainer: Trainer) -> None:
+        """The figures image by image; yes and no have no histogram."""
+        for name in self._figures:
+            values = [v for v in column(self._records.rows, name) if isinstance(v, float)]
+            for logger in trainer.loggers if values else []:
+                if isinstance(logger, TensorBoardLogger):
+                    # Not under the name of the scalar: TensorBoard shows one kind under a name.
+                    logger.experiment.add_histogram(f"per_image/{name}", np.array(values), 0)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

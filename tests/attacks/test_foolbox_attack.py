@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 import logging
 import math
+import os
 import random
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -316,3 +319,11 @@ def test_an_overlay_takes_the_place_of_the_attack(
     assert "early_stop:" in (CONFIGS / "attack" / overlay).read_text(encoding="utf-8")
     assert set(vars(config.attack.init_args)) == set(inspect.signature(type(attack)).parameters)
     assert "".join(capsys.readouterr()) == ""
+
+
+def test_it_can_be_imported_where_there_is_no_git(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_PYTHON")}
+    environment["PATH"] = str(tmp_path)
+    words = [sys.executable, "-c", "import lit_purify.attacks"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

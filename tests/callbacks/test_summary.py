@@ -171,6 +171,19 @@ class TestImages:
                 (event,) = events.Scalars(name)
                 assert event.value == pytest.approx(entry["value"], rel=1e-6)
         assert "hp_metric" not in tags["scalars"]
+        assert set(tags["histograms"]) == {
+            "per_image/uniform/compression_rate",
+            "per_image/attack/compression_rate",
+            *(
+                f"per_image/attack/compression_rate_{part}"
+                for part in ("robust", "nonrobust")
+                if summary["metrics"][f"attack/compression_rate_{part}"]["n"]
+            ),
+        }
+        (event,) = events.Histograms("per_image/uniform/compression_rate")
+        mean = summary["metrics"]["uniform/compression_rate"]["value"]
+        assert event.histogram_value.num == 3
+        assert event.histogram_value.sum == pytest.approx(3 * mean)
 
     def test_progress_can_be_turned_off(self, tmp_path, capsys):
         args = broken_run(tmp_path, at=99)  # an index outside: it does not fail
