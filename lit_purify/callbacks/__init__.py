@@ -10,6 +10,7 @@ from lit_purify.callbacks.interruption import Interruption, Terminated
 from lit_purify.callbacks.jacobian import JacobianSpectrum
 from lit_purify.callbacks.magnitude import AttackMagnitude
 from lit_purify.callbacks.masking import MaskingDiagnostics
+from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.predictions import PredictionWriter
 from lit_purify.callbacks.progress import EvaluationProgress
 from lit_purify.callbacks.quality import ImageQuality
@@ -31,6 +32,7 @@ __all__ = [
     "Interruption",
     "JacobianSpectrum",
     "MaskingDiagnostics",
+    "Measurement",
     "OutputVariability",
     "PredictionWriter",
     "Records",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
 from lit_purify.attacks import PGDEOT, Attack, Target, input_gradient
+from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.run_attack import attack_once_more, run_attack
 from lit_purify.diffusion.noise import FixedNoise, derive_seed
 from lit_purify.functional import correlation
@@ -17,7 +18,7 @@ from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.types import Batch, InputError
 
 
-class AttackAgreement(Callback):
+class AttackAgreement(Measurement):
     """Measures how alike the attacks are that two randomness configurations lead to.
 
     Image by image, Pearson's correlation over all pixels and channels
@@ -62,50 +63,41 @@ class AttackAgreement(Callback):
         eot = {} if self.eot is None else self.eot.settings()
         return {**found, **{f"agreement_eot_{name}": value for name, value in eot.items()}}
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "test":
-            return
-        assert isinstance(pl_module, PurifiedClassifier)
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         run_attack(trainer, self)
-        if "fixed" not in pl_module.surfaces:
+        if "fixed" not in module.surfaces:
             raise InputError(
                 "AttackAgreement compares attacks on fixed noise, and the protocols "
-                f"{list(pl_module.protocols)} have none; add fixed to model.protocols, or drop "
+                f"{list(module.protocols)} have none; add fixed to model.protocols, or drop "
                 "AttackAgreement"
             )
-        self._other = FixedNoise(derive_seed(pl_module.seed, "agreement", 0))
+        self._other = FixedNoise(derive_seed(module.seed, "agreement", 0))
         for part in ("", "_eot") if self.eot is not None else ("",):
             for what in ("perturbation", "gradient"):
-                pl_module.add_metric(f"agreement/{what}{part}", MeanWithDeviation())
+                module.add_metric(f"agreement/{what}{part}", MeanWithDeviation())
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
         assert self._other is not None
         image, index = batch["image"], batch["index"]
         attack = run_attack(trainer, self)
-        other_target = pl_module.target("fixed", index, noise=self._other)
+        other_target = module.target("fixed", index, noise=self._other)
         other = attack_once_more(trainer, attack, other_target, batch, seed=self._other.seed)
         found = {"perturbation": (batch["adversarial"]["fixed"] - image, other - image)}
         with trainer.precision_plugin.forward_context():
             other_gradient = _gradient(other_target, batch)
-            found["gradient"] = (_gradient(pl_module.target("fixed", index), batch), other_gradient)
+            found["gradient"] = (_gradient(module.target("fixed", index), batch), other_gradient)
         if self.eot is not None:
-            under_fresh = self._attack_fresh(trainer, pl_module, attack, self.eot, batch)
+            under_fresh = self._attack_fresh(trainer, module, attack, self.eot, batch)
             found["perturbation_eot"] = (under_fresh - image, other - image)
             with trainer.precision_plugin.forward_context():
                 followed, _ = self.eot.gradient(
-                    pl_module.target("fresh", index), image, batch["label"], index
+                    module.target("fresh", index), image, batch["label"], index
                 )
             found["gradient_eot"] = (followed, other_gradient)
         for name, (one, two) in found.items():
-            pl_module.record(f"agreement/{name}", correlation(one, two))
+            module.record(f"agreement/{name}", correlation(one, two))
 
     @staticmethod
     def _attack_fresh(

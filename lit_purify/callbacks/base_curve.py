@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch import Trainer
+from matplotlib.figure import Figure
 
 from lit_purify.attacks import Attack
+from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.run_attack import attack_once_more, run_attack
-from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.checkpoints.files import sha256
 from lit_purify.functional import correct
 from lit_purify.metrics import IntervalAccuracy
@@ -21,17 +21,15 @@ from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.report import aggregate
 from lit_purify.report.base_curve import CurvePoint, base_curve_figure
 from lit_purify.report.finished_runs import FinishedRun, read_runs
-from lit_purify.report.header import read_header
-from lit_purify.report.records import read_rows, records_folder
+from lit_purify.report.records import read_rows
 from lit_purify.types import Batch, InputError, ratio
 
 RATES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
-PICTURE = "base_curve.png"
 ACCURACY = "fixed/robust_accuracy"
 _DIGITS = 4
 
 
-class BaseClassifierCurve(Callback):
+class BaseClassifierCurve(Measurement):
     """Attacks the classifier alone with budgets eps times alpha.
 
     The paper's explanation of what robustness remains under fixed noise is that purification
@@ -79,7 +77,6 @@ class BaseClassifierCurve(Callback):
         self.rates = sorted({round(float(rate), _DIGITS) for rate in everything})
         self._attacks: dict[float, Attack] = {}
         self._whole: Attack | None = None
-        self._folder = Path()
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this measurement."""
@@ -94,11 +91,7 @@ class BaseClassifierCurve(Callback):
             found |= {"base_curve_runs": self.runs, "base_curve_rate_name": self.rate_name}
         return found
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "test":
-            return
-        assert isinstance(pl_module, PurifiedClassifier)
-        self._folder = run_folder(trainer)
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         attack = run_attack(trainer, self)
         self._whole = _scaled(attack, attack.eps if self.eps is None else self.eps)
         if not self._whole.eps > 0:
@@ -112,10 +105,10 @@ class BaseClassifierCurve(Callback):
                 f"the rate {self.rates[-1]:g} makes a budget of {largest:.4g}; expected at most 1, "
                 "the scale of the images; take smaller rates"
             )
-        self._check_comparable(pl_module)
+        self._check_comparable(module)
         self._attacks = {rate: _scaled(attack, rate * self._whole.eps) for rate in self.rates}
         for rate in self.rates:
-            pl_module.add_metric(_name(rate), IntervalAccuracy())
+            module.add_metric(_name(rate), IntervalAccuracy())
 
     def _check_comparable(self, module: PurifiedClassifier) -> None:
         assert self._whole is not None
@@ -136,51 +129,38 @@ class BaseClassifierCurve(Callback):
                     "runs, or test the same classifier here"
                 )
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
-        target = pl_module.target("base", batch["index"])
+        target = module.target("base", batch["index"])
         for rate, attack in self._attacks.items():
             images = batch["image"]
             if rate > 0:
-                images = attack_once_more(trainer, attack, target, batch, seed=pl_module.seed)
+                images = attack_once_more(trainer, attack, target, batch, seed=module.seed)
             with trainer.precision_plugin.forward_context():  # as the module tests its own
-                logits = pl_module.classifier(images)
-            pl_module.record(_name(rate), correct(logits, batch["label"]))
+                logits = module.classifier(images)
+            module.record(_name(rate), correct(logits, batch["label"]))
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # The records are whole by now: those of a run that had been stopped behind its last batch
-        # were so from the start, and Lightning then calls no other hook.
-        if stage != "test" or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        assert isinstance(pl_module, PurifiedClassifier)
-        folder = records_folder(self._folder)
-        header = read_header(folder)
-        if header is None or self._whole is None:
-            return
-        figures = aggregate(read_rows(folder, header["run"]), pl_module.figures)
+    def figures(
+        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+    ) -> Mapping[str, Figure]:
+        if self._whole is None:
+            return {}
+        figures = aggregate(read_rows(records, run), module.figures)
         curve = [
             point
             for rate in self.rates
             if (point := _point(rate, figures[_name(rate)])) is not None
         ]
         if not curve:
-            return
+            return {}
         measured = [point for _, point in self._measured]
         if self._whole.eps == run_attack(trainer, self).eps:
             rate = figures.get(self.rate_name, {}).get("value")
             own = None if rate is None else _point(rate, figures.get(ACCURACY, {}), "this run")
             measured += [] if own is None else [own]
         figure = base_curve_figure(curve, measured, eps=self._whole.eps, p=self._whole.p)
-        figure.savefig(self._folder / PICTURE)
-        if isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.experiment.add_figure("base_curve", figure)
+        return {"base_curve": figure}
 
 
 def _measured(folders: Sequence[str], rate_name: str) -> list[tuple[FinishedRun, CurvePoint]]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
+from lit_purify.callbacks.measurement import Measurement
 from lit_purify.functional import compression_rate
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.types import Batch, InputError, ratio
 
 
-class CompressionRate(Callback):
+class CompressionRate(Measurement):
     """Measures how much of a perturbation a purification under fixed noise lets through.
 
     Logs ``uniform/compression_rate`` and, where the run attacks under fixed noise,
@@ -31,42 +32,32 @@ class CompressionRate(Callback):
         """What a report must say about this measurement."""
         return {"uniform_eps": self.eps}
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "test":
-            assert isinstance(pl_module, PurifiedClassifier)
-            if trainer.precision != "32-true":
-                # Measured: bf16 rounding doubles the rate at eps 1/255.
-                raise InputError(
-                    "the compression rate is a ratio of small differences, which precision "
-                    f"{trainer.precision} rounds away; use 32-true, or drop CompressionRate"
-                )
-            names = ["uniform/compression_rate"]
-            if "fixed" in pl_module.protocols:
-                names += [
-                    f"attack/compression_rate{part}" for part in ("", "_robust", "_nonrobust")
-                ]
-            for name in names:
-                pl_module.add_metric(name, MeanWithDeviation())
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        if trainer.precision != "32-true":
+            # Measured: bf16 rounding doubles the rate at eps 1/255.
+            raise InputError(
+                "the compression rate is a ratio of small differences, which precision "
+                f"{trainer.precision} rounds away; use 32-true, or drop CompressionRate"
+            )
+        names = ["uniform/compression_rate"]
+        if "fixed" in module.protocols:
+            names += [f"attack/compression_rate{part}" for part in ("", "_robust", "_nonrobust")]
+        for name in names:
+            module.add_metric(name, MeanWithDeviation())
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
         image, index = batch["image"], batch["index"]
         anchor = outputs["fixed/clean"].image
-        noise = pl_module.noise.cached(index)
+        noise = module.noise.cached(index)
         perturbed = image + self.eps * noise.uniform(index, like=image)
-        rate = compression_rate(pl_module.purify(perturbed, noise, index), anchor, perturbed, image)
-        pl_module.record("uniform/compression_rate", rate)
-        if "fixed" in pl_module.protocols:
+        rate = compression_rate(module.purify(perturbed, noise, index), anchor, perturbed, image)
+        module.record("uniform/compression_rate", rate)
+        if "fixed" in module.protocols:
             attacked = outputs["fixed/adversarial"]
             rate = compression_rate(attacked.image, anchor, batch["adversarial"]["fixed"], image)
             robust = attacked.correct
-            pl_module.record("attack/compression_rate", rate)
-            pl_module.record("attack/compression_rate_robust", rate, where=robust)
-            pl_module.record("attack/compression_rate_nonrobust", rate, where=~robust)
+            module.record("attack/compression_rate", rate)
+            module.record("attack/compression_rate_robust", rate, where=robust)
+            module.record("attack/compression_rate_nonrobust", rate, where=~robust)

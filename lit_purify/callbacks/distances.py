@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch import Trainer
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_purify.callbacks.attack import AdversarialExamples
-from lit_purify.callbacks.records import Records
-from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.callbacks.measurement import Measurement
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import Purifier
 from lit_purify.functional import init_max_end, trajectory_distances
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.report.distance_figure import Curve, distance_figure
-from lit_purify.report.header import read_header
 from lit_purify.report.paper_distances import PaperDistances, paper_distances
-from lit_purify.report.records import read_tensors, records_folder
+from lit_purify.report.records import read_tensors
 from lit_purify.types import Batch, InputError, ratio
 
-PICTURE = "distances.png"
 LEVELS = ("8/255", "16/255", "32/255", "64/255", "128/255")
 NORMS = ("l2", "linf")
 ATTACK = "distance"
 
 
-class DistanceTrajectories(Callback):
+class DistanceTrajectories(Measurement):
     """Measures whether purification leads towards the clean image or away from it.
 
     Distances of every state of a purification under the run's fixed noise to the clean image x0,
@@ -66,7 +63,6 @@ class DistanceTrajectories(Callback):
                 f"a level of DistanceTrajectories is given twice in {list(levels)}; drop one"
             )
         self._measured: list[str] = []
-        self._folder = Path()
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this measurement."""
@@ -75,46 +71,36 @@ class DistanceTrajectories(Callback):
             "distance_states": "[0, 1] scale, not clipped, not rescaled",
         }
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "test":
-            return
-        assert isinstance(pl_module, PurifiedClassifier)
-        attacked = [ATTACK] if "fixed" in pl_module.surfaces else []
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        attacked = [ATTACK] if "fixed" in module.surfaces else []
         self._measured = [*attacked, *self.levels]
         if not self._measured:
             raise InputError(
                 "DistanceTrajectories has nothing to measure: it has no levels, and the protocols "
-                f"{list(pl_module.protocols)} attack no fixed noise; add fixed to "
+                f"{list(module.protocols)} attack no fixed noise; add fixed to "
                 "model.protocols, or give it levels"
             )
-        self._folder = run_folder(trainer)
         for name in self._measured:
             for norm in NORMS:
                 for place in ("init", "max", "end"):
-                    pl_module.add_metric(f"{name}/{norm}_{place}", MeanWithDeviation())
+                    module.add_metric(f"{name}/{norm}_{place}", MeanWithDeviation())
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
         clean, index = batch["image"], batch["index"]
-        noise = pl_module.noise.cached(index)
-        for name, images in self._inputs(pl_module, batch):
+        noise = module.noise.cached(index)
+        for name, images in self._inputs(module, batch):
             with trainer.precision_plugin.forward_context():  # as the run purifies
                 # The purifier's own iterator: a list of 200 states would hold them all.
-                states = pl_module.purifier.trajectory(images, noise, index)
+                states = module.purifier.trajectory(images, noise, index)
                 found = trajectory_distances(
                     (state.image.double() for state in states), clean.double()
                 )
             for norm, curve in zip(NORMS, found.unbind(1), strict=True):
                 for place, values in init_max_end(curve).items():
-                    pl_module.record(f"{name}/{norm}_{place}", values)
-            pl_module.record(f"{name}/trajectory", found.float())
+                    module.record(f"{name}/{norm}_{place}", values)
+            module.record(f"{name}/trajectory", found.float())
 
     def _inputs(self, module: PurifiedClassifier, batch: Batch) -> Iterator[tuple[str, Tensor]]:
         """What is purified, by its name."""
@@ -125,31 +111,20 @@ class DistanceTrajectories(Callback):
             else:
                 yield name, clean + self.levels[name] * module.noise.uniform(index, like=clean)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # The records are whole by now: those of a run that had been stopped behind its last batch
-        # were so from the start, and Lightning then calls no other hook.
-        if stage != "test" or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        assert isinstance(pl_module, PurifiedClassifier)
-        folder = records_folder(self._folder)
-        header = read_header(folder)
-        recorded = any(isinstance(c, Records) for c in trainer.callbacks)  # type: ignore[attr-defined]
-        if header is None or not recorded:
-            return
+    def figures(
+        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+    ) -> Mapping[str, Figure]:
         names = [f"{name}/trajectory" for name in self._measured]
-        tensors = read_tensors(folder, header["run"], names)
-        paper = self._paper(trainer, pl_module)
+        tensors = read_tensors(records, run, names)
+        paper = self._paper(trainer, module)
         curves = [
             Curve(_label(name), tensors[f"{name}/trajectory"], paper.get(name))
             for name in self._measured
             if f"{name}/trajectory" in tensors
         ]
         if not curves:
-            return
-        figure = distance_figure(curves, _steps(pl_module.purifier))
-        figure.savefig(self._folder / PICTURE)
-        if isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.experiment.add_figure("distances", figure)
+            return {}
+        return {"distances": distance_figure(curves, _steps(module.purifier))}
 
     def _paper(self, trainer: Trainer, module: PurifiedClassifier) -> dict[str, PaperDistances]:
         """The paper's values for what this run measures in the paper's setting."""

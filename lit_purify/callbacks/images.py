@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from lit_purify.callbacks.measurement import save_figure
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.report import image_grid
@@ -47,8 +47,7 @@ class ImageGrid(Callback):
         clean, labels = batch["image"][first].cpu(), batch["label"][first].tolist()
         resumed = bool(getattr(trainer.datamodule, "done", ()))  # type: ignore[attr-defined]
         for protocol in pl_module.protocols:
-            path = self._folder / f"images_{protocol}.png"
-            if resumed and path.exists():
+            if resumed and (self._folder / f"images_{protocol}.png").exists():
                 continue  # drawn of the first images, in an earlier sitting
             attacked = outputs[f"{protocol}/adversarial"]
             seen_clean = outputs["base/clean" if protocol == "base" else "fixed/clean"]
@@ -67,7 +66,4 @@ class ImageGrid(Callback):
                 for label, b, a in zip(labels, before, after, strict=True)
             ]
             figure = image_grid(columns, rows)
-            self._folder.mkdir(parents=True, exist_ok=True)
-            figure.savefig(path)
-            if isinstance(trainer.logger, TensorBoardLogger):
-                trainer.logger.experiment.add_figure(f"images/{protocol}", figure)
+            save_figure(trainer, self._folder, f"images/{protocol}", figure)

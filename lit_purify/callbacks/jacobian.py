@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.callbacks.measurement import Measurement
 from lit_purify.data import ImageDataModule
 from lit_purify.diffusion.noise import FixedNoise, derive_seed
 from lit_purify.functional import (
@@ -31,9 +31,7 @@ from lit_purify.functional import (
 from lit_purify.functional.jacobian import Differentiation
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.report.header import read_header
 from lit_purify.report.jacobian_figures import jacobian_figures
-from lit_purify.report.records import records_folder
 from lit_purify.types import Batch, InputError
 
 Mode = Literal["dense", "matrix_free"]
@@ -47,7 +45,7 @@ PREDICTED = "jacobian/uniform_compression_rate"
 _LARGEST_DENSE = 2**14  # rows; the decomposition of more takes hours and 2 GiB
 
 
-class JacobianSpectrum(Callback):
+class JacobianSpectrum(Measurement):
     r"""Measures how the purifier moves small perturbations: its Jacobian's singular values.
 
     The Jacobian :math:`J = \partial f_\xi / \partial x` is taken at the clean image, under the
@@ -127,7 +125,6 @@ class JacobianSpectrum(Callback):
         self.differentiation: Differentiation = differentiation
         self.predict_compression = predict_compression
         self._chosen: frozenset[int] = frozenset()
-        self._folder = Path()
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this measurement."""
@@ -142,11 +139,7 @@ class JacobianSpectrum(Callback):
             "jacobian_predicts_compression": self.predict_compression,
         }
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "test":
-            return
-        assert isinstance(pl_module, PurifiedClassifier)
-        self._folder = run_folder(trainer)
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         if trainer.precision != "32-true":
             raise InputError(
                 "the Jacobian's small singular values are rounded away by precision "
@@ -167,7 +160,7 @@ class JacobianSpectrum(Callback):
             )
         names = [f"jacobian/{name}" for name in FIGURES] if self._chosen else []
         for name in [*names, *([PREDICTED] if self.predict_compression else [])]:
-            pl_module.add_metric(name, MeanWithDeviation())
+            module.add_metric(name, MeanWithDeviation())
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # One product, so that a purifier that gives none is refused before the work, not after it.
@@ -178,18 +171,12 @@ class JacobianSpectrum(Callback):
         )
         operator.push(operator.image.new_zeros(1, operator.size))
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
         image, index = batch["image"], batch["index"]
         if self.predict_compression:
-            pl_module.record(PREDICTED, self._predicted(pl_module, image, index))
+            module.record(PREDICTED, self._predicted(module, image, index))
         if not self._chosen:
             return
         chosen = torch.tensor([i in self._chosen for i in index.tolist()], device=image.device)
@@ -200,20 +187,20 @@ class JacobianSpectrum(Callback):
             name: torch.full((len(image), *shape), torch.nan)
             for name, shape in self._shapes(image.shape[1:]).items()
         }
-        measure = self._dense if self.mode == "dense" else self._matrix_free
+        spectrum = self._dense if self.mode == "dense" else self._matrix_free
         for row in chosen.nonzero().flatten().tolist():
             # One by one: what an image gets does not depend on its batch.
             sample = index[row : row + 1]
-            operator = self._operator(pl_module, image[row], sample)
-            numbers, found = measure(pl_module, operator, sample)
+            operator = self._operator(module, image[row], sample)
+            numbers, found = spectrum(module, operator, sample)
             for name, number in numbers.items():
                 columns[name][row] = number
             for name, tensor in found.items():
                 tensors[name][row] = tensor
         for name, values in columns.items():
-            pl_module.record(f"jacobian/{name}", values, where=chosen)
+            module.record(f"jacobian/{name}", values, where=chosen)
         for name, values in tensors.items():
-            pl_module.record(f"jacobian/{name}", values)
+            module.record(f"jacobian/{name}", values)
 
     @property
     def _columns(self) -> list[str]:
@@ -316,20 +303,13 @@ class JacobianSpectrum(Callback):
             "right_vectors": found.right.view(-1, *shape),
         }
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # The records are whole by now: those of a run that had been stopped behind its last batch
-        # were so from the start, and Lightning then calls no other hook.
-        if stage != "test" or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        folder = records_folder(self._folder)
-        header = read_header(folder)
-        if header is None or not self._chosen:
-            return
-        figures = jacobian_figures(folder, header["run"], _data(trainer).test_set)
-        for name, figure in figures.items():
-            figure.savefig(self._folder / f"jacobian_{name}.png")
-            if isinstance(trainer.logger, TensorBoardLogger):
-                trainer.logger.experiment.add_figure(f"jacobian/{name}", figure)
+    def figures(
+        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+    ) -> Mapping[str, Figure]:
+        if not self._chosen:
+            return {}
+        drawn = jacobian_figures(records, run, _data(trainer).test_set)
+        return {f"jacobian/{name}": figure for name, figure in drawn.items()}
 
 
 def _data(trainer: Trainer) -> ImageDataModule:

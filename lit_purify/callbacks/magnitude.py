@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
+from lit_purify.callbacks.measurement import Measurement
 from lit_purify.functional import lp_distance
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.protocols import Surface
@@ -16,7 +17,7 @@ NORMS = {"l2": 2.0, "linf": math.inf}
 _SUFFIX: dict[Surface, str] = {"fixed": "", "base": "_base"}
 
 
-class AttackMagnitude(Callback):
+class AttackMagnitude(Measurement):
     """Measures how long the perturbations are that the run's attack ends with.
 
     The paper finds that their mean does not predict how robust a method is, but that, image by
@@ -35,41 +36,32 @@ class AttackMagnitude(Callback):
         """What a report must say about this measurement."""
         return {"magnitude_norms": list(NORMS)}
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "test":
-            return
-        assert isinstance(pl_module, PurifiedClassifier)
-        surfaces = _surfaces(pl_module)
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        surfaces = _surfaces(module)
         if not surfaces:
             raise InputError(
                 "AttackMagnitude measures attacks on fixed noise or on the classifier alone, and "
-                f"the protocols {list(pl_module.protocols)} have neither; add fixed or base to "
+                f"the protocols {list(module.protocols)} have neither; add fixed or base to "
                 "model.protocols, or drop AttackMagnitude"
             )
         names = [f"magnitude/{norm}{_SUFFIX[surface]}" for surface in surfaces for norm in NORMS]
-        if "fixed" in pl_module.protocols:
+        if "fixed" in module.protocols:
             names += ["magnitude/l2_robust", "magnitude/l2_nonrobust"]
         for name in names:
-            pl_module.add_metric(name, MeanWithDeviation())
+            module.add_metric(name, MeanWithDeviation())
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
-        for surface in _surfaces(pl_module):
+        for surface in _surfaces(module):
             for norm, p in NORMS.items():
                 length = lp_distance(batch["adversarial"][surface], batch["image"], p)
-                pl_module.record(f"magnitude/{norm}{_SUFFIX[surface]}", length)
-        if "fixed" in pl_module.protocols:
+                module.record(f"magnitude/{norm}{_SUFFIX[surface]}", length)
+        if "fixed" in module.protocols:
             length = lp_distance(batch["adversarial"]["fixed"], batch["image"])
             robust = outputs["fixed/adversarial"].correct
-            pl_module.record("magnitude/l2_robust", length, where=robust)
-            pl_module.record("magnitude/l2_nonrobust", length, where=~robust)
+            module.record("magnitude/l2_robust", length, where=robust)
+            module.record("magnitude/l2_nonrobust", length, where=~robust)
 
 
 def _surfaces(module: PurifiedClassifier) -> list[Surface]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch import Trainer
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
 from lit_purify.attacks import Attack, WatchedTarget
+from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.run_attack import attack_once_more, run_attack
-from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.functional import correct
 from lit_purify.functional.masking import (
     derivative_error,
@@ -26,8 +27,7 @@ from lit_purify.functional.masking import (
 from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.report import attack_loss_figure, gradient_norm_figure
-from lit_purify.report.header import read_header
-from lit_purify.report.records import read_tensors, records_folder
+from lit_purify.report.records import read_tensors
 from lit_purify.types import Batch, InputError
 
 WRONG = 0.1
@@ -35,7 +35,7 @@ WRONG = 0.1
 times closer; a gradient that is no derivative of the loss is further off than this."""
 
 
-class MaskingDiagnostics(Callback):
+class MaskingDiagnostics(Measurement):
     """Checks, under the run's fixed noise, what gradient masking would show in.
 
     Of the exact gradient of the cross-entropy at the clean image, also where the run's attack
@@ -84,7 +84,6 @@ class MaskingDiagnostics(Callback):
             )
         self.longer = longer
         self.samples = samples
-        self._folder = Path()
         self._gains = False
         self._attack: Attack | None = None
         self._first = torch.empty(0, dtype=torch.int64)
@@ -95,29 +94,25 @@ class MaskingDiagnostics(Callback):
         found: dict[str, object] = {"masking_longer": self.longer, "masking_samples": self.samples}
         return {**found, "masking_left_out": self._left_out} if self._left_out else found
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "test":
-            return
-        assert isinstance(pl_module, PurifiedClassifier)
-        self._folder = run_folder(trainer)
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         self._gains, self._attack, self._left_out = False, None, []
         for name in ("gradient_growth_log10", "zero_gradient", "derivative_error"):
-            pl_module.add_metric(f"masking/{name}", MeanWithDeviation())
+            module.add_metric(f"masking/{name}", MeanWithDeviation())
         for name in ("nonfinite_gradient", "wrong_gradient"):
-            pl_module.add_metric(f"masking/{name}", IntervalAccuracy())
-        if "fixed" not in pl_module.protocols:
+            module.add_metric(f"masking/{name}", IntervalAccuracy())
+        if "fixed" not in module.protocols:
             self._left_out = ["attack_loss and lost_to_longer_attack (no protocol fixed)"]
             return
         attack = run_attack(trainer, self)
-        target = pl_module.target("fixed", self._first)
+        target = module.target("fixed", self._first)
         self._gains = bool(attack.num_queries(target))
         if self._gains:
-            pl_module.add_metric("masking/attack_loss_gain", MeanWithDeviation())
+            module.add_metric("masking/attack_loss_gain", MeanWithDeviation())
         else:
             self._left_out.append("attack_loss (the attack does not know its number of queries)")
         self._attack = self._longer_attack(trainer, attack)
         if self._attack is not None:
-            pl_module.add_metric("masking/lost_to_longer_attack", IntervalAccuracy())
+            module.add_metric("masking/lost_to_longer_attack", IntervalAccuracy())
 
     def _longer_attack(self, trainer: Trainer, attack: Attack) -> Attack | None:
         steps = getattr(attack, "steps", None)
@@ -138,28 +133,22 @@ class MaskingDiagnostics(Callback):
         self._left_out.append(f"lost_to_longer_attack ({why})")
         return None
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
-        self._record_gradient(trainer, pl_module, batch)
+        self._record_gradient(trainer, module, batch)
         if self._gains:
             losses = batch["attack_loss"]["fixed"]
-            pl_module.record("masking/attack_loss", losses)
-            pl_module.record("masking/attack_loss_gain", first_to_last(losses))
+            module.record("masking/attack_loss", losses)
+            module.record("masking/attack_loss_gain", first_to_last(losses))
         if self._attack is not None:
             stood = outputs["fixed/adversarial"].correct
             # Right after the last iteration is not enough: one before it may have succeeded.
-            stood = stood & pl_module.recorded["fixed/robust_accuracy_any_iteration"].values
+            stood = stood & module.recorded["fixed/robust_accuracy_any_iteration"].values
             tried = stood & torch.isin(batch["index"], self._first.to(stood.device))
             fell = torch.zeros_like(tried)
-            fell[tried] = self._falls(trainer, pl_module, self._attack, _part(batch, tried))
-            pl_module.record("masking/lost_to_longer_attack", fell, where=tried)
+            fell[tried] = self._falls(trainer, module, self._attack, _part(batch, tried))
+            module.record("masking/lost_to_longer_attack", fell, where=tried)
 
     def _record_gradient(self, trainer: Trainer, module: PurifiedClassifier, batch: Batch) -> None:
         image, label, index = batch["image"], batch["label"], batch["index"]
@@ -206,29 +195,19 @@ class MaskingDiagnostics(Callback):
             logits = module(found, module.noise, index)
         return watched.fooled | ~correct(logits, label)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # The last hook, as Lightning calls no other where a resumed run had nothing left to do.
-        if stage != "test" or trainer.fast_dev_run or not trainer.is_global_zero:  # type: ignore[attr-defined]
-            return
-        assert isinstance(pl_module, PurifiedClassifier)
-        folder = records_folder(self._folder)
-        header = read_header(folder)
-        if header is None:
-            return
+    def figures(
+        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+    ) -> Mapping[str, Figure]:
         names = ["masking/gradient_norm", "masking/attack_loss"]
-        tensors = read_tensors(folder, header["run"], names)
+        tensors = read_tensors(records, run, names)
         figures = {
-            "gradient_norm": gradient_norm_figure(
-                tensors["masking/gradient_norm"], pl_module.purifier.depths
+            "masking/gradient_norm": gradient_norm_figure(
+                tensors["masking/gradient_norm"], module.purifier.depths
             )
         }
         if self._gains:
-            figures["attack_loss"] = attack_loss_figure(tensors["masking/attack_loss"])
-        for name, figure in figures.items():
-            figure.savefig(self._folder / f"masking_{name}.png")
-            for logger in trainer.loggers:
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_figure(f"masking/{name}", figure)
+            figures["masking/attack_loss"] = attack_loss_figure(tensors["masking/attack_loss"])
+        return figures
 
 
 def _part(batch: Batch, rows: Tensor) -> Batch:

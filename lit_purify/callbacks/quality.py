@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Trainer
 
+from lit_purify.callbacks.measurement import Measurement
 from lit_purify.classifiers.features import ClassifierFeatures, FeatureExtractor
 from lit_purify.classifiers.inception import InceptionFeatures
 from lit_purify.metrics import FrechetDistance, MeanWithDeviation, structural_similarity
@@ -18,7 +19,7 @@ Features = Literal["inception", "classifier"]
 WHEN = ("before", "after")
 
 
-class ImageQuality(Callback):
+class ImageQuality(Measurement):
     """Compares the attacked images with the clean ones, before and after purification.
 
     ``before`` is the image attacked under the run's fixed noise, ``after`` the same image purified
@@ -73,34 +74,25 @@ class ImageQuality(Callback):
             found["quality_features_dimension"] = self._extractor.dimension
         return found
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "test":
-            return
-        assert isinstance(pl_module, PurifiedClassifier)
-        if "fixed" not in pl_module.protocols:
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        if "fixed" not in module.protocols:
             raise InputError(
                 "ImageQuality compares images attacked and purified under fixed noise, and the "
-                f"protocols {list(pl_module.protocols)} have none; add fixed to model.protocols, "
+                f"protocols {list(module.protocols)} have none; add fixed to model.protocols, "
                 "or drop ImageQuality"
             )
         for when in WHEN:
-            pl_module.add_metric(f"quality/ssim_{when}", MeanWithDeviation())
+            module.add_metric(f"quality/ssim_{when}", MeanWithDeviation())
         if self.features == "inception":
             self._extractor = InceptionFeatures(self.inception_weights)
         elif self.features == "classifier":
-            self._extractor = ClassifierFeatures(pl_module.classifier)
+            self._extractor = ClassifierFeatures(module.classifier)
         if self._extractor is not None:
             for when in WHEN:
-                pl_module.add_metric(self._name(when), FrechetDistance(self._extractor.dimension))
+                module.add_metric(self._name(when), FrechetDistance(self._extractor.dimension))
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
         clean = batch["image"]
         compared = {
@@ -108,13 +100,13 @@ class ImageQuality(Callback):
             "after": outputs["fixed/adversarial"].image.to(clean.dtype),
         }
         for when, images in compared.items():
-            pl_module.record(f"quality/ssim_{when}", structural_similarity(images, clean))
+            module.record(f"quality/ssim_{when}", structural_similarity(images, clean))
         if self._extractor is None:
             return
         of_clean = self._extractor(clean)
         for when, images in compared.items():
             pair = torch.stack([of_clean, self._extractor(images)], 1)
-            pl_module.record(self._name(when), pair.float())
+            module.record(self._name(when), pair.float())
 
     def _name(self, when: str) -> str:
         kind = "fid" if self.features == "inception" else "frechet_classifier"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch import Trainer
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.replay import Replay
-from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import (
     FixedNoise,
@@ -31,8 +31,7 @@ from lit_purify.functional import (
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.report.aggregate import column
-from lit_purify.report.header import read_header
-from lit_purify.report.records import read_rows, records_folder
+from lit_purify.report.records import read_rows
 from lit_purify.report.variance_figure import PAPER_EPS, variance_figure
 from lit_purify.types import Batch, InputError, ratio
 
@@ -41,10 +40,9 @@ NAMES = (
     *(f"direction/{name}" for name in DirectionAgreement._fields),
     *(f"centroid/l2_{name}" for name in CentroidDistances._fields),
 )
-PICTURE = "variance.png"
 
 
-class OutputVariability(Callback):
+class OutputVariability(Measurement):
     """Separates what the noise does to a purified image from what the input does.
 
     Every image is perturbed M times by uniform noise, x_m, and each x_m is purified under the same
@@ -98,7 +96,6 @@ class OutputVariability(Callback):
         self.inputs = inputs
         self.draws = draws
         self.rows_per_pass = rows_per_pass
-        self._folder = Path()
         self._papers_data = False
 
     def settings(self) -> dict[str, object]:
@@ -109,37 +106,27 @@ class OutputVariability(Callback):
             "variance_draws": self.draws,
         }
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage != "test":
-            return
-        assert isinstance(pl_module, PurifiedClassifier)
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         if trainer.precision != "32-true":
             raise InputError(
                 "the variance from the input is small beside the images, and precision "
                 f"{trainer.precision} rounds it away; use 32-true, or drop OutputVariability"
             )
-        self._folder = run_folder(trainer)
         self._papers_data = isinstance(trainer.datamodule, CIFAR10DataModule)  # type: ignore[attr-defined]
         for name in NAMES:
-            pl_module.add_metric(name, MeanWithDeviation())
+            module.add_metric(name, MeanWithDeviation())
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
         # The inputs of an image stay together, since they share its noise.
         size = max(1, self.rows_per_pass // self.inputs)
         found = [
-            self._measure(pl_module, batch["image"][group], batch["index"][group])
+            self._measure(module, batch["image"][group], batch["index"][group])
             for group in _slices(len(batch["image"]), size)
         ]
         for name, values in zip(NAMES, torch.cat(found, 1), strict=True):
-            pl_module.record(name, values)
+            module.record(name, values)
 
     def _measure(self, module: PurifiedClassifier, image: Tensor, index: Tensor) -> Tensor:
         """The figures of some images, in the order of NAMES: (K, B), float64."""
@@ -157,28 +144,20 @@ class OutputVariability(Callback):
         ) as draws:
             return torch.stack([figure for part in variability(inputs, draws) for figure in part])
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # The records are whole by now: those of a run that had been stopped behind its last batch
-        # were so from the start, and Lightning then calls no other hook.
-        if stage != "test" or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        folder = records_folder(self._folder)
-        header = read_header(folder)
-        if header is None:
-            return
-        rows = read_rows(folder, header["run"])
+    def figures(
+        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+    ) -> Mapping[str, Figure]:
+        rows = read_rows(records, run)
         columns = {name: column(rows, name) for name in NAMES}
         if not any(columns.values()):
-            return
+            return {}
         figure = variance_figure(
             columns,
             inputs=self.inputs,
             draws=self.draws,
             paper=self._papers_data and math.isclose(self.eps, PAPER_EPS),
         )
-        figure.savefig(self._folder / PICTURE)
-        if isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.experiment.add_figure("variance", figure)
+        return {"variance": figure}
 
 
 def _purified(

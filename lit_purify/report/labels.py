@@ -177,4 +177,4 @@ def is_share(name: str) -> bool:
 
 def is_finding(name: str) -> bool:
     """Whether a metric counts samples of which an attack noted something beside its image."""
-    return "/attack_" in name
+    return name.startswith(("base/attack_", "fixed/attack_", "fresh/attack_"))

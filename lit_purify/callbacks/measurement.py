@@ -1,0 +1,126 @@
+"""What all measurements have in common: when they are called, and where their figures go."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+
+from lit_purify.callbacks.records import Records
+from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.report.header import read_header
+from lit_purify.report.records import records_folder
+from lit_purify.types import Batch
+
+
+class Measurement(Callback, ABC):
+    """Measures something of every image of a test.
+
+    A subclass implements :meth:`prepare` and :meth:`measure`; where it has them, it adds
+    :meth:`settings` and :meth:`figures`. Training, validation and prediction are left alone.
+    """
+
+    _folder = Path()
+
+    @abstractmethod
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        """Refuse what cannot be measured, and register the metrics (``module.add_metric``).
+
+        Called once, on every process, before the test.
+
+        Args:
+            trainer: the trainer of the run.
+            module: the defence under test.
+
+        Raises:
+            InputError: the run is not one that this measurement can be taken of.
+        """
+
+    @abstractmethod
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
+    ) -> None:
+        """Measure one batch and hand in a value for every image of it (``module.record``).
+
+        Args:
+            trainer: the trainer of the run.
+            module: the defence under test.
+            outputs: what the defence made of it, by ``<protocol>/clean`` or ``/adversarial``.
+            batch: the batch, with its adversarial images.
+        """
+
+    def settings(self) -> dict[str, object]:
+        """What a report must say about this measurement."""
+        return {}
+
+    def figures(
+        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+    ) -> Mapping[str, Figure]:
+        """Draw the records of the whole run, those of all processes and sittings.
+
+        Called once, on the first process, at the end of a test with the callback
+        :class:`~lit_purify.callbacks.Records`.
+
+        Args:
+            trainer: the trainer of the run.
+            module: the defence under test.
+            records: the folder of the records.
+            run: the run that they belong to.
+
+        Returns:
+            Figures by their name in TensorBoard; in the run folder ``a/b`` is ``a_b.png``.
+        """
+        return {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "test":
+            assert isinstance(pl_module, PurifiedClassifier)
+            self.prepare(trainer, pl_module)
+            self._folder = run_folder(trainer)
+
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: PurifiedClassifier,
+        outputs: Outcomes,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.measure(trainer, pl_module, outputs, batch)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # The records are whole by now: those of a run that had been stopped behind its last batch
+        # were so from the start, and Lightning then calls no other hook.
+        if stage != "test" or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if not any(isinstance(c, Records) for c in trainer.callbacks):  # type: ignore[attr-defined]
+            return  # what lies in the folder is of another run
+        assert isinstance(pl_module, PurifiedClassifier)
+        records = records_folder(self._folder)
+        header = read_header(records)
+        if header is not None:
+            figures = self.figures(trainer, pl_module, records, header["run"])
+            for name, figure in figures.items():
+                save_figure(trainer, self._folder, name, figure)
+
+
+def save_figure(trainer: Trainer, folder: Path, name: str, figure: Figure) -> None:
+    """Write a figure into the run folder and to every TensorBoard logger.
+
+    Args:
+        trainer: the trainer of the run.
+        folder: the run folder; made where it is missing.
+        name: the name in TensorBoard; the file of ``a/b`` is ``a_b.png``.
+        figure: the figure.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name.replace('/', '_')}.png")
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(name, figure)
