@@ -15,6 +15,7 @@ from lit_purify.report.canvas import new_figure
 from lit_purify.report.paper_points import paper_fit
 
 _SAMPLES = 101  # of the sigmoid, enough to look smooth
+_NAMED = 6  # points that can have their names beside them before these cover one another
 
 
 class CurvePoint(NamedTuple):
@@ -25,7 +26,7 @@ class CurvePoint(NamedTuple):
         accuracy: share of images still classified correctly, in [0, 1].
         low: lower end of its 95 % interval.
         high: upper end.
-        label: written beside the point.
+        label: written beside the point, where there are few.
     """
 
     rate: float
@@ -144,7 +145,7 @@ def _draw_measured(axes: Axes, measured: list[CurvePoint], scale: float) -> None
         zorder=3,
         label="purified, budget eps: measured (95 % interval)",
     )
-    for number, point in enumerate(measured):
+    for number, point in enumerate(measured if len(measured) <= _NAMED else []):
         axes.annotate(
             point.label,
             (point.rate * scale, 100 * point.accuracy),
