@@ -3,5 +3,6 @@
 from lit_purify.data.base import ImageDataModule
 from lit_purify.data.cifar10 import CIFAR10DataModule
 from lit_purify.data.image_folder import ImageFolderDataModule
+from lit_purify.data.imagenet import ImageNetDataModule
 
-__all__ = ["CIFAR10DataModule", "ImageDataModule", "ImageFolderDataModule"]
+__all__ = ["CIFAR10DataModule", "ImageDataModule", "ImageFolderDataModule", "ImageNetDataModule"]

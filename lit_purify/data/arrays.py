@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from lit_purify.data.dataset import ImageDataset
 from lit_purify.types import Batch, InputError
 
 UNKNOWN_LABEL = -1
 """Label of an image whose class is not known."""
 
 
-class ImageArrays(Dataset[Batch]):
+class ImageArrays(ImageDataset):
     """Images, each with its label and the dataset index that keys its noise.
 
     Args:
@@ -25,6 +25,7 @@ class ImageArrays(Dataset[Batch]):
             :data:`UNKNOWN_LABEL`.
         indices: dataset index of every image; ``None`` counts from 0.
         num_classes: the labels must lie in 0 .. ``num_classes`` - 1; ``None`` does not ask.
+        image_shape: (3, H, W) that the images must have; ``None`` does not ask.
 
     Raises:
         InputError: type, shape, range or length are not as above.
@@ -42,6 +43,7 @@ class ImageArrays(Dataset[Batch]):
         indices: Sequence[int] | None = None,
         *,
         num_classes: int | None = None,
+        image_shape: tuple[int, int, int] | None = None,
     ) -> None:
         check_images(images)
         n = len(images)
@@ -53,6 +55,8 @@ class ImageArrays(Dataset[Batch]):
             raise InputError(
                 f"{n} images came with {len(indices)} dataset indices; give one index an image."
             )
+        if image_shape is not None:
+            check_size(images, image_shape)
         self.images = _tensor(images).permute(0, 3, 1, 2)
         self.labels = torch.from_numpy(labels.astype(np.int64))
         self.indices = torch.as_tensor(
@@ -71,7 +75,7 @@ class ImageArrays(Dataset[Batch]):
 
     def __getitem__(self, item: int) -> Batch:
         return Batch(
-            image=_to_unit(self.images[item]), label=self.labels[item], index=self.indices[item]
+            image=to_unit(self.images[item]), label=self.labels[item], index=self.indices[item]
         )
 
 
@@ -103,6 +107,16 @@ def check_images(images: np.ndarray) -> None:
         )
 
 
+def check_size(images: np.ndarray, image_shape: tuple[int, int, int]) -> None:
+    """Raise :class:`InputError` unless images (N, H, W, 3) have the shape (3, H, W) asked for."""
+    _, height, width = image_shape
+    if images.shape[1:3] != (height, width):
+        raise InputError(
+            f"The images are {images.shape[2]} x {images.shape[1]} pixels (width x height); "
+            f"expected {width} x {height}. Resize them, or use a data module for that size."
+        )
+
+
 def check_labels(labels: np.ndarray, num_images: int, num_classes: int | None) -> None:
     """Raise :class:`InputError` unless ``labels`` holds one class index an image."""
     if labels.shape != (num_images,):
@@ -131,5 +145,6 @@ def _tensor(images: np.ndarray) -> Tensor:
     return torch.from_numpy(images if images.flags.writeable else images.copy())
 
 
-def _to_unit(image: Tensor) -> Tensor:
+def to_unit(image: Tensor) -> Tensor:
+    """The image as float32; uint8 values are divided by 255, others are in [0, 1] already."""
     return image.float() / 255 if image.dtype == torch.uint8 else image.float()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +55,11 @@ class CIFAR10DataModule(ImageDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(batch_size=batch_size, limit=limit, num_workers=num_workers)
+        super().__init__(
+            batch_size=batch_size, limit=limit, num_workers=num_workers, indices=indices
+        )
         _check_source("source", source, ("embedded", "torchvision"))
         _check_source("train_source", train_source, ("torchvision",))
-        _check_indices(indices)
         if not 0 <= seed < 2**63:
             raise InputError(f"seed must lie between 0 and 2**63 - 1, got {seed}")
         if num_holdout < 0:
@@ -67,7 +67,6 @@ class CIFAR10DataModule(ImageDataModule):
         self.source = source
         self.train_source = train_source
         self.root = root
-        self.indices = indices
         self.num_holdout = num_holdout
         self.seed = seed
 
@@ -95,7 +94,8 @@ class CIFAR10DataModule(ImageDataModule):
             self.test_set = self._test_set()
 
     def _setup_training(self) -> None:
-        dataset = self._dataset(*self._load(self.train_source, train=True))
+        images, labels = self._load(self.train_source, train=True)
+        dataset = ImageArrays(images, labels, num_classes=NUM_CLASSES, image_shape=self.image_shape)
         split = len(dataset) - self.num_holdout
         if split < self.batch_size:
             raise InputError(
@@ -107,18 +107,13 @@ class CIFAR10DataModule(ImageDataModule):
 
     def _test_set(self) -> ImageArrays:
         images, labels = self._load(self.source, train=False)
-        n = len(images)
-        positions = list(range(n)) if self.indices is None else self.indices
-        outside = [i for i in positions if i >= n]
-        if outside:
-            raise InputError(
-                f"indices holds {outside[:5]}, but the source {self.source!r} has {n} images; "
-                f"expected 0 .. {n - 1}. Drop them, or choose a larger source."
-            )
-        # The whole source is checked before anything is taken from it.
-        self._dataset(images, labels)
-        positions = positions[: self.limit]
-        return self._dataset(images[positions], labels[positions], positions)
+        return self.take(
+            images,
+            labels,
+            self.source,
+            num_classes=NUM_CLASSES,
+            image_shape=self.image_shape,
+        )
 
     def _load(self, source: str, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
         if source == "embedded":
@@ -126,17 +121,6 @@ class CIFAR10DataModule(ImageDataModule):
         if source == "torchvision":
             return sources.torchvision_cifar10(self.root, train=train)
         return sources.npz(source)
-
-    def _dataset(
-        self, images: np.ndarray, labels: np.ndarray, positions: list[int] | None = None
-    ) -> ImageArrays:
-        dataset = ImageArrays(images, labels, positions, num_classes=NUM_CLASSES)
-        if tuple(dataset.images.shape[1:]) != self.image_shape:
-            raise InputError(
-                f"The images are {images.shape[1]} x {images.shape[2]} pixels; CIFAR-10 images "
-                "are 32 x 32. Resize them, or use a data module for that size."
-            )
-        return dataset
 
     def train_dataloader(self) -> DataLoader[Batch]:
         processes, rank = 1, 0
@@ -174,22 +158,4 @@ def _check_source(name: str, source: str, known: tuple[str, ...]) -> None:
         raise InputError(
             f"{name} is {source!r}; expected {names}, or the path of an .npz file with the keys "
             "'images' and 'labels'."
-        )
-
-
-def _check_indices(indices: list[int] | None) -> None:
-    if indices is None:
-        return
-    if not indices:
-        raise InputError("indices is empty; give at least one position, or null for every image.")
-    negative = [i for i in indices if i < 0]
-    if negative:
-        raise InputError(
-            f"indices holds {negative[:5]}; expected positions in the source, from 0 upwards."
-        )
-    repeated = [i for i, times in Counter(indices).items() if times > 1]
-    if repeated:
-        raise InputError(
-            f"indices holds {repeated[:5]} more than once; expected each position once, because "
-            "the index keys the noise and the records of a sample."
         )

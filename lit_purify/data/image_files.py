@@ -1,10 +1,12 @@
-"""One image file to one RGB array, without silent loss."""
+"""One image file to RGB pixels, without silent loss."""
 
 from __future__ import annotations
 
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """File names that count as images, in any case."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
+_LOSSLESS_MODES = ("RGB", "L", "P", "1")
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, zlib.error)
 
 
@@ -37,19 +40,62 @@ def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
         InputError: the file is damaged, has another size, more than one frame, 16 bits a channel,
             transparent pixels, or another colour space.
     """
+    with _opened(path, expected=f"{width} x {height} pixels") as picture:
+        if picture.size != (width, height):
+            raise InputError(
+                f"{path}: the image is {picture.width} x {picture.height} pixels (width x height); "
+                f"expected {width} x {height}. Resize it, or set image_shape."
+            )
+        _check_header(picture, path, single=True)
+        picture.load()
+        return np.asarray(_to_rgb(picture, path, _LOSSLESS_MODES))
+
+
+def read_photograph(path: Path) -> Image.Image:
+    """Read an 8-bit image of any size as torchvision's ``ImageFolder`` does.
+
+    Beside RGB the validation set of ImageNet holds greyscale and CMYK files. All become RGB by
+    Pillow's ``convert``, for CMYK a plain formula without a colour profile: classifiers were
+    trained on these pixels. What ``ImageFolder`` converts at a loss (more than 8 bits,
+    transparency) is refused here. Of several pictures in one JPEG file (MPO: a camera's preview, a
+    second eye) the first counts.
+
+    Args:
+        path: a PNG, JPEG or WebP file, whatever its name ends in.
+
+    Returns:
+        A picture of mode RGB, decoded.
+
+    Raises:
+        InputError: the file is damaged, animated, has 16 bits a channel, transparent pixels, or
+            another colour space.
+    """
+    with _opened(path) as picture:
+        _check_header(picture, path, single=picture.format != "MPO")
+        picture.load()
+        return _to_rgb(picture, path, (*_LOSSLESS_MODES, "CMYK"))
+
+
+def check_photograph_header(path: Path) -> None:
+    """As :func:`read_photograph`, from the first bytes alone: damage further on is not found."""
+    with _opened(path) as picture:
+        _check_header(picture, path, single=picture.format != "MPO")
+
+
+@contextmanager
+def _opened(path: Path, expected: str = "a photograph") -> Iterator[Image.Image]:
+    """A picture; whatever goes wrong with its file while it is open names the file."""
     try:
         with warnings.catch_warnings():
-            # A huge picture is refused by its size, before any pixel is decoded.
+            # A huge picture is refused, or resized: that it is huge is no news.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as picture:
-                _check_header(picture, path, height, width)
-                picture.load()
-                return np.asarray(_to_rgb(picture, path))
+                yield picture
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{path}: the image is far larger than {width} x {height} pixels ({error}). Resize it."
+            f"{path}: the image is far larger than {expected} ({error}). Resize it."
         ) from error
     except _DAMAGE as error:
         raise InputError(
@@ -58,13 +104,8 @@ def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
         ) from error
 
 
-def _check_header(picture: Image.Image, path: Path, height: int, width: int) -> None:
-    if picture.size != (width, height):
-        raise InputError(
-            f"{path}: the image is {picture.width} x {picture.height} pixels (width x height); "
-            f"expected {width} x {height}. Resize it, or set image_shape."
-        )
-    if getattr(picture, "n_frames", 1) > 1:
+def _check_header(picture: Image.Image, path: Path, *, single: bool) -> None:
+    if single and getattr(picture, "n_frames", 1) > 1:
         raise InputError(
             f"{path}: the image is animated; expected a single picture. Export one frame."
         )
@@ -83,7 +124,7 @@ def _png_bit_depth(picture: Image.Image, path: Path) -> int:
         return file.read(25)[24]
 
 
-def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(picture: Image.Image, path: Path, modes: tuple[str, ...]) -> Image.Image:
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
         picture = picture.convert("RGBA")
         if picture.getchannel("A").getextrema() != (255, 255):
@@ -92,7 +133,7 @@ def _to_rgb(picture: Image.Image, path: Path) -> Image.Image:
                 "an opaque image. Flatten it onto a background."
             )
         return picture.convert("RGB")
-    if picture.mode in ("RGB", "L", "P", "1"):
+    if picture.mode in modes:
         return picture.convert("RGB")
     raise InputError(
         f"{path}: the image has colour mode {picture.mode}; expected RGB, greyscale or palette. "

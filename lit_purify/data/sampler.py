@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
-from lit_purify.data.arrays import ImageArrays
+from lit_purify.data.dataset import ImageDataset
 from lit_purify.data.plan import plan_batches
 from lit_purify.data.queue import WorkQueue, shared_queue
 from lit_purify.types import Batch
@@ -50,7 +50,7 @@ class SharedBatchSampler(DistributedSampler[Any]):
 class _Batches(Dataset[Batch]):
     """A dataset of samples, asked for a batch of positions at a time."""
 
-    def __init__(self, dataset: ImageArrays) -> None:
+    def __init__(self, dataset: ImageDataset) -> None:
         self.dataset = dataset
 
     def __getitem__(self, positions: list[int]) -> Batch:
@@ -58,7 +58,7 @@ class _Batches(Dataset[Batch]):
 
 
 def evaluation_loader(
-    dataset: ImageArrays,
+    dataset: ImageDataset,
     *,
     batch_size: int,
     num_workers: int,

@@ -1,0 +1,85 @@
+"""Image files as a dataset: read when they are asked for, so that any number fits in memory."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lit_purify.data.arrays import to_unit
+from lit_purify.data.dataset import ImageDataset
+from lit_purify.data.image_files import check_photograph_header, read_photograph
+from lit_purify.data.preprocessing import preprocessing_named
+from lit_purify.types import Batch
+
+DECODED = 1000
+"""Up to so many files are decoded before a run starts, which takes seconds."""
+
+
+class Photographs(ImageDataset):
+    """Image files, each with its label and the dataset index that keys its noise.
+
+    Args:
+        files: PNG, JPEG or WebP files of any size; N of them.
+        labels: class indices, N of them.
+        indices: dataset indices, N of them.
+        preprocessing: name of what makes every picture the same size.
+
+    Raises:
+        InputError: there is no preprocessing of that name.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        labels: Sequence[int],
+        indices: Sequence[int],
+        *,
+        preprocessing: str,
+    ) -> None:
+        self.files = list(files)
+        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.indices = torch.tensor(indices, dtype=torch.int64)
+        self.preprocessing = preprocessing
+        self._preprocess = preprocessing_named(preprocessing)
+
+    def check(self) -> None:
+        """Look for files that cannot be used: up to :data:`DECODED` whole, of more the headers.
+
+        Damage behind a header ends the run when its turn comes; a resumed run then goes on.
+
+        Raises:
+            InputError: a file is damaged, or of another kind; the message names it.
+        """
+        check = read_photograph if len(self) <= DECODED else check_photograph_header
+        for file in self.files:
+            check(file)
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        digest = hashlib.sha256(self.preprocessing.encode())
+        for path in self.files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        for part in (self.labels, self.indices):
+            digest.update(part.numpy().tobytes())
+        return digest.hexdigest()
+
+    def sha256(self) -> str:
+        """Hash of the files' contents in order, the preprocessing, the labels and the indices."""
+        return self._digest
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, item: int) -> Batch:
+        pixels = self._preprocess(read_photograph(self.files[item]))
+        return Batch(
+            image=to_unit(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))),
+            label=self.labels[item],
+            index=self.indices[item],
+        )

@@ -1,0 +1,205 @@
+"""ImageNet's files: which, in which order, of which class, and the layouts that are refused."""
+
+import importlib.util
+import json
+import shutil
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+from torchvision.datasets import ImageFolder
+from torchvision.models import ResNet50_Weights
+
+from lit_purify.data.imagenet_files import class_indices, folder_files, foolbox_samples
+from lit_purify.types import InputError
+
+TENCH, HEN, TISSUE = "n01440764", "n01514859", "n15075141"
+CLASSES = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
+
+
+def _timm(name: str) -> list[str]:
+    spec = importlib.util.find_spec("timm")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent / "data" / "_info"
+    return (folder / name).read_text(encoding="utf-8").splitlines()
+
+
+def test_class_indices_are_those_of_another_list() -> None:
+    assert class_indices() == {wnid: k for k, wnid in enumerate(_timm("imagenet_synsets.txt"))}
+
+
+def test_class_indices_go_with_torchvisions_names() -> None:
+    words = dict(line.split("\t") for line in _timm("imagenet_synset_to_lemma.txt"))
+
+    def plain(text: str) -> str:
+        return text.lower().replace("-", " ").strip()
+
+    differing = {
+        CLASSES[k]
+        for wnid, k in class_indices().items()
+        if plain(CLASSES[k]) not in map(plain, words[wnid].split(","))
+    }
+    # WordNet writes "crane" and "maillot, tank suit": torchvision tells two pairs of namesakes
+    # apart by names of its own.
+    assert differing == {"crane bird", "maillot tank suit"}
+
+
+@pytest.mark.parametrize(
+    ("wnid", "name"), [(TENCH, "tench"), (HEN, "hen"), (TISSUE, "toilet tissue")]
+)
+def test_some_classes(wnid: str, name: str) -> None:
+    assert CLASSES[class_indices()[wnid]] == name
+
+
+def test_foolbox_samples() -> None:
+    files, labels = foolbox_samples()
+    assert [path.name.split("_")[1] for path in files] == [f"{k:02d}" for k in range(20)]
+    assert [int(path.stem.split("_")[2]) for path in files] == labels
+    # As seen in the pictures.
+    seen = {0: "bull mastiff", 4: "strawberry", 9: "bottlecap", 10: "drum", 16: "dalmatian"}
+    assert {k: CLASSES[labels[k]] for k in seen} == seen
+
+
+def _installed_at(monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> None:
+    """Every package looks installed in that folder, or in none."""
+    spec = None
+    if folder is not None:
+        spec = ModuleSpec("package", None, is_package=True)
+        spec.submodule_search_locations = [str(folder)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    _installed_at(monkeypatch, None)
+    with pytest.raises(InputError, match=r"foolbox is not installed \(pip install foolbox\)"):
+        foolbox_samples()
+    with pytest.raises(InputError, match=r"robustbench is not installed \(pip install robustb"):
+        class_indices()
+
+
+def test_missing_samples_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for path in foolbox_samples()[0][:-1]:
+        shutil.copy(path, tmp_path / "data")
+    _installed_at(monkeypatch, tmp_path)
+    with pytest.raises(InputError, match="holds 19 images of the 20"):
+        foolbox_samples()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "[]", '{"n01440764": 0}', json.dumps({f"n{k:08d}": 999 - k for k in range(1000)})],
+    ids=["missing", "empty", "list", "short", "reversed"],
+)
+def test_damaged_list_of_classes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    (tmp_path / "helper_files").mkdir()
+    if content is not None:
+        path = tmp_path / "helper_files" / "imagenet_class_to_id_map.json"
+        path.write_text(content, encoding="utf-8")
+    _installed_at(monkeypatch, tmp_path)
+    with pytest.raises(InputError, match=r"ImageNet's classes cannot be read.*Reinstall"):
+        class_indices()
+
+
+def _name(number: int, suffix: str = "JPEG") -> str:
+    return f"ILSVRC2012_val_{number:08d}.{suffix}"
+
+
+def _touch(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+
+
+def _validation(folder: Path) -> Path:
+    """Seven images of three classes; the names are of interest, the pixels are not."""
+    _touch(folder / TISSUE, _name(3), _name(50_000), _name(1))
+    _touch(folder / TENCH, _name(293), _name(4), "._" + _name(9), "notes.txt")
+    _touch(folder / HEN, _name(2), _name(40_000, "png"))
+    _touch(folder / ".cache", _name(8))
+    (folder / "meta.bin").touch()
+    return folder
+
+
+def test_validation_order_goes_by_number(tmp_path: Path) -> None:
+    files, labels = folder_files(_validation(tmp_path), "validation")
+    assert [int(path.stem[-8:]) for path in files] == [1, 2, 3, 4, 293, 40_000, 50_000]
+    assert labels == [999, 8, 999, 0, 0, 8, 999]
+    assert [path.parent.name for path in files] == [
+        {0: TENCH, 8: HEN, 999: TISSUE}[label] for label in labels
+    ]
+
+
+def test_folder_order_is_image_folders(tmp_path: Path) -> None:
+    files, labels = folder_files(_validation(tmp_path), "folder")
+    shutil.rmtree(tmp_path / ".cache")  # ImageFolder takes it for a class
+    (tmp_path / TENCH / ("._" + _name(9))).unlink()
+    oracle = ImageFolder(str(tmp_path))
+    assert [str(path) for path in files] == [path for path, _ in oracle.samples]
+    # Its own numbers are 0, 1, 2: places among the classes that are there.
+    assert labels == [[0, 8, 999][label] for _, label in oracle.samples]
+
+
+def test_what_holds_val_is_as_good(tmp_path: Path) -> None:
+    _validation(tmp_path / "val")
+    _touch(tmp_path / "train" / TENCH, "n01440764_18.JPEG")
+    _touch(tmp_path, "ILSVRC2012_devkit_t12.tar.gz")
+    assert folder_files(tmp_path, "validation") == folder_files(tmp_path / "val", "validation")
+    assert folder_files(str(tmp_path), "folder") == folder_files(tmp_path / "val", "folder")
+
+
+def test_names_without_numbers_go_class_by_class_only(tmp_path: Path) -> None:
+    _touch(tmp_path / TENCH, "n01440764_18.JPEG", "a.webp")
+    files, labels = folder_files(tmp_path, "folder")
+    assert [path.name for path in files] == ["a.webp", "n01440764_18.JPEG"]
+    assert labels == [0, 0]
+    with pytest.raises(InputError, match=r"a\.webp: the name has no place.*--data\.order folder"):
+        folder_files(tmp_path, "validation")
+
+
+def _flat(folder: Path) -> None:
+    _touch(folder, _name(1), _name(2))
+
+
+def _flat_beside_classes(folder: Path) -> None:
+    _validation(folder)
+    _touch(folder, _name(77))
+
+
+def _twice(folder: Path) -> None:
+    _validation(folder)
+    _touch(folder / HEN, _name(293))
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "missing": (lambda folder: None, r"no folder .*WordNet id.*'foolbox'.*\.npz"),
+    "a file": (lambda folder: folder.write_text("x"), "no folder"),
+    "empty": (lambda folder: folder.mkdir(), r"holds no folders; .*ImageNet\(root, split='val'\)"),
+    "flat": (_flat, r"images directly, such as .*00000001\.JPEG.*WordNet id.*split='val'"),
+    "flat beside classes": (_flat_beside_classes, r"images directly, such as .*00000077\.JPEG"),
+    "other names": (lambda folder: _touch(folder / "tench", _name(1)), "holds tench, which is no"),
+    "train alone": (lambda folder: _touch(folder / "train" / HEN, "a.JPEG"), "holds train, which"),
+    "no images": (lambda folder: _touch(folder / HEN, "a.txt"), "hold no images; expected .*jpeg"),
+    "one number twice": (_twice, rf"{TENCH}.*293\.JPEG and .*{HEN}.*have the same number"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused_folders(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+    make(tmp_path / "here")
+    with pytest.raises(InputError, match=message) as caught:
+        folder_files(tmp_path / "here", "validation")
+    assert "here" in str(caught.value)
+
+
+def test_unreadable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+        folder_files(tmp_path, "folder")
