@@ -71,6 +71,20 @@ class NoisyPurifier(Purifier):
         return images + 0.2 * xi
 
 
+class Failing(NoisyPurifier):
+    """A :class:`NoisyPurifier` that breaks on the given sample, once; ``None`` for none."""
+
+    def __init__(self, at: int | None = None) -> None:
+        super().__init__()
+        self.at = at
+
+    def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
+        if self.at is not None and self.at in indices:
+            self.at = None
+            raise RuntimeError("this purifier fails")
+        return super().purify(images, noise, indices)
+
+
 class FailingPurifier(IdentityPurifier):
     """Raises on the given sample."""
 
@@ -181,6 +195,20 @@ class Recorder(Callback):
         return torch.cat([outcome[name].correct for outcome in self.outcomes])
 
 
+def trainer(folder: Path | None, *callbacks: Callback, **options: Any) -> Trainer:
+    """A Trainer for a test on the CPU that prints and keeps nothing by itself."""
+    quiet = dict.fromkeys(
+        ("logger", "enable_progress_bar", "enable_model_summary", "enable_checkpointing"), False
+    )
+    return Trainer(
+        accelerator="cpu",
+        inference_mode=False,
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        **{**quiet, **options},
+    )
+
+
 def evaluate(
     module: PurifiedClassifier,
     data: CIFAR10DataModule,
@@ -191,18 +219,9 @@ def evaluate(
     """Test a defence, by default under a PGD that fools some samples and not all."""
     attack = PGD(eps="1/255", steps=3, rel_stepsize=0.5) if attack is None else attack
     recorder = Recorder()
-    trainer = Trainer(
-        accelerator="cpu",
-        inference_mode=False,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=folder,
-        callbacks=[AdversarialExamples(attack), recorder, *callbacks],
-    )
-    trainer.test(module, data, verbose=False)
-    return {name: value.item() for name, value in trainer.callback_metrics.items()}, recorder
+    tester = trainer(folder, AdversarialExamples(attack), recorder, *callbacks)
+    tester.test(module, data, verbose=False)
+    return {name: value.item() for name, value in tester.callback_metrics.items()}, recorder
 
 
 def command(subcommand: str, config: str, folder: Path, *more: str) -> list[str]:

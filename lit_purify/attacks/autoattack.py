@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import pyautoattack
 import torch
@@ -90,11 +90,11 @@ class AutoAttack(ExternalAttack):
             raise InputError(f"AutoAttack's norm must be Linf, L2 or L1, got {norm!r}")
         self.p = norms[norm]
         super().__init__(eps=eps, early_stop=early_stop)
-        if version not in ("auto", "standard", "plus", "rand"):
+        if version not in get_args(Version):
             raise InputError(
                 f"AutoAttack's version must be auto, standard, plus or rand, got {version!r}"
             )
-        parts = ("apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square")
+        parts = get_args(Part)
         if attacks is not None and (version != "auto" or not attacks or set(attacks) - set(parts)):
             raise InputError(
                 f"attacks must be some of {', '.join(parts)}, with version left at auto; got "

@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_purify.attacks.base import Attack
-from lit_purify.attacks.target import Target
+from lit_purify.attacks.target import Target, check_differentiable
 from lit_purify.diffusion.noise import derive_seed
 from lit_purify.functional import correct
-from lit_purify.types import InputError
 
 
 class Fooled(Exception):
@@ -70,11 +69,8 @@ class OneSample(nn.Module):
             x = x.view_as(x)  # the hook must not outlive this query
             x.register_hook(self._finite)  # type: ignore[no-untyped-call]
         logits = self.target(x, self.index.expand(len(x)))
-        if differentiated and not logits.requires_grad:
-            raise InputError(
-                "the defence gives no gradient: its logits do not depend differentiably on the "
-                "images; use an attack without gradients, or make the purifier differentiable"
-            )
+        if differentiated:
+            check_differentiable(logits)
         if self.on_query is not None:
             self.on_query(x.detach(), logits.detach())
         return logits.float().clone()  # libraries write into what they are given

@@ -107,13 +107,18 @@ def input_gradient(
         with torch.enable_grad():
             x = images.detach().repeat(n, 1, 1, 1).requires_grad_()
             logits = model(x, indices.repeat(n), draws=n, straight_through=straight_through)
-            if not logits.requires_grad:
-                raise InputError(
-                    "the defence gives no gradient: its logits do not depend differentiably on the "
-                    "images; use an attack without gradients, or make the purifier differentiable"
-                )
+            check_differentiable(logits)
             (gradient,) = torch.autograd.grad(loss(logits, labels.repeat(n)).sum(), x)
         for draw in gradient.view(n, *images.shape):  # one by one: the order of the sum is fixed
             total += torch.where(draw.isnan(), 0, draw)
         found.append(logits.detach())
     return total / draws, torch.cat(found)
+
+
+def check_differentiable(logits: Tensor) -> None:
+    """Raise :class:`InputError` where logits do not depend differentiably on the images."""
+    if not logits.requires_grad:
+        raise InputError(
+            "the defence gives no gradient: its logits do not depend differentiably on the "
+            "images; use an attack without gradients, or make the purifier differentiable"
+        )

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_purify.attacks import PGDEOT, Attack, Target, input_gradient
+from lit_purify.callbacks.attack import attack_batch, run_attack
 from lit_purify.callbacks.measurement import Measurement
-from lit_purify.callbacks.run_attack import attack_once_more, run_attack
 from lit_purify.diffusion.noise import FixedNoise, derive_seed
 from lit_purify.functional import correlation
 from lit_purify.metrics import MeanWithDeviation
@@ -83,7 +83,7 @@ class AttackAgreement(Measurement):
         image, index = batch["image"], batch["index"]
         attack = run_attack(trainer, self)
         other_target = module.target("fixed", index, noise=self._other)
-        other = attack_once_more(trainer, attack, other_target, batch, seed=self._other.seed)
+        other = self._attack(trainer, attack, other_target, batch, seed=self._other.seed)
         found = {"perturbation": (batch["adversarial"]["fixed"] - image, other - image)}
         with trainer.precision_plugin.forward_context():
             other_gradient = _gradient(other_target, batch)
@@ -99,15 +99,26 @@ class AttackAgreement(Measurement):
         for name, (one, two) in found.items():
             module.record(f"agreement/{name}", correlation(one, two))
 
-    @staticmethod
     def _attack_fresh(
-        trainer: Trainer, module: PurifiedClassifier, attack: Attack, eot: PGDEOT, batch: Batch
+        self,
+        trainer: Trainer,
+        module: PurifiedClassifier,
+        attack: Attack,
+        eot: PGDEOT,
+        batch: Batch,
     ) -> Tensor:
         """What ``eot`` finds on the fresh noise; as the run itself attacks it."""
         if "fresh" in module.surfaces and attack.settings() == eot.settings():
             return batch["adversarial"]["fresh"]
         target = module.target("fresh", batch["index"])
-        return attack_once_more(trainer, eot, target, batch, seed=module.seed)
+        return self._attack(trainer, eot, target, batch, seed=module.seed)
+
+    @staticmethod
+    def _attack(
+        trainer: Trainer, attack: Attack, target: Target, batch: Batch, *, seed: int
+    ) -> Tensor:
+        activity = f"AttackAgreement: {type(attack).__name__}"
+        return attack_batch(trainer, attack, target, batch, seed=seed, activity=activity)[0]
 
 
 def _gradient(target: Target, batch: Batch) -> Tensor:

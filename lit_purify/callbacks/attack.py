@@ -9,12 +9,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lit_purify.attacks import Attack, WatchedTarget
-from lit_purify.callbacks.progress import EvaluationProgress
+from lit_purify.attacks import Attack, Target, WatchedTarget
+from lit_purify.callbacks.progress import show_activity
 from lit_purify.metrics import IntervalAccuracy
 from lit_purify.modules.protocols import Surface
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.types import Batch
+from lit_purify.types import Batch, InputError
 
 
 class AdversarialExamples(Callback):
@@ -53,40 +53,27 @@ class AdversarialExamples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        image, label, index = batch["image"], batch["label"], batch["index"]
         batch["adversarial"], batch["attack_loss"] = {}, {}
-        bar = trainer.progress_bar_callback
-        for number, surface in enumerate(pl_module.surfaces):
-            defence = pl_module.target(surface, index)
+        surfaces = pl_module.surfaces
+        for number, surface in enumerate(surfaces):
+            defence = pl_module.target(surface, batch["index"])
             num_queries = self.attack.num_queries(defence)
             keep_losses = bool(num_queries) and defence.deterministic
-
-            def progress(
-                queries: int,
-                number: int = number,
-                surface: str = surface,
-                num_queries: int | None = num_queries,
-            ) -> None:
-                if isinstance(bar, EvaluationProgress):
-                    part = (number, len(pl_module.surfaces))
-                    bar.show_attack(surface, queries, num_queries, part=part)
-
-            watched = WatchedTarget(
+            batch["adversarial"][surface], watched = attack_batch(
+                trainer,
+                self.attack,
                 defence,
-                label,
-                index,
-                admits=lambda images, rows: self.attack.admits(images, image[rows]),
-                on_query=progress,
+                batch,
+                seed=pl_module.seed,
+                activity=f"attack ({surface})",
+                part=(number, len(surfaces)),
                 keep_losses=keep_losses,
             )
-            with torch.enable_grad(), trainer.precision_plugin.forward_context():
-                batch["adversarial"][surface] = self.attack(
-                    watched, image, label, index, seed=pl_module.seed
-                )
             self._watched[surface] = watched
             self._findings[surface] = self.attack.findings
             if num_queries and keep_losses:
                 batch["attack_loss"][surface] = watched.loss_by_query(num_queries)
+        show_activity(trainer, "test")
 
     def on_test_batch_end(  # type: ignore[override]
         self,
@@ -113,6 +100,73 @@ class AdversarialExamples(Callback):
 
     def settings(self) -> dict[str, Any]:
         return self.attack.settings()
+
+
+def find_attack(trainer: Trainer) -> Attack | None:
+    """The attack that a run is configured with, whether or not its protocols use it."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, AdversarialExamples):
+            return callback.attack
+    return None
+
+
+def run_attack(trainer: Trainer, measurement: Callback) -> Attack:
+    """:func:`find_attack` for a measurement that cannot do without.
+
+    Args:
+        trainer: the trainer of the run.
+        measurement: who asks, for the message.
+
+    Raises:
+        InputError: the run has no attack.
+    """
+    attack = find_attack(trainer)
+    if attack is None:
+        raise InputError(
+            f"{type(measurement).__name__} repeats the run's attack and found none; give the "
+            "Trainer the callback lit_purify.callbacks.AdversarialExamples"
+        )
+    return attack
+
+
+def attack_batch(
+    trainer: Trainer,
+    attack: Attack,
+    target: Target,
+    batch: Batch,
+    *,
+    seed: int,
+    activity: str,
+    part: tuple[int, int] | None = None,
+    keep_losses: bool = False,
+) -> tuple[Tensor, WatchedTarget]:
+    """Attack a batch under the conditions of a run: with gradients and in its precision.
+
+    Args:
+        trainer: the trainer of the run.
+        attack: the attack.
+        target: the defence.
+        batch: the images under test.
+        seed: base seed of the attack's own randomness.
+        activity: what the progress bar calls it.
+        part: as in :meth:`EvaluationProgress.show`.
+        keep_losses: as in :class:`~lit_purify.attacks.WatchedTarget`.
+
+    Returns:
+        Adversarial images (B, C, H, W) in [0, 1], and what the attack asked.
+    """
+    image, label, index = batch["image"], batch["label"], batch["index"]
+    num_queries = attack.num_queries(target)
+    watched = WatchedTarget(
+        target,
+        label,
+        index,
+        admits=lambda images, rows: attack.admits(images, image[rows]),
+        on_query=lambda queries: show_activity(trainer, activity, queries, num_queries, part=part),
+        keep_losses=keep_losses,
+    )
+    with torch.enable_grad(), trainer.precision_plugin.forward_context():
+        return attack(watched, image, label, index, seed=seed), watched
 
 
 def _finding(surface: Surface, name: str) -> str:

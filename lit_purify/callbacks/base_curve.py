@@ -12,8 +12,8 @@ from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 
 from lit_purify.attacks import Attack
+from lit_purify.callbacks.attack import attack_batch, run_attack
 from lit_purify.callbacks.measurement import Measurement
-from lit_purify.callbacks.run_attack import attack_once_more, run_attack
 from lit_purify.checkpoints.files import sha256
 from lit_purify.functional import correct
 from lit_purify.metrics import IntervalAccuracy
@@ -136,7 +136,14 @@ class BaseClassifierCurve(Measurement):
         for rate, attack in self._attacks.items():
             images = batch["image"]
             if rate > 0:
-                images = attack_once_more(trainer, attack, target, batch, seed=module.seed)
+                images, _ = attack_batch(
+                    trainer,
+                    attack,
+                    target,
+                    batch,
+                    seed=module.seed,
+                    activity=f"BaseClassifierCurve: rate {rate:g}, attack",
+                )
             with trainer.precision_plugin.forward_context():  # as the module tests its own
                 logits = module.classifier(images)
             module.record(_name(rate), correct(logits, batch["label"]))
@@ -146,7 +153,9 @@ class BaseClassifierCurve(Measurement):
     ) -> Mapping[str, Figure]:
         if self._whole is None:
             return {}
-        figures = aggregate(read_rows(records, run), module.figures)
+        drawn = {*map(_name, self.rates), self.rate_name, ACCURACY}
+        metrics = {name: metric for name, metric in module.figures.items() if name in drawn}
+        figures = aggregate(read_rows(records, run), metrics)
         curve = [
             point
             for rate in self.rates

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_purify.callbacks.attack import AdversarialExamples
+from lit_purify.callbacks.attack import find_attack
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import Purifier
@@ -90,7 +90,8 @@ class DistanceTrajectories(Measurement):
     ) -> None:
         clean, index = batch["image"], batch["index"]
         noise = module.noise.cached(index)
-        for name, images in self._inputs(module, batch):
+        for number, (name, images) in enumerate(self._inputs(module, batch)):
+            self.show_progress(trainer, number, len(self._measured))
             with trainer.precision_plugin.forward_context():  # as the run purifies
                 # The purifier's own iterator: a list of 200 states would hold them all.
                 states = module.purifier.trajectory(images, noise, index)
@@ -131,16 +132,11 @@ class DistanceTrajectories(Measurement):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if not (isinstance(data, CIFAR10DataModule) and data.source in ("embedded", "torchvision")):
             return {}
-        attack = next(
-            (
-                callback.attack.settings()
-                for callback in trainer.callbacks  # type: ignore[attr-defined]
-                if isinstance(callback, AdversarialExamples)
-            ),
-            {},
-        )
+        attack = find_attack(trainer)
         names = {name: self.levels.get(name) for name in self._measured}
-        return paper_distances(module.purifier.settings(), attack, names)
+        return paper_distances(
+            module.purifier.settings(), attack.settings() if attack else {}, names
+        )
 
 
 def _steps(purifier: Purifier) -> list[int]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from lightning.pytorch import Trainer
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-
-from lit_purify.callbacks.measurement import save_figure
-from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.callbacks.measurement import Measurement, save_figure
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.report import image_grid
 from lit_purify.types import Batch, InputError
 
 
-class ImageGrid(Callback):
+class ImageGrid(Measurement):
     """Draws the first images of a run, once for every protocol that attacks the purifier.
 
     The grids go to TensorBoard and, as ``images_<protocol>.png``, into the run folder.
@@ -26,32 +23,27 @@ class ImageGrid(Callback):
         if count < 1:
             raise InputError(f"ImageGrid needs a count of 1 or more images, got {count}")
         self.count = count
-        self._folder = Path()
+        self._drawn = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._folder = run_folder(trainer)
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        self._drawn = False
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
-        if batch_idx > 0 or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self._drawn or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        names = pl_module.classifier.class_name
+        self._drawn = True  # at once, and not at the end: one can look while the run goes on
+        names = module.classifier.class_name
         first = slice(self.count)
         clean, labels = batch["image"][first].cpu(), batch["label"][first].tolist()
         resumed = bool(getattr(trainer.datamodule, "done", ()))  # type: ignore[attr-defined]
-        for protocol in pl_module.protocols:
+        for protocol in module.protocols:
             if resumed and (self._folder / f"images_{protocol}.png").exists():
                 continue  # drawn of the first images, in an earlier sitting
             attacked = outputs[f"{protocol}/adversarial"]
             seen_clean = outputs["base/clean" if protocol == "base" else "fixed/clean"]
-            adversarial = batch["adversarial"][pl_module.surface(protocol)][first].cpu()
+            adversarial = batch["adversarial"][module.surface(protocol)][first].cpu()
             columns = {"clean": clean, "adversarial": adversarial}
             columns["difference"] = adversarial - clean
             if protocol != "base":

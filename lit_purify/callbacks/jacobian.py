@@ -188,7 +188,8 @@ class JacobianSpectrum(Measurement):
             for name, shape in self._shapes(image.shape[1:]).items()
         }
         spectrum = self._dense if self.mode == "dense" else self._matrix_free
-        for row in chosen.nonzero().flatten().tolist():
+        for done, row in enumerate(rows := chosen.nonzero().flatten().tolist()):
+            self.show_progress(trainer, done, len(rows))
             # One by one: what an image gets does not depend on its batch.
             sample = index[row : row + 1]
             operator = self._operator(module, image[row], sample)

@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_purify.attacks import Attack, WatchedTarget
+from lit_purify.attacks import Attack
+from lit_purify.callbacks.attack import attack_batch, run_attack
 from lit_purify.callbacks.measurement import Measurement
-from lit_purify.callbacks.run_attack import attack_once_more, run_attack
-from lit_purify.functional import correct
-from lit_purify.functional.masking import (
+from lit_purify.functional import (
+    correct,
     derivative_error,
     directional_derivative,
     first_to_last,
@@ -181,16 +181,17 @@ class MaskingDiagnostics(Measurement):
         trainer: Trainer, module: PurifiedClassifier, attack: Attack, batch: Batch
     ) -> Tensor:
         """Which samples an attack fools, in any of its queries or with what it returns."""
-        image, label, index = batch["image"], batch["label"], batch["index"]
-        if len(image) == 0:
-            return torch.zeros(0, dtype=torch.bool, device=image.device)
-        watched = WatchedTarget(
+        label, index = batch["label"], batch["index"]
+        if len(index) == 0:
+            return torch.zeros(0, dtype=torch.bool, device=index.device)
+        found, watched = attack_batch(
+            trainer,
+            attack,
             module.target("fixed", index),
-            label,
-            index,
-            admits=lambda images, rows: attack.admits(images, image[rows]),
+            batch,
+            seed=module.seed,
+            activity="MaskingDiagnostics: longer attack",
         )
-        found = attack_once_more(trainer, attack, watched, batch, seed=module.seed)
         with trainer.precision_plugin.forward_context():
             logits = module(found, module.noise, index)
         return watched.fooled | ~correct(logits, label)

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
+from lit_purify.callbacks.progress import show_activity
 from lit_purify.callbacks.records import Records
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
@@ -77,6 +78,16 @@ class Measurement(Callback, ABC):
         """
         return {}
 
+    def show_progress(self, trainer: Trainer, done: int, total: int) -> None:
+        """Say on the progress bar how far this batch is measured, where :meth:`measure` takes long.
+
+        Args:
+            trainer: the trainer of the run.
+            done: parts of the batch's measurement that are done.
+            total: parts in all.
+        """
+        show_activity(trainer, type(self).__name__, done, total)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
             assert isinstance(pl_module, PurifiedClassifier)
@@ -92,6 +103,7 @@ class Measurement(Callback, ABC):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        show_activity(trainer, type(self).__name__)
         self.measure(trainer, pl_module, outputs, batch)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

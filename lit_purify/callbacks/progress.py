@@ -70,37 +70,41 @@ class EvaluationProgress(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
+        self._finish_batch(self._batch_size)
         self._batch_size = len(batch["image"])
 
-    def show_attack(
-        self, surface: str, iteration: int, iterations: int | None, *, part: tuple[int, int]
+    @override
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A batch is done when it is measured: at its end those that measure it are still to come.
+        self._finish_batch(self._batch_size)
+
+    def show(
+        self,
+        activity: str,
+        done: int = 0,
+        total: int | None = None,
+        *,
+        part: tuple[int, int] | None = None,
     ) -> None:
-        """Report an iteration of the attack on the current batch.
+        """Say what is being done with the current batch.
 
         Args:
-            surface: what is attacked.
-            iteration: iterations done.
-            iterations: iterations in all, ``None`` if unknown.
-            part: (surfaces done before this one, surfaces in all).
+            activity: what, in a few words.
+            done: how many steps of it are done.
+            total: steps in all, ``None`` if unknown.
+            part: of an activity that moves the bar, (parts of the batch's way done before this
+                one, parts in all); ``None`` leaves the bar where it is.
         """
-        done, surfaces = part
-        share = min(1.0, iteration / iterations) if iterations else 0.0
-        of = f"/{iterations}" if iterations else ""
-        self._show(
-            self._batch_size * (done + share) / surfaces, f"attack ({surface}) {iteration}{of}"
-        )
-
-    @override
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._finish_batch(batch)
+        if self._bar is None:
+            return
+        if done or total:
+            activity += f" {done}/{total}" if total else f" {done}"
+        if part is None:
+            self._bar.update(self._task, activity=activity)
+            return
+        before, parts = part
+        share = min(1.0, done / total) if total else 0.0
+        self._show(self._batch_size * (before + share) / parts, activity)
 
     @override
     def on_predict_batch_end(
@@ -112,7 +116,7 @@ class EvaluationProgress(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._finish_batch(batch)
+        self._finish_batch(len(batch["image"]))
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -132,7 +136,7 @@ class EvaluationProgress(ProgressBar):
         sampler = shared_sampler(loaders)
         self._queue = None if sampler is None else sampler.queue
         self._total = len(loaders.dataset) if sampler is None else sampler.num_items
-        self._seen = 0
+        self._seen, self._batch_size = 0, 0
         self._started = time.monotonic()
         if self._enabled and self._console.is_terminal:
             self._bar = Progress(
@@ -149,8 +153,9 @@ class EvaluationProgress(ProgressBar):
             self._bar.start()
             self._show(0.0, "")
 
-    def _finish_batch(self, batch: Any) -> None:
-        size = len(batch["image"])
+    def _finish_batch(self, size: int) -> None:
+        if size == 0:  # there was none yet
+            return
         self._seen = self._seen + size if self._queue is None else self._queue.report(size)
         self._show(0.0, "")
         if self._enabled and self._bar is None:
@@ -176,6 +181,20 @@ class EvaluationProgress(ProgressBar):
                 images=f"images {self._seen}/{self._total}",
                 activity=activity,
             )
+
+
+def show_activity(
+    trainer: Trainer,
+    activity: str,
+    done: int = 0,
+    total: int | None = None,
+    *,
+    part: tuple[int, int] | None = None,
+) -> None:
+    """:meth:`EvaluationProgress.show` of a run that has such a bar; nothing without one."""
+    bar = trainer.progress_bar_callback
+    if isinstance(bar, EvaluationProgress):
+        bar.show(activity, done, total, part=part)
 
 
 def _clock(seconds: float) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lit_purify.report.files import naming
+
 
 class Replay:
     """Tensors of one shape that wait on the disk, and not in memory, for the second round.
@@ -65,12 +67,9 @@ class Replay:
     def _record(self, file: BinaryIO) -> Iterator[Tensor]:
         for tensor in self._compute():
             self._like = tensor.detach().cpu().contiguous().numpy()
-            try:
+            with naming(tempfile.gettempdir()):
                 file.write(self._like.data)
                 file.flush()
-            except OSError as error:  # of a full disk Python does not say which file it was
-                error.filename = tempfile.gettempdir()
-                raise
             self._count += 1
             yield tensor
         self._complete = True

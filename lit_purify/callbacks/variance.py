@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,13 +14,7 @@ from torch import Tensor
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.replay import Replay
 from lit_purify.data import CIFAR10DataModule
-from lit_purify.diffusion import (
-    FixedNoise,
-    NoiseConfiguration,
-    Purifier,
-    StackedNoise,
-    derive_seed,
-)
+from lit_purify.diffusion import FixedNoise, Purifier, StackedNoise, derive_seed
 from lit_purify.functional import (
     CentroidDistances,
     DirectionAgreement,
@@ -121,14 +114,26 @@ class OutputVariability(Measurement):
     ) -> None:
         # The inputs of an image stay together, since they share its noise.
         size = max(1, self.rows_per_pass // self.inputs)
-        found = [
-            self._measure(module, batch["image"][group], batch["index"][group])
-            for group in _slices(len(batch["image"]), size)
-        ]
+        groups = _slices(len(batch["image"]), size)
+        found = []
+        for number, group in enumerate(groups):
+
+            def on_draws(done: int, number: int = number) -> None:
+                done += number * self.draws
+                self.show_progress(trainer, done, len(groups) * self.draws)
+
+            image, index = batch["image"][group], batch["index"][group]
+            found.append(self._measure(module, image, index, on_draws))
         for name, values in zip(NAMES, torch.cat(found, 1), strict=True):
             module.record(name, values)
 
-    def _measure(self, module: PurifiedClassifier, image: Tensor, index: Tensor) -> Tensor:
+    def _measure(
+        self,
+        module: PurifiedClassifier,
+        image: Tensor,
+        index: Tensor,
+        on_draws: Callable[[int], None],
+    ) -> Tensor:
         """The figures of some images, in the order of NAMES: (K, B), float64."""
         perturbations = [
             FixedNoise(derive_seed(module.seed, "variance/input", m)).uniform(index, like=image)
@@ -140,7 +145,7 @@ class OutputVariability(Measurement):
         ]
         purifier, rows = module.purifier, self.rows_per_pass
         with Replay(
-            lambda: _purified(purifier, inputs, index, noises, rows), image.device
+            lambda: _purified(purifier, inputs, index, noises, rows, on_draws), image.device
         ) as draws:
             return torch.stack([figure for part in variability(inputs, draws) for figure in part])
 
@@ -166,13 +171,18 @@ def _purified(
     index: Tensor,
     noises: list[FixedNoise],
     rows_per_pass: int,
+    on_draws: Callable[[int], None],
 ) -> Iterator[Tensor]:
-    """The inputs (B, M, ...) purified under each configuration, in passes of so many rows."""
+    """The inputs (B, M, ...) purified under each configuration, in passes of so many rows.
+
+    ``on_draws`` is called with the number of configurations that are done.
+    """
     flat, repeated = inputs.flatten(0, 1), index.repeat_interleave(inputs.shape[1])
     # Few rows meet several configurations in one pass; too many take several passes for one.
     together = max(1, rows_per_pass // len(flat))
     for start in range(0, len(noises), together):
-        chosen = [_SharedNoise(noise) for noise in noises[start : start + together]]
+        on_draws(start)
+        chosen = noises[start : start + together]
         x, indices = flat.repeat(len(chosen), 1, 1, 1), repeated.repeat(len(chosen))
         noise = StackedNoise(chosen)
         passes = _slices(len(x), rows_per_pass)
@@ -182,19 +192,3 @@ def _purified(
 
 def _slices(length: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, length, size)]
-
-
-@dataclass(frozen=True)
-class _SharedNoise(NoiseConfiguration):
-    """Draws once for the neighbouring rows of one image what they share.
-
-    Args:
-        noise: the configuration.
-    """
-
-    noise: NoiseConfiguration
-
-    def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
-        images, counts = torch.unique_consecutive(indices, return_counts=True)
-        draws = self.noise._draw(images, slot, law, like)
-        return draws.repeat_interleave(counts.to(draws.device), 0)

@@ -151,12 +151,17 @@ class FixedNoise(NoiseConfiguration, NoiseSource):
         return CachedNoise(self.seed, indices.cpu())
 
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
-        draws = torch.empty((len(indices), *like.shape[1:]), dtype=torch.float32)
+        # Neighbouring rows of one image share its draw, which is made once.
+        images, counts = torch.unique_consecutive(indices.cpu(), return_counts=True)
+        draws = torch.empty((len(images), *like.shape[1:]), dtype=torch.float32)
         generator = torch.Generator()
-        for row, index in enumerate(indices.tolist()):
+        for row, index in enumerate(images.tolist()):
             generator.manual_seed(seed_hash(self.seed, index, slot))
             law(like.shape[1:], generator=generator, out=draws[row])
-        return draws.to(like)
+        draws = draws.to(like)
+        if len(images) == len(indices):
+            return draws
+        return draws.repeat_interleave(counts.to(draws.device), 0, output_size=len(indices))
 
 
 @dataclass(frozen=True)

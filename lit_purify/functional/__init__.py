@@ -22,6 +22,14 @@ from lit_purify.functional.frechet import (
 )
 from lit_purify.functional.intervals import normal_interval, wilson_interval
 from lit_purify.functional.jacobian import JacobianOperator, pull_back, push_forward
+from lit_purify.functional.masking import (
+    derivative_error,
+    directional_derivative,
+    first_to_last,
+    growth_log10,
+    l2_norm,
+    zero_share,
+)
 from lit_purify.functional.moments import merge_moments, moments
 from lit_purify.functional.projection import project
 from lit_purify.functional.quadrature import (
@@ -65,12 +73,17 @@ __all__ = [
     "correlation",
     "density_above",
     "density_below",
+    "derivative_error",
     "direction_agreement",
+    "directional_derivative",
     "feature_moments",
+    "first_to_last",
     "fit_sigmoid",
     "frechet_distance",
     "frobenius_norm",
+    "growth_log10",
     "init_max_end",
+    "l2_norm",
     "lanczos",
     "largest_singular",
     "lp_distance",
@@ -91,4 +104,5 @@ __all__ = [
     "variability",
     "variance_components",
     "wilson_interval",
+    "zero_share",
 ]

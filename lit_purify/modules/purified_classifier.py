@@ -215,8 +215,8 @@ class PurifiedClassifier(LightningModule):
                 f"{name!r} is not <protocol>/<column>, with a column other than {', '.join(KEYS)}"
             )
         self.recorded[name] = Column(values, where)
-        if name in self.figures:
-            self.figures[name].update(values if where is None else values[where])
+        if (metric := self.figures.get(name)) is not None:
+            metric.update(values if where is None else values[where])
 
     def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.recorded = {}

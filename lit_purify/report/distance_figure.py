@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -12,6 +11,7 @@ from matplotlib.lines import Line2D
 from torch import Tensor
 
 from lit_purify.report.canvas import new_figure
+from lit_purify.report.chain_axis import draw_halves, step_ticks, way_travelled
 from lit_purify.report.paper_distances import PaperDistances
 
 # Told apart by line and marker, so colour (Okabe and Ito's) is only a help.
@@ -99,7 +99,7 @@ def distance_figure(curves: Sequence[Curve], steps: Sequence[int]) -> Figure:
 
 
 def _draw(axes: Axes, curves: Sequence[Curve], steps: Sequence[int], row: int) -> None:
-    places, turn = _places(steps)
+    places, turn = way_travelled(steps)
     every = max(1, len(steps) // _MARKERS)
     for number, curve in enumerate(curves):
         color, line, marker = _STYLES[number % len(_STYLES)]
@@ -144,48 +144,11 @@ def _draw(axes: Axes, curves: Sequence[Curve], steps: Sequence[int], row: int) -
                 clip_on=False,
                 zorder=4,
             )
-    axes.axvspan(places[turn], places[-1], color="0.94", zorder=0)
-    for start, end, text in (
-        (places[0], places[turn], "forward:\nnoise is added"),
-        (places[turn], places[-1], "reverse:\nnoise is removed"),
-    ):
-        if end > start:
-            axes.text(
-                (start + end) / 2,
-                0.98,
-                text,
-                transform=axes.get_xaxis_transform(),
-                ha="center",
-                va="top",
-                fontsize=8,
-                color="0.35",
-            )
-    axes.set_xticks(*_ticks(places, steps, turn))
+    names = ("forward:\nnoise is added", "reverse:\nnoise is removed")
+    draw_halves(axes, places[0], places[turn], places[-1], names)
+    axes.set_xticks(*step_ticks(places, steps, turn, parts=2))
     axes.set_xlim(places[0], places[-1])
     axes.set_ylim(bottom=0, top=1.15 * axes.get_ylim()[1])
     axes.set_xlabel("diffusion step t", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def _places(steps: Sequence[int]) -> tuple[list[float], int]:
-    """Where the states stand on the axis, the way travelled in t, and the state at the turn."""
-    turn = max(range(len(steps)), key=steps.__getitem__)
-    places = [0.0]
-    for before, after in pairwise(steps):
-        places.append(places[-1] + abs(after - before))
-    if places[-1] == 0:  # a purifier without steps: its input and its output
-        return [float(number) for number in range(len(steps))], 0
-    return places, turn
-
-
-def _ticks(
-    places: Sequence[float], steps: Sequence[int], turn: int
-) -> tuple[list[float], list[str]]:
-    """Ticks at the input, the turn, the output and halfway, labelled with t."""
-    found: dict[float, str] = {}
-    for first, last in ((0, turn), (turn, len(steps) - 1)):
-        for share in (0.0, 0.5, 1.0) if first < last else ():
-            place = places[first] + share * (places[last] - places[first])
-            found[place] = f"{steps[first] + share * (steps[last] - steps[first]):g}"
-    return list(found), list(found.values())

@@ -7,16 +7,20 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from lit_purify.data.arrays import ImageArrays
+from lit_purify.data.dataset import ImageDataset
 from lit_purify.functional import moments
 from lit_purify.report.aggregate import column
 from lit_purify.report.records import read_rows, read_tensors
 from lit_purify.report.spectrum_figure import spectrum_figure, vectors_figure
 
 _DRAWN = 8  # images in the picture of the singular vectors
+_TENSORS = (
+    *("singular_values", "left_vectors", "right_vectors"),
+    *("density_values", "density_shares"),
+)
 
 
-def jacobian_figures(folder: Path, run: str, test_set: ImageArrays) -> dict[str, Figure]:
+def jacobian_figures(folder: Path, run: str, test_set: ImageDataset) -> dict[str, Figure]:
     """``spectrum`` and ``vectors``, or nothing where no image has a spectrum.
 
     Args:
@@ -27,17 +31,13 @@ def jacobian_figures(folder: Path, run: str, test_set: ImageArrays) -> dict[str,
     Raises:
         InputError: a file of the records is damaged or foreign.
     """
-    tensors = read_tensors(folder, run)
+    tensors = read_tensors(folder, run, [f"jacobian/{name}" for name in _TENSORS])
     if "jacobian/singular_values" not in tensors:
         return {}
     measured = tensors["jacobian/singular_values"][:, 0].isfinite()
     if not measured.any():
         return {}
-    found = {
-        name.removeprefix("jacobian/"): values[measured]
-        for name, values in tensors.items()
-        if name == "index" or name.startswith("jacobian/")
-    }
+    found = {name.removeprefix("jacobian/"): values[measured] for name, values in tensors.items()}
     rows = read_rows(folder, run)
     below, above = (
         moments(torch.tensor(column(rows, f"jacobian/{name}"), dtype=torch.float64))[1].item()

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save
 from torch import Tensor
 
-from lit_purify.report.files import write_whole
+from lit_purify.report.files import naming, write_whole
 from lit_purify.types import InputError
 
 FORMAT = "lit_purify records"
@@ -94,17 +94,16 @@ class Journal:
     def _write(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode() + b"\n"
         start = self._file.seek(0, os.SEEK_END)
-        try:
-            written = self._file.write(line)
-            if written != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file.fileno())
-        except OSError as error:  # of a full disk Python does not say which file it was
-            with suppress(OSError):  # a torn line that stays is dropped at the next opening
-                self._file.truncate(start)
-            if error.errno is not None:
-                error.filename = error.filename or str(self.path)
-            raise
+        with naming(self.path):
+            try:
+                written = self._file.write(line)
+                if written != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(self._file.fileno())
+            except OSError:
+                with suppress(OSError):  # a torn line that stays is dropped at the next opening
+                    self._file.truncate(start)
+                raise
 
     def _cut_torn_line(self) -> None:
         if self.path.exists():

@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from lit_purify.report.canvas import new_figure
+from lit_purify.report.chain_axis import draw_halves
 
 _MARKERS = 20  # per curve
 
@@ -46,9 +47,7 @@ def gradient_norm_figure(norms: Tensor, depths: Sequence[tuple[str, int]]) -> Fi
     if median.isfinite().any():
         axes.set_yscale("log")
     turn = next(place for place, (process, _) in enumerate(depths) if process == "reverse") - 1
-    axes.axvspan(turn, len(depths) - 1, color="0.95", zorder=0)
-    _name_part(axes, 0, turn, "forward")
-    _name_part(axes, turn, len(depths) - 1, "reverse")
+    draw_halves(axes, 0, turn, len(depths) - 1, ("forward", "reverse"))
     if len(depths) == 2:  # a purifier that shows nothing between
         axes.set_xticks([0, 1], ["input", "output"])
         axes.set_xlabel("state of the purification", fontsize=9)
@@ -129,20 +128,6 @@ def _legend(axes: Axes, samples: str) -> None:
         bbox_to_anchor=(0.5, 1.0),
         ncols=2,
     )
-
-
-def _name_part(axes: Axes, start: int, end: int, text: str) -> None:
-    if start < end:
-        axes.text(
-            (start + end) / 2,
-            0.98,
-            text,
-            transform=axes.get_xaxis_transform(),
-            ha="center",
-            va="top",
-            fontsize=8,
-            color="0.35",
-        )
 
 
 def _ticks(turn: int, last: int) -> list[int]:

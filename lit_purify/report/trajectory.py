@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_purify.report.canvas import draw_image, new_figure
+from lit_purify.report.chain_axis import draw_halves, step_ticks, way_travelled
 
 # Told apart by line and marker, so colour (Okabe and Ito's) is only a help.
 _STYLES = (
@@ -74,16 +74,12 @@ def trajectory_figure(
 def _draw_distances(
     axes: Axes, distances: Mapping[str, Sequence[float]], steps: Sequence[int], reference: str
 ) -> None:
-    # The x axis is the way travelled in t, so that up and down lie side by side.
-    travelled = [0]
-    for before, after in pairwise(steps):
-        travelled.append(travelled[-1] + abs(after - before))
-    turn = max(range(len(steps)), key=steps.__getitem__)
+    places, turn = way_travelled(steps)
     every = max(1, len(steps) // _MARKERS)
     for number, (name, curve) in enumerate(distances.items()):
         color, line, marker = _STYLES[number % len(_STYLES)]
         axes.plot(
-            travelled,
+            places,
             curve,
             color=color,
             linestyle=line,
@@ -96,14 +92,13 @@ def _draw_distances(
             zorder=3,
             label=f"{name} (largest {max(curve):.2f}, end {curve[-1]:.2f})",
         )
-    if steps[0] < steps[turn]:
-        axes.axvline(travelled[turn], color="0.5", linewidth=0.8)
-        _name_phase(axes, 0, travelled[turn], "forward: noise is added")
-    axes.axvspan(travelled[turn], travelled[-1], color="0.94", zorder=0)
-    _name_phase(axes, travelled[turn], travelled[-1], "reverse: noise is removed")
+    if places[0] < places[turn]:
+        axes.axvline(places[turn], color="0.5", linewidth=0.8)
+    names = ("forward: noise is added", "reverse: noise is removed")
+    draw_halves(axes, places[0], places[turn], places[-1], names)
 
-    axes.set_xticks(*_ticks(travelled, steps, turn))
-    axes.set_xlim(0, travelled[-1])
+    axes.set_xticks(*step_ticks(places, steps, turn, parts=4))
+    axes.set_xlim(0, places[-1])
     axes.set_ylim(bottom=0, top=1.12 * axes.get_ylim()[1])
     axes.set_xlabel("diffusion step t", fontsize=9)
     axes.set_ylabel(f"l2 distance to {reference}\n(pixels in [0, 1])", fontsize=9)
@@ -113,29 +108,3 @@ def _draw_distances(
         axes.legend(
             fontsize=8, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2
         )
-
-
-def _name_phase(axes: Axes, start: float, end: float, text: str) -> None:
-    axes.text(
-        (start + end) / 2,
-        0.98,
-        text,
-        transform=axes.get_xaxis_transform(),
-        ha="center",
-        va="top",
-        fontsize=8,
-        color="0.35",
-    )
-
-
-def _ticks(
-    travelled: Sequence[int], steps: Sequence[int], turn: int
-) -> tuple[list[float], list[str]]:
-    """Ticks at the ends, the turn and the quarters of each phase, labelled with t."""
-    places: dict[float, float] = {}
-    for first, last in ((0, turn), (turn, len(steps) - 1)):
-        for quarter in range(5 if first < last else 0):
-            share = quarter / 4
-            place = travelled[first] + share * (travelled[last] - travelled[first])
-            places[place] = steps[first] + share * (steps[last] - steps[first])
-    return list(places), [f"{t:g}" for t in places.values()]

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lightning.pytorch import Trainer
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
@@ -304,15 +303,7 @@ def test_budgets_are_checked_against_the_attack(run: Any, tmp_path: Path) -> Non
 
 def test_without_an_attack_it_is_refused(npz: str, tmp_path: Path) -> None:
     module = PurifiedClassifier(NoisyPurifier(), linear(), protocols=())
-    trainer = Trainer(
-        accelerator="cpu",
-        inference_mode=False,
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        default_root_dir=tmp_path,
-        callbacks=[BaseClassifierCurve()],
-    )
+    trainer = tiny.trainer(tmp_path, BaseClassifierCurve())
     with pytest.raises(InputError, match="AdversarialExamples"):
         trainer.test(module, CIFAR10DataModule(source=npz), verbose=False)
 

@@ -8,7 +8,7 @@ import tiny
 import torch
 from oracles import TinyDenoiser, reference_chain
 from safetensors.torch import load_file
-from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
+from tiny import Failing, IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
 
 from lit_purify.callbacks import DistanceTrajectories, Records, Summary
 from lit_purify.data import CIFAR10DataModule
@@ -19,20 +19,6 @@ from lit_purify.types import InputError
 
 N = 7
 PLACES = ("init", "max", "end")
-
-
-class Failing(NoisyPurifier):
-    """Breaks on the given sample, once."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.at = at
-
-    def purify(self, images, noise, indices):
-        if self.at is not None and self.at in indices:
-            self.at = None
-            raise RuntimeError("this purifier fails")
-        return super().purify(images, noise, indices)
 
 
 @pytest.fixture(scope="module")

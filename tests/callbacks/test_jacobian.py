@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 import pytest
+import tiny
 import torch
-from lightning.pytorch import Trainer
 from oracles import TinyDenoiser, fill
 from safetensors.torch import load_file
 from tiny import Float64Denoiser, IdentityPurifier, ScalingPurifier, evaluate
@@ -291,19 +291,10 @@ def test_what_is_refused(run, tmp_path, npz):
     module = PurifiedClassifier(
         IdentityPurifier(), from_module(nn.Flatten(), N, SHAPE), protocols=()
     )
-    quiet = {"logger": False, "enable_progress_bar": False, "default_root_dir": tmp_path}
-    trainer = Trainer(
-        accelerator="cpu",
-        precision="bf16-mixed",
-        inference_mode=False,
-        callbacks=[JacobianSpectrum()],
-        **quiet,
-    )
+    trainer = tiny.trainer(tmp_path, JacobianSpectrum(), precision="bf16-mixed")
     with pytest.raises(InputError, match="use 32-true"):
         trainer.test(module, SmallImages(source=npz, batch_size=2))
-    trainer = Trainer(
-        accelerator="cpu", inference_mode=False, callbacks=[JacobianSpectrum()], **quiet
-    )
+    trainer = tiny.trainer(tmp_path, JacobianSpectrum())
     loader = SmallImages(source=npz, batch_size=2)
     loader.setup("test")
     with pytest.raises(InputError, match="as datamodule"):

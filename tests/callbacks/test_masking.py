@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lightning.pytorch import Trainer
 from oracles import fill
 from PIL import Image
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
+from tiny import Failing, IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
 from torch import nn
 
 from lit_purify.attacks import BPDA, PGD, Uniform
@@ -61,20 +60,6 @@ class Overflowing(IdentityPurifier):
     def purify(self, images, noise, indices):
         given = images.detach()
         return images + torch.where(given > 0.99, (images - given).sqrt(), 0)
-
-
-class Failing(NoisyPurifier):
-    """Breaks on the given sample, once."""
-
-    def __init__(self, at=None):
-        super().__init__()
-        self.at = at
-
-    def purify(self, images, noise, indices):
-        if self.at is not None and self.at in indices:
-            self.at = None
-            raise RuntimeError("this purifier fails")
-        return super().purify(images, noise, indices)
 
 
 def linear(*, scale=1.0):
@@ -432,17 +417,8 @@ def test_mixed_precision(npz, tmp_path):
     classifier = from_module(fill(network, seed=1, std=0.2), 10, (3, 32, 32))
     module = PurifiedClassifier(NoisyPurifier(), classifier, protocols=("fixed",))
     attack = AdversarialExamples(PGD(eps="1/255", steps=2))
-    trainer = Trainer(
-        accelerator="cpu",
-        precision="bf16-mixed",
-        inference_mode=False,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=tmp_path,
-        callbacks=[attack, MaskingDiagnostics(), Records(), Summary()],
-    )
+    callbacks = attack, MaskingDiagnostics(), Records(), Summary()
+    trainer = tiny.trainer(tmp_path, *callbacks, precision="bf16-mixed")
     trainer.test(module, CIFAR10DataModule(source=npz, batch_size=4), verbose=False)
     _, rows, _ = read(tmp_path)
     errors = column(rows, "derivative_error")

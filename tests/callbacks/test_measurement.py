@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import tiny
-from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -46,17 +45,7 @@ def npz(tmp_path_factory):
 
 def run(npz: str, folder: Path, *callbacks, logger=False, smoke=False) -> Brightness:
     measurement = Brightness()
-    trainer = Trainer(
-        accelerator="cpu",
-        inference_mode=False,
-        logger=logger,
-        fast_dev_run=smoke,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=folder,
-        callbacks=[measurement, *callbacks],
-    )
+    trainer = tiny.trainer(folder, measurement, *callbacks, logger=logger, fast_dev_run=smoke)
     module = PurifiedClassifier(IdentityPurifier(), tiny.classifier(), protocols=())
     trainer.test(module, CIFAR10DataModule(source=npz, batch_size=3), verbose=False)
     return measurement

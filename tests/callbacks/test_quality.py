@@ -10,7 +10,7 @@ import torch
 from oracles import fill
 from processes import finish, forks
 from safetensors.torch import load_file
-from tiny import IdentityPurifier, NoisyPurifier, evaluate
+from tiny import Failing, IdentityPurifier, NoisyPurifier, evaluate
 
 from lit_purify.attacks import PGD
 from lit_purify.callbacks import ImageQuality, Records, Summary
@@ -27,20 +27,6 @@ N = 7
 WHEN = ("before", "after")
 
 pytestmark = pytest.mark.filterwarnings("ignore:the Fréchet distance compares")
-
-
-class Failing(NoisyPurifier):
-    """Breaks on the given sample, once."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.at = at
-
-    def purify(self, images, noise, indices):
-        if self.at is not None and self.at in indices:
-            self.at = None
-            raise RuntimeError("this purifier fails")
-        return super().purify(images, noise, indices)
 
 
 class Pooled(torch.nn.Module):

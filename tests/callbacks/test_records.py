@@ -10,7 +10,7 @@ import tiny
 import torch
 from lightning.pytorch import Trainer
 from safetensors.torch import load_file
-from tiny import IdentityPurifier, NoisyPurifier, evaluate
+from tiny import Failing, IdentityPurifier, NoisyPurifier, evaluate
 
 from lit_purify.attacks import PGD
 from lit_purify.callbacks import AdversarialExamples, CompressionRate, Records, Summary
@@ -22,20 +22,6 @@ from lit_purify.types import InputError
 N = 7
 PROTOCOLS = ("base", "fixed", "transfer", "fresh")
 COLUMNS = {"index", "protocol", "seed", "label"}
-
-
-class Failing(NoisyPurifier):
-    """Breaks on the given sample, once."""
-
-    def __init__(self, at=None):
-        super().__init__()
-        self.at = at
-
-    def purify(self, images, noise, indices):
-        if self.at is not None and self.at in indices:
-            self.at = None
-            raise RuntimeError("this purifier fails")
-        return super().purify(images, noise, indices)
 
 
 class SlowAttack(PGD):

@@ -271,8 +271,9 @@ def test_the_global_random_numbers_are_left_alone(npz: str, tmp_path: Path) -> N
     callback = OutputVariability(inputs=2, draws=2)
     images, labels = tiny.images_and_labels(2)
     batch = {"image": images, "label": labels, "index": torch.arange(2)}
+    trainer = tiny.trainer(tmp_path)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    callback.on_test_batch_end(None, module, {}, batch, 0)  # type: ignore[arg-type]
+    callback.on_test_batch_end(trainer, module, {}, batch, 0)  # type: ignore[arg-type]
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert set(module.recorded) == NAMES

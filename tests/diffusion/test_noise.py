@@ -73,6 +73,23 @@ def test_a_draw_is_a_generator_of_its_own(seed: int, t: int) -> None:
             assert torch.equal(row, draw(seed, i, slot, (3, 8, 8)))
 
 
+def test_neighbouring_rows_of_an_image_share_one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, randn = [], torch.randn
+
+    def counted(*args: object, **kwargs: object) -> Tensor:
+        drawn.append(args)
+        return randn(*args, **kwargs)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(torch, "randn", counted)
+    indices = torch.tensor([7, 7, 7, 2, 7])
+    got = FixedNoise(3).normal(indices, "reverse", 5, like=LIKE)
+    assert len(drawn) == 3
+    for row, i in zip(got, indices.tolist(), strict=True):
+        assert torch.equal(row, draw(3, i, 11, (3, 8, 8)))
+    got[0] = 0  # each row has memory of its own
+    assert torch.equal(got[1], draw(3, 7, 11, (3, 8, 8)))
+
+
 def test_uniform_draws_take_the_slot_zero() -> None:
     indices = torch.tensor([4, 0])
     got = FixedNoise(3).uniform(indices, like=LIKE)
