@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
@@ -34,6 +34,7 @@ from lit_purify.callbacks import (
 )
 from lit_purify.callbacks.run_config import CONFIG, RunConfig
 from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.checkpoints import weights_command
 from lit_purify.checkpoints.files import check_resumable
 from lit_purify.config_files import check_config_files, check_nulls, read_none_as_null
 from lit_purify.modules import PurifiedClassifier
@@ -53,8 +54,8 @@ COMMANDS = {
     "fit": "Train a denoiser.",
 }
 
-REPORT = "report"
-"""The command that compares finished runs."""
+WITHOUT_TRAINER = {"report": law, "weights": weights_command}
+"""Commands that need no trainer: modules with a ``DESCRIPTION`` and ``command(args)``."""
 
 
 class PurifyCLI(LightningCLI):
@@ -83,10 +84,12 @@ class PurifyCLI(LightningCLI):
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        # For the help: it needs no trainer, so main runs it without this class.
+        # For the help: main runs them without this class.
         commands = self.parser._subcommands_action
         assert commands is not None
-        commands.add_subcommand(REPORT, law.parser(), help=law.DESCRIPTION)
+        for name, module in WITHOUT_TRAINER.items():
+            parser = ArgumentParser(description=module.DESCRIPTION)
+            commands.add_subcommand(name, parser, help=module.DESCRIPTION)
         test = self._subcommand_parsers["test"]
         test.add_subclass_arguments(Attack, "attack", help="The attack.")
         test.add_argument("--next_step", type=str | None, help="Printed after the result.")
@@ -230,8 +233,8 @@ def main(args: Sequence[str] | None = None) -> int:
     quiet = {"exit_on_error": False}  # jsonargparse then raises instead of printing its usage
     try:
         args = sys.argv[1:] if args is None else args
-        if args[:1] == [REPORT]:
-            return law.command(args[1:])
+        if args and args[0] in WITHOUT_TRAINER:
+            return WITHOUT_TRAINER[args[0]].command(args[1:])
         args = with_run_config(args)
         check_config_files(args)
         read_none_as_null()

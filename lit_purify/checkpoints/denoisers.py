@@ -1,62 +1,53 @@
-"""This project's own denoiser files: safetensors that carry their architecture.
-
-The header's metadata holds ``lit_purify`` (a JSON object: the file's format, the arguments of
-:func:`~lit_purify.diffusion.denoiser.small_unet`) and ``model_card``, plain text. Weights may be
-stored in float16; they are loaded as float32.
-"""
+"""Denoisers from files, in every format that their networks are published in."""
 
 from __future__ import annotations
 
-import json
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from torch import Tensor
 
+from lit_purify.checkpoints import (
+    ddpm_format,
+    diffusers_format,
+    guided_diffusion_format,
+    own_format,
+)
 from lit_purify.checkpoints.files import load_state_dict
-from lit_purify.diffusion.denoiser import UNetDenoiser, small_unet
+from lit_purify.checkpoints.layout import Reading, fill
+from lit_purify.diffusion.denoiser import UNetDenoiser
 from lit_purify.types import InputError
 
-FORMAT = "small_unet/1"
 EMBEDDED = "denoiser_cifar10_small.safetensors"
+OFFICIAL = {
+    "ddpm_cifar10": "DDPM on CIFAR-10 (Ho et al.), averaged weights, PyTorch conversion by pesser",
+    "google_ddpm_cifar10_32": "google/ddpm-cifar10-32",
+    "guided_diffusion_256_uncond": "OpenAI guided diffusion, ImageNet 256x256 unconditional",
+}
+"""Published denoisers by the names of :func:`official_denoiser`, and what a report calls them."""
 
 
-def save_denoiser(
-    path: Path,
-    denoiser: UNetDenoiser,
-    architecture: dict[str, Any],
-    *,
-    model_card: str = "",
-    dtype: torch.dtype = torch.float16,
-) -> None:
-    """Write a denoiser made by ``small_unet(**architecture)``.
+def load_denoiser(
+    path: str, *, image_size: int | None = None, num_head_channels: int = 64
+) -> UNetDenoiser:
+    """Load a denoiser; what the file holds decides how it is read.
 
-    Args:
-        path: target, ``.safetensors``.
-        denoiser: the network.
-        architecture: the arguments it was made with.
-        model_card: data, steps, losses, seeds and command of the training, plain text.
-        dtype: how the weights are stored.
-    """
-    header = {
-        "lit_purify": json.dumps({"format": FORMAT, "architecture": architecture}),
-        "model_card": model_card,
-    }
-    tensors = {
-        name: tensor.to(dtype).contiguous()
-        for name, tensor in denoiser.network.state_dict().items()
-    }
-    save_file(tensors, path, metadata=header)
+    - this project's own ``.safetensors``, written by :func:`save_denoiser`;
+    - pesser's conversion of the DDPM networks, a state_dict with ``temb.dense.0.weight``;
+    - OpenAI's guided diffusion, an unconditional state_dict with ``input_blocks.0.0.weight``;
+    - diffusers' ``UNet2DModel``: the folder that ``save_pretrained`` wrote, or its weights file.
 
-
-def load_denoiser(path: str) -> UNetDenoiser:
-    """Load a denoiser file of this project.
+    A diffusers' scheduler configuration, where there is one, must be of the schedule that the
+    purifier runs (linear, 1e-4 to 0.02). The weights may be stored in any float type.
 
     Args:
-        path: a ``.safetensors`` file that :func:`save_denoiser` wrote.
+        path: a weights file (``.safetensors``, ``.pt``, ``.pth``, ``.ckpt``, ``.bin``), or a
+            folder of diffusers'.
+        image_size: height and width of the images it is used on. ``None`` takes what the file says,
+            32 and 256 for the published DDPM and guided-diffusion networks, and any size where
+            nobody says.
+        num_head_channels: guided diffusion only: width of an attention head, which no shape tells.
+            A wrong one gives another network without an error; 64 is the published networks'.
 
     Returns:
         The denoiser in float32, frozen, in evaluation mode.
@@ -65,44 +56,18 @@ def load_denoiser(path: str) -> UNetDenoiser:
         InputError: the file is missing, corrupt or of another format, or a tensor is missing,
             extra, misshapen or not finite.
     """
-    file = Path(path)
-    tensors = load_state_dict(file)
-    architecture = _architecture(file)
-    try:
-        # Without memory for its weights: only those of the file are ever needed, and a wrong
-        # description may ask for any amount.
-        with torch.device("meta"):
-            denoiser = small_unet(**architecture)
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).split("\n", 1)[0]
-        raise InputError(
-            f"{file} describes a network this version cannot build ({reason}); "
-            "install the version of lit_purify that wrote it"
-        ) from error
-    expected = denoiser.network.state_dict()
-    wrong = [f"{name} is missing" for name in expected if name not in tensors]
-    wrong += [f"{name} is unknown" for name in tensors if name not in expected]
-    wrong += [
-        f"{name} has shape {tuple(tensor.shape)} instead of {tuple(expected[name].shape)}"
-        for name, tensor in tensors.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
-    wrong += [
-        f"{name} is of type {x.dtype} instead of a float"
-        for name, x in tensors.items()
-        if not x.is_floating_point()
-    ]
-    tensors = {name: tensor.float() for name, tensor in tensors.items()}
-    wrong += [f"{name} is not finite" for name, x in tensors.items() if not x.isfinite().all()]
-    if wrong:
-        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
-        raise InputError(
-            f"{file} does not fit its own architecture: {'; '.join(wrong[:3])}{more}; "
-            "export the checkpoint again"
-        )
-    denoiser.network.load_state_dict(tensors, assign=True)
-    denoiser.network.to(memory_format=torch.channels_last)
-    denoiser.source, denoiser.file = file.stem, file
+    given = Path(path)
+    is_folder = _is_folder(given)
+    file = diffusers_format.weights_in(given) if is_folder else given
+    tensors, prefix = _without_prefix(load_state_dict(file))
+    reading = _read(tensors, file, num_head_channels)
+    denoiser = reading.denoiser
+    if image_size is not None:
+        _set_image_size(denoiser, image_size)
+    fill(reading, tensors, file=file, prefix=prefix)
+    # A folder is known by its name: the files in all of them have the same.
+    denoiser.source = given.resolve().name if is_folder else file.stem
+    denoiser.file = file
     return denoiser.eval().requires_grad_(False)
 
 
@@ -112,30 +77,64 @@ def embedded_denoiser() -> UNetDenoiser:
         return load_denoiser(str(path))
 
 
-def model_card(path: str) -> str:
-    """The text on the training that a denoiser file carries."""
-    return _metadata(Path(path)).get("model_card", "")
+def official_denoiser(*, name: str) -> UNetDenoiser:
+    """A published denoiser, fetched and verified first where it is not on this machine yet.
+
+    Args:
+        name: ``ddpm_cifar10``, ``google_ddpm_cifar10_32`` or ``guided_diffusion_256_uncond``.
+
+    Raises:
+        InputError: another name, or the weights are not here and cannot be fetched.
+    """
+    if name not in OFFICIAL:
+        raise InputError(f"there is no official denoiser {name!r}; expected {', '.join(OFFICIAL)}")
+    from lit_purify.checkpoints.weights import weights_file
+
+    denoiser = load_denoiser(str(weights_file(name)))
+    denoiser.source = OFFICIAL[name]
+    return denoiser
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def _is_folder(path: Path) -> bool:
     try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is not a readable safetensors file ({error}); expected a denoiser file "
-            "written by this project's training"
-        ) from error
+        return path.is_dir()
+    except OSError:  # a name that no file can have; who opens it says so
+        return False
 
 
-def _architecture(path: Path) -> dict[str, Any]:
-    try:
-        header = json.loads(_metadata(path)["lit_purify"])
-        if header["format"] != FORMAT:
-            raise KeyError(header["format"])
-        return dict(header["architecture"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+def _without_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
+    """The tensors without the ``module.`` that data-parallel training puts before every name."""
+    prefix = "module."
+    if not (tensors and all(name.startswith(prefix) for name in tensors)):
+        return tensors, ""
+    return {name.removeprefix(prefix): x for name, x in tensors.items()}, prefix
+
+
+def _read(tensors: dict[str, Tensor], file: Path, num_head_channels: int) -> Reading:
+    if own_format.recognises(file):
+        return own_format.read(file)
+    if ddpm_format.recognises(tensors):
+        return ddpm_format.read(tensors, file)
+    if guided_diffusion_format.recognises(tensors):
+        return guided_diffusion_format.read(tensors, file, num_head_channels=num_head_channels)
+    if diffusers_format.recognises(tensors):
+        return diffusers_format.read(tensors, file)
+    first = next(iter(tensors), None)
+    raise InputError(
+        f"{file} holds no denoiser known here (its first tensor is {first!r}); expected a file of "
+        "this project's training, a DDPM state_dict in pesser's conversion, an OpenAI "
+        "guided-diffusion state_dict, or a diffusers UNet2DModel; a checkpoint of a training of "
+        "your own must be exported first"
+    )
+
+
+def _set_image_size(denoiser: UNetDenoiser, image_size: int) -> None:
+    config = denoiser.network.config
+    unit = denoiser.patch_size * 2 ** (len(config["block_out_channels"]) - 1)
+    if image_size < 1 or image_size % unit:
         raise InputError(
-            f"{path} is a safetensors file but not a denoiser of this project ({FORMAT}); "
-            "give a file written by this project's training"
-        ) from error
+            f"image_size is {image_size}; expected a multiple of {unit}, by which this denoiser "
+            "divides its images"
+        )
+    channels = config["in_channels"] // denoiser.patch_size**2
+    denoiser.image_shape = (channels, image_size, image_size)

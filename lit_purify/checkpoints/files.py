@@ -15,22 +15,63 @@ from torch import Tensor
 
 from lit_purify.types import InputError
 
-TORCH_SUFFIXES = (".pt", ".pth", ".ckpt")
+TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 SAFETENSORS_SUFFIX = ".safetensors"
+
+
+class LeftOut:
+    """What stands in a file's content for objects that old training programs put there."""
+
+    def __new__(cls, *_: object) -> LeftOut:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+# numpy's numbers and arrays, by the names of numpy 1 and numpy 2, and parsed arguments: not worth
+# the refusal of a file whose tensors are fine. None of their code is called.
+_LEFT_OUT: list[Any] = [
+    (LeftOut, name)
+    for name in (
+        *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")),
+        *(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")),
+        *("numpy.ndarray", "numpy.dtype", "argparse.Namespace"),
+    )
+]
 
 
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read named tensors onto the CPU from a ``.safetensors`` or a torch file.
 
     A torch file may nest them under the key ``state_dict``, as Lightning and RobustBench write
-    them. Names stay as they are in the file. Only tensors are ever unpickled, never code.
+    them. Names stay as they are in the file. Only data are ever unpickled, never code.
 
     Args:
-        path: file that ends in ``.safetensors``, ``.pt``, ``.pth`` or ``.ckpt``.
+        path: file that ends in ``.safetensors``, ``.pt``, ``.pth``, ``.ckpt``, ``.bin`` or
+            ``.tar`` (the ``.pth.tar`` of some training programs, which is no archive).
 
     Raises:
         InputError: the file is missing, a web page, damaged, holds code, or holds other things
             than named tensors.
+    """
+    return _named_tensors(load_content(path), Path(path))
+
+
+def load_content(path: str | Path) -> Any:
+    """What a weights file holds, on the CPU, nested as it is in the file.
+
+    For checkpoints of a nesting of their own; :func:`load_state_dict` reads the others. A
+    :class:`LeftOut` stands for each number or array of numpy's and for parsed arguments.
+
+    Args:
+        path: as for :func:`load_state_dict`.
+
+    Raises:
+        InputError: the file is missing, a web page, damaged, or holds code.
     """
     path = Path(path)
     _check_file(path)
@@ -39,7 +80,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
             return load_file(path, device="cpu")
         except Exception as error:  # safetensors' own error class derives from Exception
             raise _damaged(path, error) from error
-    return _named_tensors(_load_torch(path), path)
+    return _load_torch(path)
 
 
 def sha256(path: str | Path) -> str:
@@ -108,10 +149,15 @@ def _load_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols, before the refusal
-            return torch.load(path, map_location="cpu", weights_only=True)
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError as error:
+                if not _wants_more_than_tensors(error):
+                    raise
+                with torch.serialization.safe_globals(_LEFT_OUT):
+                    return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # "Unsupported operand" is a damaged file; these are intact ones that want a class or call.
-        if any(word in str(error) for word in ("Unsupported global", "unsupported GLOBAL")):
+        if _wants_more_than_tensors(error):
             raise InputError(
                 f"The weights file {str(path)!r} holds Python objects besides tensors, and loading "
                 "those could run code, so it is refused. Save only the tensors: "
@@ -120,6 +166,11 @@ def _load_torch(path: Path) -> Any:
         raise _damaged(path, error) from error
     except Exception as error:  # a damaged pickle can raise nearly anything
         raise _damaged(path, error) from error
+
+
+def _wants_more_than_tensors(error: pickle.UnpicklingError) -> bool:
+    # "Unsupported operand" is a damaged file; these are intact ones that want a class or call.
+    return any(word in str(error) for word in ("Unsupported global", "unsupported GLOBAL"))
 
 
 def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:

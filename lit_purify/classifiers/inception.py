@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_purify.checkpoints.download import verified_file
 from lit_purify.checkpoints.files import load_state_dict
+from lit_purify.checkpoints.weights import WEIGHTS, verified_copy, weights_file
+from lit_purify.types import InputError
 
-FILE = "pt_inception-2015-12-05-6726825d.pth"
-SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""Hash of the weights; its first digits are in the name of the file."""
+NAME = "inception_fid"
+"""What the weights are called among the published ones."""
 
+FILE = WEIGHTS[NAME].file_name
 DIMENSION = 768
 
 
@@ -42,18 +43,12 @@ class InceptionFeatures(nn.Module):
         super().__init__()
         from pytorch_fid import inception
 
-        path = (
-            Path(torch.hub.get_dir()) / "checkpoints" / FILE if weights is None else Path(weights)
-        )
-        verified_file(
-            path,
-            sha256=SHA256,
-            url=inception.FID_WEIGHTS_URL if weights is None else None,
-            cure=(
-                f"download {inception.FID_WEIGHTS_URL} on a machine with network access and put "
-                f"it there, or set features: classifier for a Fréchet distance that is no FID"
-            ),
-        )
+        try:
+            path = weights_file(NAME) if weights is None else verified_copy(NAME, Path(weights))
+        except InputError as error:
+            raise InputError(
+                f"{error}, or set features: classifier for a Fréchet distance that is no FID"
+            ) from error
         block = inception.InceptionV3.BLOCK_INDEX_BY_DIM[DIMENSION]
         # The initial weights, which are replaced, would be drawn from the global RNG.
         with torch.random.fork_rng(devices=[]), _weights_of(inception, path):

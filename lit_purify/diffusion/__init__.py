@@ -1,6 +1,7 @@
 """The purification chain: schedule, keyed noise, samplers, exact gradient."""
 
-from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser, small_unet
+from lit_purify.diffusion.architectures import ddpm_unet, guided_diffusion_unet, small_unet
+from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser
 from lit_purify.diffusion.noise import (
     FixedNoise,
     FreshNoise,
@@ -33,7 +34,9 @@ __all__ = [
     "StackedNoise",
     "State",
     "UNetDenoiser",
+    "ddpm_unet",
     "derive_seed",
+    "guided_diffusion_unet",
     "randomness",
     "seed_hash",
     "small_unet",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 from diffusers import UNet2DModel
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lit_purify.types import InputError
 
@@ -69,74 +72,18 @@ class UNetDenoiser(Denoiser):
         steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t)) - 1
         x = F.pixel_unshuffle(x_t, self.patch_size) if self.patch_size > 1 else x_t
         # channels_last: without it UNet2DModel loses a third of its speed on CPUs.
-        x = self.network(x.contiguous(memory_format=torch.channels_last), steps).sample
+        with _attention_kernels(x_t):
+            x = self.network(x.contiguous(memory_format=torch.channels_last), steps).sample
         return F.pixel_shuffle(x, self.patch_size) if self.patch_size > 1 else x
 
 
-def small_unet(
-    *,
-    channels: int = 3,
-    image_size: int = 32,
-    patch_size: int = 2,
-    block_out_channels: tuple[int, ...] = (64, 128, 128),
-    layers_per_block: int = 1,
-    norm_num_groups: int = 32,
-) -> UNetDenoiser:
-    """The untrained network of the shipped denoiser: a U-Net without attention on pixel blocks.
+def _attention_kernels(x: Tensor) -> AbstractContextManager[None]:
+    """Fused attention kernels, but the plain one where forward mode goes through: it has the rule.
 
-    Args:
-        channels: image channels C.
-        image_size: height and width of the images.
-        patch_size: side of the pixel blocks folded into channels.
-        block_out_channels: width of each resolution level.
-        layers_per_block: residual blocks a level.
-        norm_num_groups: groups of the group normalisation.
-
-    Raises:
-        InputError: sizes of which no network can be made.
-
-    Example:
-        >>> denoiser = small_unet(block_out_channels=(8, 16), norm_num_groups=4)
-        >>> denoiser(torch.zeros(2, 3, 32, 32), 10).shape
-        torch.Size([2, 3, 32, 32])
+    No forward pass can know that somebody will differentiate twice, which the fused kernels do not
+    allow either; who does must choose the plain one, as ``functional.jacobian`` does.
     """
-    _check_sizes(
-        channels=channels,
-        image_size=image_size,
-        patch_size=patch_size,
-        layers_per_block=layers_per_block,
-        norm_num_groups=norm_num_groups,
-    )
-    levels = len(block_out_channels)
-    if levels == 0 or any(width < 1 or width % norm_num_groups for width in block_out_channels):
-        raise InputError(
-            f"block_out_channels is {list(block_out_channels)}; expected one or more multiples of "
-            f"norm_num_groups = {norm_num_groups}"
-        )
-    if image_size % (patch_size * 2 ** (levels - 1)):
-        raise InputError(
-            f"image_size is {image_size}; expected a multiple of {patch_size * 2 ** (levels - 1)}, "
-            f"which patch_size {patch_size} and {levels} levels ask for"
-        )
-    folded = channels * patch_size**2
-    network = UNet2DModel(
-        sample_size=image_size // patch_size,
-        in_channels=folded,
-        out_channels=folded,
-        block_out_channels=block_out_channels,
-        layers_per_block=layers_per_block,
-        down_block_types=("DownBlock2D",) * levels,
-        up_block_types=("UpBlock2D",) * levels,
-        norm_num_groups=norm_num_groups,
-        add_attention=False,
-        resnet_time_scale_shift="scale_shift",
-    )
-    return UNetDenoiser(
-        network, patch_size=patch_size, image_shape=(channels, image_size, image_size)
-    )
-
-
-def _check_sizes(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"{name} is {size}; expected 1 or more")
+    if torch.compiler.is_compiling():
+        return nullcontext()
+    moving = forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
+    return sdpa_kernel(SDPBackend.MATH) if moving else nullcontext()

@@ -1,15 +1,26 @@
 """Denoiser files: what is written comes back, what is wrong is named, and the shipped one works."""
 
 import json
+import os
+import sys
 from importlib import resources
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 from oracles import ALPHA_BAR, draws
 from safetensors.torch import load_file, save_file
+from torchvision.models import resnet18
 
-from lit_purify.checkpoints import embedded_denoiser, load_denoiser, model_card, save_denoiser
+from lit_purify.checkpoints import (
+    embedded_denoiser,
+    load_denoiser,
+    model_card,
+    official_denoiser,
+    save_denoiser,
+)
+from lit_purify.checkpoints.denoisers import OFFICIAL
 from lit_purify.data import sources
 from lit_purify.types import InputError
 
@@ -123,6 +134,85 @@ class TestWrongFiles:
             load_denoiser(str(tmp_path / "nowhere.safetensors"))
         with pytest.raises(InputError, match="not a readable safetensors file"):
             model_card(str(tmp_path / "nowhere.safetensors"))
+
+
+class TestForeignFiles:
+    """What is no denoiser at all: one line that names the file."""
+
+    @staticmethod
+    def refused(path) -> str:
+        with pytest.raises(InputError) as caught:
+            load_denoiser(str(path))
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    @pytest.mark.parametrize("prefix", ["", "module."])
+    def test_weights_of_a_classifier(self, tmp_path, prefix):
+        with torch.random.fork_rng():
+            state = {f"{prefix}{name}": x for name, x in resnet18().state_dict().items()}
+        torch.save(state, tmp_path / "resnet.pth")
+        message = self.refused(tmp_path / "resnet.pth")
+        assert "no denoiser known here (its first tensor is 'conv1.weight')" in message
+        for known in ("this project", "pesser", "guided-diffusion", "diffusers"):
+            assert known in message
+
+    def test_a_web_page(self, tmp_path):
+        (tmp_path / "model.ckpt").write_text("<!DOCTYPE html><html>quota exceeded</html>")
+        assert "web page" in self.refused(tmp_path / "model.ckpt")
+
+    def test_a_download_cut_off(self, tmp_path):
+        path = tmp_path / "model.ckpt"
+        torch.save(tiny.denoiser().network.state_dict(), path)
+        path.write_bytes(path.read_bytes()[:-2000])
+        assert "cannot be read" in self.refused(path)
+
+    def test_a_pickle_with_code(self, tmp_path):
+        torch.save({"temb.dense.0.weight": Code(tmp_path / "made")}, tmp_path / "model.pt")
+        assert "could run code" in self.refused(tmp_path / "model.pt")
+        assert not (tmp_path / "made").exists()
+
+    def test_a_folder_of_something_else(self, tmp_path):
+        (tmp_path / "config.json").write_text("{}")
+        assert "no weights file of diffusers" in self.refused(tmp_path)
+
+
+class Code:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
+class TestImageSize:
+    def test_another_one_than_the_file_says(self, tmp_path):
+        path = str(tiny.denoiser_file(tmp_path))
+        assert load_denoiser(path, image_size=64).image_shape == (3, 64, 64)
+
+    @pytest.mark.parametrize("size", [0, -4, 33])
+    def test_one_that_cannot_be(self, tmp_path, size):
+        with pytest.raises(InputError, match=f"image_size is {size}; expected a multiple of 4"):
+            load_denoiser(str(tiny.denoiser_file(tmp_path)), image_size=size)
+
+
+class TestOfficial:
+    @pytest.mark.parametrize("name", OFFICIAL)
+    def test_it_is_fetched_by_name_and_says_what_it_is(self, tmp_path, monkeypatch, name):
+        file = tiny.denoiser_file(tmp_path)
+        asked = []
+        weights = SimpleNamespace(weights_file=lambda name: asked.append(name) or file)
+        monkeypatch.setitem(sys.modules, "lit_purify.checkpoints.weights", weights)
+        denoiser = official_denoiser(name=name)
+        assert asked == [name]
+        assert denoiser.source == OFFICIAL[name]
+        assert denoiser.file == file
+
+    def test_another_name(self):
+        with pytest.raises(InputError, match=r"'ddpm'; expected ddpm_cifar10, google_"):
+            official_denoiser(name="ddpm")
 
 
 class TestEmbedded:

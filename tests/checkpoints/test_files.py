@@ -1,16 +1,18 @@
 """Reading weight files, and refusing the others."""
 
+import argparse
 import hashlib
 import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from lit_purify.checkpoints.files import load_state_dict, sha256
+from lit_purify.checkpoints.files import LeftOut, load_content, load_state_dict, sha256
 from lit_purify.types import InputError
 
 STATE = {"a.weight": torch.arange(600.0).reshape(20, 30), "a.steps": torch.tensor(3)}
@@ -20,7 +22,7 @@ def _equal(read: dict[str, torch.Tensor]) -> bool:
     return read.keys() == STATE.keys() and all(torch.equal(read[k], STATE[k]) for k in STATE)
 
 
-@pytest.mark.parametrize("suffix", ["pt", "pth", "ckpt"])
+@pytest.mark.parametrize("suffix", ["pt", "pth", "ckpt", "bin", "pth.tar"])
 def test_torch_files(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"w.{suffix}"
     torch.save(STATE, path)
@@ -35,6 +37,33 @@ def test_old_torch_format(tmp_path: Path) -> None:
 def test_nested_state_dict(tmp_path: Path) -> None:
     torch.save({"state_dict": STATE, "epoch": 3}, tmp_path / "w.ckpt")
     assert _equal(load_state_dict(tmp_path / "w.ckpt"))
+
+
+@pytest.mark.parametrize("core", [b"numpy.core", b"numpy._core"])
+def test_numbers_of_numpy_and_parsed_arguments_beside_the_tensors(
+    tmp_path: Path, core: bytes
+) -> None:
+    path = tmp_path / "w.pt"
+    extra = {
+        "best": np.float64(0.5),
+        "epoch": np.int64(3),
+        "losses": np.array([1.0, 2.0]),
+        "args": argparse.Namespace(lr=np.float32(0.25)),
+    }
+    torch.save({"state_dict": STATE, **extra}, path, _use_new_zipfile_serialization=False)
+    # The names that numpy 1 and numpy 2 write.
+    written = path.read_bytes().replace(b"numpy._core", b"numpy.core")
+    path.write_bytes(written.replace(b"numpy.core", core))
+    assert _equal(load_state_dict(path))
+    content = load_content(path)
+    assert all(isinstance(content[name], LeftOut) for name in extra)
+
+
+def test_other_nestings_are_left_as_they_are(tmp_path: Path) -> None:
+    torch.save({"last": STATE, "best": {}}, tmp_path / "w.pt")
+    content = load_content(tmp_path / "w.pt")
+    assert content.keys() == {"last", "best"}
+    assert _equal(content["last"])
 
 
 def test_safetensors(tmp_path: Path) -> None:
@@ -77,7 +106,7 @@ def _cut_safetensors(path: Path) -> None:
         ("w.pt", lambda p: None, "no weights file"),
         ("w.pt", lambda p: p.mkdir(), "no weights file"),
         ("w.pt", lambda p: p.write_bytes(b""), "empty"),
-        ("w.bin", lambda p: p.write_bytes(b"x"), r"ends in '\.bin'"),
+        ("w.txt", lambda p: p.write_bytes(b"x"), r"ends in '\.txt'"),
         ("w.pt", lambda p: p.write_bytes(b"\n<!DOCTYPE html><html></html>"), "web page"),
         ("w.safetensors", lambda p: p.write_bytes(b"<html></html>"), "web page"),
         ("w.pt", lambda p: p.write_text("version https://git-lfs.github.com/spec/v1"), "git lfs"),

@@ -1,11 +1,13 @@
 """The Inception network, with random weights in the place of the file that cannot be shipped."""
 
+import dataclasses
 import hashlib
 
 import pytest
 import torch
 from pytorch_fid import inception as pytorch_fid
 
+from lit_purify.checkpoints.weights import MIRROR, WEIGHTS
 from lit_purify.classifiers import inception
 from lit_purify.classifiers.inception import InceptionFeatures
 from lit_purify.types import InputError
@@ -43,7 +45,16 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def known(weights, monkeypatch):
-    monkeypatch.setattr(inception, "SHA256", hashlib.sha256(weights.read_bytes()).hexdigest())
+    """The file in the registry of published weights, and at its publisher's address."""
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    entry = dataclasses.replace(
+        WEIGHTS[inception.NAME],
+        url=weights.as_uri(),
+        size=weights.stat().st_size,
+        hash=f"sha256:{digest}",
+    )
+    monkeypatch.setitem(WEIGHTS, inception.NAME, entry)
+    monkeypatch.delenv(MIRROR, raising=False)
     return weights
 
 
@@ -73,25 +84,24 @@ def test_other_weights_are_no_fid(weights):
 def test_a_missing_file_says_what_to_do(tmp_path):
     with pytest.raises(InputError, match=r"no file .*pt_inception-2015-12-05-6726825d\.pth") as e:
         InceptionFeatures(tmp_path / "none.pth")
-    assert "put it there" in str(e.value)
+    assert pytorch_fid.FID_WEIGHTS_URL in str(e.value)
     assert "features: classifier" in str(e.value)
     assert "\n" not in str(e.value)
 
 
-def test_without_network_too(tmp_path, monkeypatch):
+def test_without_network_too(known, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(pytorch_fid, "FID_WEIGHTS_URL", (tmp_path / "nothing").as_uri())
-    with pytest.raises(InputError, match=r"checkpoints/pt_inception.*could not be downloaded"):
-        InceptionFeatures()
+    known.rename(moved := known.with_name("moved"))
+    try:
+        with pytest.raises(InputError, match=r"could not be fetched: there is no file") as caught:
+            InceptionFeatures()
+    finally:
+        moved.rename(known)
+    assert str(tmp_path / "checkpoints" / inception.FILE) in str(caught.value)
+    assert "features: classifier" in str(caught.value)
 
 
 def test_the_downloaded_one_is_taken(known, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(pytorch_fid, "FID_WEIGHTS_URL", known.as_uri())
     InceptionFeatures()
     assert (tmp_path / "checkpoints" / inception.FILE).read_bytes() == known.read_bytes()
-
-
-def test_the_hash_is_that_of_the_name():
-    assert inception.SHA256[:8] in inception.FILE
-    assert pytorch_fid.FID_WEIGHTS_URL.endswith(inception.FILE)

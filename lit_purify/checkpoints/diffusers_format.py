@@ -1,0 +1,180 @@
+"""Networks saved by diffusers: ``UNet2DModel`` weights and the ``config.json`` beside them.
+
+The weights alone do not describe the network (nothing in them tells how the step is embedded or
+what an attention head is), so without a ``config.json`` only the tensors of
+``google/ddpm-cifar10-32`` are accepted: their architecture is known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers import UNet2DModel
+from torch import Tensor
+
+from lit_purify.checkpoints.layout import Reading, Source, build, parameter_shapes
+from lit_purify.diffusion.architectures import ddpm_unet
+from lit_purify.diffusion.denoiser import UNetDenoiser
+from lit_purify.types import InputError
+
+CONFIG = "config.json"
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+FORMER_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+"""Projections of an attention block: the name of today, and the one until diffusers 0.17."""
+
+REQUIRED = {
+    "_class_name": "UNet2DModel",
+    "time_embedding_type": "positional",
+    "center_input_sample": False,
+    "class_embed_type": None,
+    "num_class_embeds": None,
+}
+"""What a network must be for the purifier to run it; where a config is silent, it is so."""
+
+SCHEDULE = {
+    "beta_schedule": "linear",
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "trained_betas": None,
+    "rescale_betas_zero_snr": False,
+    "prediction_type": "epsilon",
+}
+"""What a network must have been trained for; where a scheduler's config is silent, it was so."""
+
+
+def recognises(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the names are of this format."""
+    return "time_embedding.linear_1.weight" in tensors or any(
+        name.startswith("down_blocks.") for name in tensors
+    )
+
+
+def weights_in(folder: Path) -> Path:
+    """The weights file of a folder that ``save_pretrained`` wrote, of a network or a pipeline.
+
+    Raises:
+        InputError: there is none.
+    """
+    inner = folder / "unet" if (folder / "unet").is_dir() else folder
+    for name in WEIGHTS:
+        if (inner / name).is_file() and (inner / CONFIG).is_file():
+            return inner / name
+    raise InputError(
+        f"{folder} is a folder and holds no weights file of diffusers: expected {CONFIG} beside "
+        f"{' or '.join(WEIGHTS)} in it or in its folder unet; give such a folder, or a weights file"
+    )
+
+
+def read(tensors: Mapping[str, Tensor], file: Path) -> Reading:
+    """The network that the ``config.json`` beside a weights file describes.
+
+    Raises:
+        InputError: there is no such file and the tensors are not google/ddpm-cifar10-32's, or it
+            describes a network or a training that this package does not run.
+    """
+    config_file = file.parent / CONFIG
+    if config_file.is_file():
+        denoiser = _described(config_file, file)
+    else:
+        denoiser = ddpm_unet(seed=None)
+        found = {_present_name(name): x.squeeze().shape for name, x in tensors.items()}
+        if found != {name: x.squeeze().shape for name, x in denoiser.network.state_dict().items()}:
+            raise InputError(
+                f"{file} is not a denoiser of this project (a .safetensors file of format "
+                "small_unet/1), and what diffusers network it is, its tensors alone do not say; "
+                f"put its {CONFIG} beside it"
+            )
+    denoiser.num_train_steps = _train_steps(file)
+    return Reading(
+        denoiser,
+        {name: _source(name, shape, tensors) for name, shape in parameter_shapes(denoiser).items()},
+    )
+
+
+def _described(config_file: Path, file: Path) -> UNetDenoiser:
+    config = _json(config_file)
+    for key, needed in REQUIRED.items():
+        if config.get(key, needed) != needed:
+            raise InputError(
+                f"{config_file} says {key} = {config[key]!r}; this package runs networks with "
+                f"{needed!r} only, so give the checkpoint of such a one"
+            )
+    denoiser = build(file, _from_config, config=config)
+    read_in, given = (denoiser.network.config[key] for key in ("in_channels", "out_channels"))
+    if given not in (read_in, 2 * read_in):
+        raise InputError(
+            f"{config_file} says in_channels = {read_in} and out_channels = {given}; expected a "
+            "noise predictor, which gives as many as it takes, or twice as many"
+        )
+    return denoiser
+
+
+def _from_config(config: dict[str, Any]) -> UNetDenoiser:
+    known = {key: value for key, value in config.items() if not key.startswith("_")}
+    network = UNet2DModel(**known)
+    side = network.config["sample_size"]
+    sides = tuple(side) if isinstance(side, (list, tuple)) else (side, side)
+    image_shape = None if side is None else (network.config["in_channels"], *map(int, sides))
+    return UNetDenoiser(network, image_shape=image_shape)
+
+
+def _train_steps(file: Path) -> int:
+    """Length of the noise schedule the network was trained for, of a scheduler's config if any."""
+    folder = file.parent
+    places = [folder, folder / "scheduler"]
+    if folder.name == "unet":
+        places.append(folder.parent / "scheduler")
+    for place in places:
+        scheduler = place / "scheduler_config.json"
+        if not scheduler.is_file():
+            continue
+        config = _json(scheduler)
+        for key, needed in SCHEDULE.items():
+            if config.get(key, needed) != needed:
+                raise InputError(
+                    f"{scheduler} says {key} = {config[key]!r}; the purifier diffuses with "
+                    f"{needed!r} only, so give a network trained for that"
+                )
+        steps = config.get("num_train_timesteps", 1000)
+        if not isinstance(steps, int) or steps < 1:
+            raise InputError(
+                f"{scheduler} says num_train_timesteps = {steps!r}; expected an integer of 1 or "
+                "more, so download it again"
+            )
+        return steps
+    return 1000
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{file} is not a readable configuration ({error}); expected a JSON object as "
+            "diffusers writes it, so download it again"
+        ) from error
+    return content
+
+
+def _present_name(name: str) -> str:
+    for today, former in FORMER_NAMES.items():
+        name = name.replace(f".{former}.", f".{today}.")
+    return name
+
+
+def _source(name: str, shape: tuple[int, ...], tensors: Mapping[str, Tensor]) -> Source:
+    """Under the name of today or the former one; projections may be stored as 1x1 convolutions."""
+    for today, former in FORMER_NAMES.items():
+        if f".{today}." not in name:
+            continue
+        old = name.replace(f".{today}.", f".{former}.")
+        stored = old if old in tensors else name
+        if stored in tensors and tensors[stored].ndim == 4:
+            return Source(stored, (*shape, 1, 1), lambda convolution: convolution[:, :, 0, 0])
+        return Source(stored, shape)
+    return Source(name, shape)

@@ -1,0 +1,208 @@
+"""OpenAI's guided-diffusion networks: a bare state_dict.
+
+Blocks are numbered through: ``input_blocks.0`` is a convolution, then come the residual blocks of
+each level and the one that halves the resolution; ``output_blocks`` go back up. Widths, levels and
+attention are read from names and shapes. No shape tells the width of an attention head, and the
+head decides the order of the ``qkv`` convolution's rows: those of a head's queries, keys and values
+follow one another (the legacy order), head by head.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from lit_purify.checkpoints.layout import (
+    Reading,
+    Source,
+    build,
+    count,
+    parameter_shapes,
+    shape_in,
+)
+from lit_purify.diffusion.architectures import guided_diffusion_unet
+from lit_purify.types import InputError
+
+PARTS = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+    "group_norm": "norm",
+    "to_q": "qkv",
+    "to_k": "qkv",
+    "to_v": "qkv",
+    "to_out.0": "proj_out",
+}
+"""Layers of residual and attention blocks: diffusers' name, and the file's."""
+
+ENDS = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+"""The layers outside any block."""
+
+IMAGENET_256 = {
+    "model_channels": 256,
+    "channel_mult": (1, 1, 2, 2, 4, 4),
+    "num_res_blocks": 2,
+    "attention_resolutions": (32, 16, 8),
+}
+"""The published network whose image size is known by its shapes: 256."""
+
+
+def recognises(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the names are of this format."""
+    return "input_blocks.0.0.weight" in tensors or "time_embed.0.weight" in tensors
+
+
+def read(tensors: Mapping[str, Tensor], file: Path, *, num_head_channels: int = 64) -> Reading:
+    """The network that names and shapes describe, and where its parameters come from.
+
+    Args:
+        tensors: of the file.
+        file: for messages.
+        num_head_channels: width of an attention head.
+
+    Raises:
+        InputError: they describe none, or one of a kind that this package does not run.
+    """
+    channels = shape_in(tensors, "input_blocks.0.0.weight", 4, file)[1]
+    _refuse_other_kinds(tensors, file, channels)
+    blocks, levels = _structure(tensors, file)
+    widths = [
+        shape_in(
+            tensors, f"input_blocks.{level * (blocks + 1) + 1}.0.out_layers.3.weight", 4, file
+        )[0]
+        for level in range(levels)
+    ]
+    # Any size would do: the shapes know levels only. This is the published network's, where it is
+    # the published network.
+    side = 8 * 2 ** (levels - 1)
+    attention = [
+        any(name.startswith(f"input_blocks.{level * (blocks + 1) + 1}.1.") for name in tensors)
+        for level in range(levels)
+    ]
+    model_channels = shape_in(tensors, "time_embed.0.weight", 2, file)[1]
+    if any(width % max(model_channels, 1) for width in widths):
+        raise InputError(
+            f"{file} has levels of widths {widths}, which are no multiples of its model_channels "
+            f"{model_channels}; give the checkpoint of a network with an integer channel_mult"
+        )
+    architecture = {
+        "model_channels": model_channels,
+        "channel_mult": tuple(width // model_channels for width in widths),
+        "num_res_blocks": blocks,
+        "attention_resolutions": tuple(
+            side // 2**level for level in range(levels) if attention[level]
+        ),
+    }
+    attended = [width for width, has in zip(widths, attention, strict=True) if has] + widths[-1:]
+    if num_head_channels < 1 or any(width % num_head_channels for width in attended):
+        raise InputError(
+            f"num_head_channels is {num_head_channels}; expected the width of an attention head of "
+            f"{file}, a divisor of its widths {sorted(set(attended))}"
+        )
+    denoiser = build(
+        file,
+        guided_diffusion_unet,
+        channels=channels,
+        image_size=side,
+        num_head_channels=num_head_channels,
+        learn_sigma=shape_in(tensors, "out.2.weight", 4, file)[0] == 2 * channels,
+        seed=None,
+        **architecture,
+    )
+    if architecture != IMAGENET_256:
+        denoiser.image_shape = None
+    return Reading(
+        denoiser,
+        {
+            name: _source(name, shape, blocks, attention, num_head_channels)
+            for name, shape in parameter_shapes(denoiser).items()
+        },
+    )
+
+
+def _refuse_other_kinds(tensors: Mapping[str, Tensor], file: Path, channels: int) -> None:
+    kind = None
+    if "label_emb.weight" in tensors:
+        kind = "is class-conditional (it holds label_emb.weight)"
+    elif channels != 3:
+        kind = f"takes {channels} input channels, as super-resolution networks do"
+    elif any(re.match(r"input_blocks\.\d+\.0\.op\.", name) for name in tensors):
+        kind = "changes resolution by convolutions of their own (it holds input_blocks.*.0.op)"
+    if kind:
+        raise InputError(
+            f"{file} is a guided-diffusion network that {kind}; expected an unconditional one for "
+            "images of 3 channels with resblock_updown, such as 256x256_diffusion_uncond.pt"
+        )
+
+
+def _structure(tensors: Mapping[str, Tensor], file: Path) -> tuple[int, int]:
+    """Residual blocks a level, and levels.
+
+    The number of input blocks is (blocks + 1) * levels. Only a level's last output block holds a
+    second residual block, the one that doubles the resolution.
+    """
+    pattern = re.compile(r"output_blocks\.(\d+)\.[12]\.(in_layers|emb_layers|out_layers)\.")
+    lasts = [int(found[1]) for found in map(pattern.match, tensors) if found]
+    total = count(tensors, r"input_blocks\.(\d+)\.")
+    blocks = min(lasts) if lasts else total - 1
+    if blocks < 1 or total % (blocks + 1):
+        raise InputError(
+            f"{file} has {total} input blocks and its first upsampling in output block {blocks}; "
+            "expected a guided-diffusion network with resblock_updown and the same number of "
+            "residual blocks at every level"
+        )
+    return blocks, total // (blocks + 1)
+
+
+def _source(
+    name: str, shape: tuple[int, ...], blocks: int, attention: list[bool], head: int
+) -> Source:
+    layer, kind = name.rsplit(".", 1)
+    if layer in ENDS:
+        return Source(f"{ENDS[layer]}.{kind}", shape)
+    found = re.fullmatch(r"(\w+)_blocks?\.(?:(\d+)\.)?(\w+)\.(\d+)\.(.+)", layer)
+    assert found is not None, name
+    side, number, group, index = found[1], int(found[2] or 0), found[3], int(found[4])
+    stored = f"{_block(side, number, group, index, blocks, attention)}.{PARTS[found[5]]}.{kind}"
+    if found[5] in ("to_q", "to_k", "to_v"):
+        part = ("to_q", "to_k", "to_v").index(found[5])
+        rest = (*shape[1:], 1) if kind == "weight" else ()
+        take = partial(_part, part=part, head=head, shape=shape)
+        return Source(stored, (3 * shape[0], *rest), take)
+    if found[5] == "to_out.0" and kind == "weight":
+        return Source(stored, (*shape, 1), lambda convolution: convolution[:, :, 0])
+    return Source(stored, shape)
+
+
+def _block(
+    side: str, number: int, group: str, index: int, blocks: int, attention: list[bool]
+) -> str:
+    """Where a residual or attention block of diffusers is in the file."""
+    if side == "mid":
+        return f"middle_block.{1 if group == 'attentions' else 2 * index}"
+    first = number * (blocks + 1)
+    if side == "down":
+        # After the first convolution: the level's blocks, then the one that halves the side.
+        index = blocks if group == "downsamplers" else index
+        return f"input_blocks.{1 + first + index}.{int(group == 'attentions')}"
+    if group == "upsamplers":  # beside the level's last residual block and its attention
+        return f"output_blocks.{first + blocks}.{2 if attention[-1 - number] else 1}"
+    return f"output_blocks.{first + index}.{int(group == 'attentions')}"
+
+
+def _part(qkv: Tensor, *, part: int, head: int, shape: tuple[int, ...]) -> Tensor:
+    """The queries', keys' or values' rows, head after head."""
+    return qkv.reshape(-1, 3, head, *shape[1:])[:, part].reshape(shape)

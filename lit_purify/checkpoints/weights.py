@@ -1,0 +1,292 @@
+"""Published weights: where they come from, what they are for, how they are known to be whole.
+
+A file is verified against the hash that was published with it, or by others who had it from the
+same address. Where there is none, the hash at the first download is written beside the file and
+holds from then on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from lit_purify.checkpoints.download import fault, fetch_file
+from lit_purify.types import InputError
+
+CACHE = "LIT_PURIFY_CACHE"
+"""Environment variable: the folder that weights are kept in."""
+
+MIRROR = "LIT_PURIFY_MIRROR"
+"""Environment variable: a folder or an address that has the files by their ``file_name``."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A published file of weights.
+
+    Attributes:
+        name: what it is called here.
+        file_name: its path within the cache folder.
+        url: where its publisher has it.
+        used_for: what it is, in a few words.
+        licence: as far as its publisher states one.
+        size: bytes; ``None`` where it is not known.
+        hash: ``md5:`` or ``sha256:`` and hex digits; ``None`` where none was published.
+        shared_with: ``torch hub`` for a file that stays in PyTorch's folder of checkpoints, where
+            other programs look for it too.
+    """
+
+    name: str
+    file_name: str
+    url: str
+    used_for: str
+    licence: str
+    size: int | None = None
+    hash: str | None = None
+    shared_with: Literal["torch hub"] | None = None
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, or will be."""
+        if self.shared_with == "torch hub":
+            return Path(torch.hub.get_dir()) / "checkpoints" / self.file_name
+        return cache_folder() / self.file_name
+
+    @property
+    def is_here(self) -> bool:
+        """Whether there is a file of that name.
+
+        Raises:
+            InputError: its folder may not be looked into.
+        """
+        try:
+            return self.path.is_file()
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be looked at ({error.strerror}); choose another folder by "
+                f"{'TORCH_HOME' if self.shared_with else CACHE}"
+            ) from error
+
+    @property
+    def part(self) -> Path:
+        """What there is of a download that broke off."""
+        return self.path.with_name(f"{self.path.name}.part")
+
+    @property
+    def record(self) -> Path:
+        """Where the hash is written that the file had at first, if none was published."""
+        return self.path.with_name(f"{self.path.name}.sha256")
+
+    @property
+    def known_hash(self) -> str | None:
+        """The published hash, else the one written at the first download, else ``None``."""
+        if self.hash is not None:
+            return self.hash
+        with suppress(OSError):
+            words = self.record.read_text(encoding="utf-8", errors="replace").split()
+            if words:
+                return f"sha256:{words[0]}"
+        return None
+
+    @property
+    def identity(self) -> str:
+        """Address, size and hash, in words."""
+        size = "size not known" if self.size is None else f"{self.size:,} bytes"
+        return f"{self.url} ({size}, {hash_in_words(self.hash)})"
+
+    def fault(self) -> str | None:
+        """What is wrong with the file that is there; ``None`` where nothing is known to be."""
+        return fault(self.path, known_hash=self.known_hash, size=self.size)
+
+
+WEIGHTS = {
+    weights.name: weights
+    for weights in (
+        Weights(
+            name="ddpm_cifar10",
+            file_name="ddpm_cifar10_ema.ckpt",
+            url="https://heibox.uni-heidelberg.de/f/2e4f01e2d9ee49bab1d5/?dl=1",
+            used_for="denoiser, CIFAR-10: DDPM of Ho et al., averaged weights (the paper's)",
+            licence="MIT (of the conversion)",
+            size=143_046_049,
+            hash="md5:1fa350b952534ae442b1d5235cce5cd3",
+        ),
+        Weights(
+            name="google_ddpm_cifar10_32",
+            file_name="google_ddpm_cifar10_32.safetensors",
+            url="https://huggingface.co/google/ddpm-cifar10-32/resolve/"
+            "267b167dc01f0e4e61923ea244e8b988f84deb80/diffusion_pytorch_model.safetensors",
+            used_for="denoiser, CIFAR-10: DDPM of Ho et al. in the format of diffusers",
+            licence="Apache-2.0",
+            hash="sha256:1558dbe3fb093b0857d473e376b711eeda1b186c557be5e85b3a56300cd49f0f",
+        ),
+        Weights(
+            name="guided_diffusion_256_uncond",
+            file_name="256x256_diffusion_uncond.pt",
+            url="https://openaipublic.blob.core.windows.net/diffusion/jul-2021/"
+            "256x256_diffusion_uncond.pt",
+            used_for="denoiser, ImageNet 256x256: guided diffusion, unconditional (the paper's)",
+            licence="MIT",
+            size=2_211_383_297,
+            hash="sha256:a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
+        ),
+        Weights(
+            name="robustbench_cifar10_standard",
+            file_name="robustbench/cifar10/Linf/Standard.pt",
+            url="https://drive.usercontent.google.com/download"
+            "?id=1t98aEuzeTL8P7Kpd5DIrCoCL21BNZUhC&export=download&confirm=t",
+            used_for="classifier, CIFAR-10: WRN-28-10, RobustBench's Standard (the paper's)",
+            licence="MIT (RobustBench's default)",
+        ),
+        Weights(
+            name="resnet50_imagenet",
+            file_name="resnet50-0676ba61.pth",
+            url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
+            used_for="classifier, ImageNet: torchvision's ResNet-50, V1 (the paper's)",
+            licence="BSD-3-Clause (torchvision)",
+            size=102_530_333,
+            hash="sha256:0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
+            shared_with="torch hub",
+        ),
+        Weights(
+            name="inception_fid",
+            file_name="pt_inception-2015-12-05-6726825d.pth",
+            url="https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+            "pt_inception-2015-12-05-6726825d.pth",
+            used_for="features of the FID: pytorch-fid's Inception",
+            licence="Apache-2.0",
+            size=95_628_359,
+            hash="sha256:6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+            shared_with="torch hub",
+        ),
+    )
+}
+"""Every published file that this project can use, by name."""
+
+
+def weights_file(name: str) -> Path:
+    """A published file of weights on this machine, verified; fetched first where it is missing.
+
+    Args:
+        name: such as ``ddpm_cifar10``; :data:`WEIGHTS` has them all.
+
+    Raises:
+        InputError: there is no such name; the file is missing and cannot be fetched; or it is
+            damaged.
+    """
+    weights = find(name)
+    if not weights.is_here:
+        return fetch(weights)
+    if (wrong := weights.fault()) is not None:
+        raise InputError(
+            f"{name}: {weights.path} is damaged or another file ({wrong}); replace it by 'python "
+            f"-m lit_purify weights fetch {name}'"
+        )
+    _write_record(weights)
+    return weights.path
+
+
+def verified_copy(name: str, path: Path) -> Path:
+    """A file of the user's own, if it is a copy of the published one.
+
+    Raises:
+        InputError: it is missing, or another file.
+    """
+    weights = find(name)
+    if not path.is_file():
+        raise InputError(f"there is no file {str(path)!r}; put {weights.identity} there")
+    wrong = fault(path, known_hash=weights.known_hash, size=None)
+    if wrong is not None:
+        raise InputError(
+            f"{str(path)!r} is damaged or another file ({wrong}); put {weights.identity} there"
+        )
+    return path
+
+
+def fetch(weights: Weights, *, source: str | None = None, mirror: str | None = None) -> Path:
+    """Bring a file here, unless it is here and verified. A damaged one is replaced.
+
+    Args:
+        weights: the file.
+        source: another address of it, or a local copy, which stays where it is.
+        mirror: an address or a folder that has it by its ``file_name``; ``None`` takes the one of
+            ``$LIT_PURIFY_MIRROR``, else its publisher's.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        InputError: it cannot be fetched from there, or what is there is another file.
+    """
+    path, name = weights.path, weights.name
+    if weights.is_here and weights.fault() is None:
+        _write_record(weights)
+        return path
+    mirror = mirror or os.environ.get(MIRROR) or None
+    where = source or (mirror and f"{mirror.rstrip('/')}/{weights.file_name}") or weights.url
+    try:
+        fetch_file(where, path, known_hash=weights.known_hash, size=weights.size)
+    except InputError as error:
+        if where == weights.url:
+            raise InputError(
+                f"{name} could not be fetched: {error}; save {weights.identity} as {path}, or "
+                f"hand over a copy by 'python -m lit_purify weights fetch {name} --from FILE'"
+            ) from error
+        raise InputError(
+            f"{name} could not be fetched from {where}: {error}; expected is the file of "
+            f"{weights.identity}, to be saved as {path}"
+        ) from error
+    _write_record(weights)
+    return path
+
+
+def find(name: str) -> Weights:
+    """The entry of a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name in WEIGHTS:
+        return WEIGHTS[name]
+    close = difflib.get_close_matches(name, WEIGHTS, cutoff=0.4)
+    meant = f"did you mean {' or '.join(close)}?" if close else f"expected {', '.join(WEIGHTS)}"
+    raise InputError(
+        f"there are no weights {name!r}; {meant} See 'python -m lit_purify weights list'"
+    )
+
+
+def cache_folder() -> Path:
+    """Where weights are kept: ``$LIT_PURIFY_CACHE``, or a folder in the user's cache."""
+    import pooch
+
+    return Path(os.environ.get(CACHE) or pooch.os_cache("lit_purify")).expanduser().absolute()
+
+
+def hash_in_words(value: str | None) -> str:
+    """A hash such as ``md5:1fa3`` in words.
+
+    Example:
+        >>> hash_in_words("md5:1fa3")
+        'MD5 1fa3'
+    """
+    if value is None:
+        return "no hash published"
+    algorithm, _, digits = value.partition(":")
+    return f"{'MD5' if algorithm == 'md5' else 'SHA-256'} {digits}"
+
+
+def _write_record(weights: Weights) -> None:
+    """Write down what a file without a published hash holds, in the format of sha256sum."""
+    if weights.known_hash is not None:
+        return
+    import pooch
+
+    digest = pooch.file_hash(str(weights.path), alg="sha256")
+    with suppress(OSError):  # a folder that others own: then it is not recorded, as verify says
+        weights.record.write_text(f"{digest}  {weights.path.name}\n", encoding="utf-8")

@@ -1,0 +1,301 @@
+"""The networks that denoisers are made of: the shipped one's, and the two published ones.
+
+The published architectures are built with known random weights, for trying out what they cost; the
+weights themselves come from files, see :mod:`lit_purify.checkpoints`. Nothing here draws from the
+global random state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import UNet2DModel
+from torch import nn
+
+from lit_purify.diffusion.denoiser import UNetDenoiser
+from lit_purify.types import InputError
+
+
+def small_unet(
+    *,
+    channels: int = 3,
+    image_size: int = 32,
+    patch_size: int = 2,
+    block_out_channels: tuple[int, ...] = (64, 128, 128),
+    layers_per_block: int = 1,
+    norm_num_groups: int = 32,
+) -> UNetDenoiser:
+    """The untrained network of the shipped denoiser: a U-Net without attention on pixel blocks.
+
+    Args:
+        channels: image channels C.
+        image_size: height and width of the images.
+        patch_size: side of the pixel blocks folded into channels.
+        block_out_channels: width of each resolution level.
+        layers_per_block: residual blocks a level.
+        norm_num_groups: groups of the group normalisation.
+
+    Raises:
+        InputError: sizes of which no network can be made.
+
+    Example:
+        >>> denoiser = small_unet(block_out_channels=(8, 16), norm_num_groups=4)
+        >>> denoiser(torch.zeros(2, 3, 32, 32), 10).shape
+        torch.Size([2, 3, 32, 32])
+    """
+    _check_sizes(
+        channels=channels,
+        image_size=image_size,
+        patch_size=patch_size,
+        layers_per_block=layers_per_block,
+        norm_num_groups=norm_num_groups,
+    )
+    _check_widths("block_out_channels", block_out_channels, norm_num_groups)
+    levels = len(block_out_channels)
+    _check_side(image_size, levels, patch_size)
+    folded = channels * patch_size**2
+    network = UNet2DModel(
+        sample_size=image_size // patch_size,
+        in_channels=folded,
+        out_channels=folded,
+        block_out_channels=block_out_channels,
+        layers_per_block=layers_per_block,
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        norm_num_groups=norm_num_groups,
+        add_attention=False,
+        resnet_time_scale_shift="scale_shift",
+    )
+    return UNetDenoiser(
+        network, patch_size=patch_size, image_shape=(channels, image_size, image_size)
+    )
+
+
+def ddpm_unet(
+    *,
+    channels: int = 3,
+    image_size: int = 32,
+    block_out_channels: tuple[int, ...] = (128, 256, 256, 256),
+    attention_levels: tuple[int, ...] = (1,),
+    layers_per_block: int = 2,
+    norm_num_groups: int = 32,
+    seed: int | None = 0,
+) -> UNetDenoiser:
+    """The U-Net of "Denoising Diffusion Probabilistic Models" (Ho et al. 2020), untrained.
+
+    The defaults are its CIFAR-10 network of 35.7 M parameters: attention with a single head at
+    16x16 and at the bottom.
+
+    Args:
+        channels: image channels C.
+        image_size: height and width of the images.
+        block_out_channels: width of each resolution level, the finest first.
+        attention_levels: levels with attention after every residual block; 0 is the finest.
+        layers_per_block: residual blocks a level.
+        norm_num_groups: groups of the group normalisation.
+        seed: of the random weights; ``None`` gives a network without any, on the meta device,
+            that takes no memory and cannot be evaluated.
+
+    Raises:
+        InputError: sizes of which no network can be made.
+
+    Example:
+        >>> denoiser = ddpm_unet(block_out_channels=(8, 16), norm_num_groups=4)
+        >>> denoiser(torch.zeros(2, 3, 32, 32), 10).shape
+        torch.Size([2, 3, 32, 32])
+        >>> ddpm_unet(seed=None).source
+        'DDPM U-Net, 35.7 M parameters, without weights'
+    """
+    levels = len(block_out_channels)
+    _check_sizes(
+        channels=channels,
+        image_size=image_size,
+        layers_per_block=layers_per_block,
+        norm_num_groups=norm_num_groups,
+    )
+    _check_widths("block_out_channels", block_out_channels, norm_num_groups)
+    _check_side(image_size, levels)
+    wrong = sorted(set(attention_levels) - set(range(levels)))
+    if wrong:
+        raise InputError(
+            f"attention_levels holds {wrong[0]}; expected levels among 0 .. {levels - 1}, as many "
+            "as block_out_channels has widths"
+        )
+    attention = [level in attention_levels for level in range(levels)]
+    return _untrained(
+        "DDPM",
+        seed,
+        sample_size=image_size,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=block_out_channels,
+        layers_per_block=layers_per_block,
+        down_block_types=["AttnDownBlock2D" if has else "DownBlock2D" for has in attention],
+        up_block_types=["AttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attention)],
+        attention_head_dim=None,  # a single head
+        norm_num_groups=norm_num_groups,
+        norm_eps=1e-6,
+        downsample_padding=0,  # a row and a column of zeros at the far ends only
+        flip_sin_to_cos=False,  # sines first,
+        freq_shift=1,  # and frequencies that end at 1/10000
+    )
+
+
+def guided_diffusion_unet(
+    *,
+    channels: int = 3,
+    image_size: int = 256,
+    model_channels: int = 256,
+    channel_mult: tuple[int, ...] = (1, 1, 2, 2, 4, 4),
+    num_res_blocks: int = 2,
+    attention_resolutions: tuple[int, ...] = (32, 16, 8),
+    num_head_channels: int = 64,
+    learn_sigma: bool = True,
+    norm_num_groups: int = 32,
+    seed: int | None = 0,
+) -> UNetDenoiser:
+    """The U-Net of guided diffusion (Dhariwal & Nichol 2021), unconditional and untrained.
+
+    The defaults are OpenAI's ImageNet network at 256x256, of 552.8 M parameters. Resolutions change
+    inside residual blocks, and the step scales and shifts the normalised features.
+
+    Args:
+        channels: image channels C.
+        image_size: height and width of the images.
+        model_channels: width of the finest level.
+        channel_mult: width of each resolution level in units of ``model_channels``, the finest
+            first; it begins with 1.
+        num_res_blocks: residual blocks a level.
+        attention_resolutions: sides in pixels of the levels with attention; those of
+            ``image_size`` 64 and three levels are 64, 32 and 16. The bottom always has one.
+        num_head_channels: width of an attention head.
+        learn_sigma: give 2 C channels: the noise, then the values of ``learned_range``.
+        norm_num_groups: groups of the group normalisation.
+        seed: as in :func:`ddpm_unet`; the defaults take 2.2 GB of memory.
+
+    Raises:
+        InputError: sizes of which no network can be made.
+
+    Example:
+        >>> denoiser = guided_diffusion_unet(
+        ...     image_size=16, model_channels=8, channel_mult=(1, 2), attention_resolutions=(8,),
+        ...     num_head_channels=4, norm_num_groups=4,
+        ... )
+        >>> denoiser(torch.zeros(2, 3, 16, 16), 10).shape
+        torch.Size([2, 6, 16, 16])
+    """
+    levels = len(channel_mult)
+    _check_sizes(
+        channels=channels,
+        image_size=image_size,
+        model_channels=model_channels,
+        num_res_blocks=num_res_blocks,
+        num_head_channels=num_head_channels,
+        norm_num_groups=norm_num_groups,
+    )
+    if not channel_mult or channel_mult[0] != 1:
+        raise InputError(
+            f"channel_mult is {list(channel_mult)}; expected a list that begins with 1, the finest "
+            "level's width in units of model_channels"
+        )
+    widths = tuple(model_channels * factor for factor in channel_mult)
+    _check_widths("model_channels * channel_mult", widths, norm_num_groups)
+    _check_side(image_size, levels)
+    sides = [image_size // 2**level for level in range(levels)]
+    wrong = sorted(set(attention_resolutions) - set(sides))
+    if wrong:
+        raise InputError(
+            f"attention_resolutions holds {wrong[0]}; expected sides of levels, which are "
+            f"{', '.join(map(str, sides))}"
+        )
+    attention = [side in attention_resolutions for side in sides]
+    attended = {width for width, has in zip(widths, attention, strict=True) if has} | {widths[-1]}
+    for width in sorted(attended):
+        if width % num_head_channels:
+            raise InputError(
+                f"num_head_channels is {num_head_channels}; expected a divisor of the width of "
+                f"every level with attention, and one has {width}"
+            )
+    return _untrained(
+        "guided-diffusion",
+        seed,
+        sample_size=image_size,
+        in_channels=channels,
+        out_channels=2 * channels if learn_sigma else channels,
+        block_out_channels=widths,
+        layers_per_block=num_res_blocks,
+        down_block_types=[
+            "AttnDownBlock2D" if has else "ResnetDownsampleBlock2D" for has in attention
+        ],
+        up_block_types=[
+            "AttnUpBlock2D" if has else "ResnetUpsampleBlock2D" for has in reversed(attention)
+        ],
+        downsample_type="resnet",
+        upsample_type="resnet",
+        resnet_time_scale_shift="scale_shift",
+        attention_head_dim=num_head_channels,
+        norm_num_groups=norm_num_groups,
+        attn_norm_num_groups=norm_num_groups,
+        norm_eps=1e-5,
+        flip_sin_to_cos=True,  # cosines first,
+        freq_shift=0,  # and frequencies that end before 1/10000
+    )
+
+
+def _untrained(name: str, seed: int | None, **config: Any) -> UNetDenoiser:
+    """A denoiser around a new ``UNet2DModel``, which its source calls untrained."""
+    if seed is not None and not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}; expected an integer 0 .. {2**32 - 1}, or null")
+    # Without memory first: the library would fill the weights from the global random state.
+    with torch.device("meta"):
+        network = UNet2DModel(**config)
+    size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    source = f"{name} U-Net, {size:.1f} M parameters, without weights"
+    if seed is not None:
+        _fill(network.to_empty(device="cpu"), seed)
+        source = f"untrained {name} U-Net, {size:.1f} M parameters, random weights of seed {seed}"
+    side = config["sample_size"]
+    denoiser = UNetDenoiser(network, image_shape=(config["in_channels"], side, side))
+    denoiser.source = source
+    return denoiser
+
+
+def _fill(network: nn.Module, seed: int) -> None:
+    """Weights and biases uniform within 1 / sqrt(fan-in), normalisations 1 and 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        own = dict(module.named_parameters(recurse=False))
+        if isinstance(module, nn.GroupNorm):
+            nn.init.ones_(own["weight"])
+            nn.init.zeros_(own["bias"])
+        elif own:
+            bound = 1 / math.sqrt(own["weight"][0].numel())
+            for parameter in own.values():
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+
+def _check_sizes(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise InputError(f"{name} is {size}; expected 1 or more")
+
+
+def _check_widths(name: str, widths: Sequence[int], groups: int) -> None:
+    if not widths or any(width < 1 or width % groups for width in widths):
+        raise InputError(
+            f"{name} is {list(widths)}; expected one or more multiples of norm_num_groups = "
+            f"{groups}"
+        )
+
+
+def _check_side(image_size: int, levels: int, patch_size: int = 1) -> None:
+    unit = patch_size * 2 ** (levels - 1)
+    if image_size % unit:
+        folded = f"patch_size {patch_size} and " if patch_size > 1 else ""
+        raise InputError(
+            f"image_size is {image_size}; expected a multiple of {unit}, which {folded}{levels} "
+            "levels ask for"
+        )

@@ -1,0 +1,288 @@
+"""The registry of published weights, and the files that it leads to."""
+
+import dataclasses
+import hashlib
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import torch
+from file_server import serving
+from pytorch_fid import inception as pytorch_fid
+from torchvision.models import ResNet50_Weights
+
+from lit_purify.checkpoints import weights as registry
+from lit_purify.checkpoints.weights import (
+    WEIGHTS,
+    Weights,
+    cache_folder,
+    fetch,
+    find,
+    verified_copy,
+    weights_file,
+)
+from lit_purify.types import InputError
+
+CONTENT = bytes(range(256)) * 8
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(registry.CACHE, str(tmp_path / "cache"))
+    monkeypatch.delenv(registry.MIRROR, raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def server():
+    with serving(CONTENT) as found:
+        yield found
+
+
+@pytest.fixture
+def example(server, monkeypatch):
+    """An entry of the registry whose publisher is on this machine."""
+    weights = Weights(
+        name="example",
+        file_name="some/folder/example.pth",
+        url=server.url,
+        used_for="tests",
+        licence="none",
+        size=len(CONTENT),
+        hash=f"md5:{MD5}",
+    )
+    monkeypatch.setitem(WEIGHTS, "example", weights)
+    return weights
+
+
+@pytest.fixture
+def unpublished(example, monkeypatch):
+    """The same without size and hash."""
+    weights = dataclasses.replace(example, size=None, hash=None)
+    monkeypatch.setitem(WEIGHTS, "example", weights)
+    return weights
+
+
+class TestRegistry:
+    def test_the_names_that_others_use(self):
+        assert {
+            *("ddpm_cifar10", "google_ddpm_cifar10_32", "guided_diffusion_256_uncond"),
+            *("robustbench_cifar10_standard", "resnet50_imagenet", "inception_fid"),
+        } == set(WEIGHTS)
+        assert all(name == weights.name for name, weights in WEIGHTS.items())
+
+    @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+    def test_entries_are_well_formed(self, weights):
+        assert urlsplit(weights.url).scheme == "https"
+        assert weights.path.suffix in {".pt", ".pth", ".ckpt", ".safetensors"}
+        assert not Path(weights.file_name).is_absolute()
+        assert weights.used_for
+        assert weights.licence
+        if weights.hash is not None:
+            assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", weights.hash)
+
+    def test_files_do_not_share_names(self):
+        assert len({weights.path for weights in WEIGHTS.values()}) == len(WEIGHTS)
+
+    def test_addresses_are_those_of_the_libraries(self):
+        assert WEIGHTS["inception_fid"].url == pytorch_fid.FID_WEIGHTS_URL
+        assert WEIGHTS["resnet50_imagenet"].url == ResNet50_Weights.IMAGENET1K_V1.url
+
+    @pytest.mark.parametrize("name", ["inception_fid", "resnet50_imagenet"])
+    def test_pytorchs_names_hold_the_start_of_the_hash(self, name):
+        (start,) = re.findall(r"-([0-9a-f]{8})\.pth$", WEIGHTS[name].file_name)
+        assert WEIGHTS[name].hash.startswith(f"sha256:{start}")
+
+    def test_sizes_are_those_of_the_tensors_in_them(self):
+        """float32, and a little more: names, shapes, what an archive adds."""
+        for name, bytes_of_tensors in (
+            ("ddpm_cifar10", 4 * 35_746_307),
+            ("guided_diffusion_256_uncond", 4 * 552_814_086),
+            ("resnet50_imagenet", 4 * (25_557_032 + 53_120) + 8 * 53),
+        ):
+            assert 0 < WEIGHTS[name].size - bytes_of_tensors < 300_000
+
+    @pytest.mark.parametrize(
+        ("name", "close"),
+        [
+            ("ddpm_cifar", "did you mean ddpm_cifar10"),
+            ("resnet50", "did you mean resnet50_imagenet"),
+            ("xyz", "expected ddpm_cifar10, google"),
+        ],
+    )
+    def test_unknown_names(self, name, close):
+        with pytest.raises(InputError, match=f"no weights '{name}'; {close}") as caught:
+            weights_file(name)
+        assert "weights list" in str(caught.value)
+
+
+class TestPlaces:
+    def test_the_cache_folder(self, cache, monkeypatch, tmp_path):
+        assert cache_folder() == cache
+        monkeypatch.setenv(registry.CACHE, "~/weights")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert cache_folder() == tmp_path / "weights"
+
+    @pytest.mark.parametrize("value", [None, ""])
+    def test_without_the_variable_it_is_the_users(self, value, monkeypatch, tmp_path):
+        monkeypatch.delenv(registry.CACHE)
+        if value is not None:
+            monkeypatch.setenv(registry.CACHE, value)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert cache_folder().name == "lit_purify"
+
+    def test_some_stay_where_pytorch_looks(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setattr(torch.hub, "_hub_dir", None)
+        folder = tmp_path / "hub" / "checkpoints"
+        shared = {name: w.path.parent for name, w in WEIGHTS.items() if w.shared_with}
+        assert shared == {"inception_fid": folder, "resnet50_imagenet": folder}
+
+    def test_robustbenchs_layout(self, cache):
+        expected = cache / "robustbench" / "cifar10" / "Linf" / "Standard.pt"
+        assert WEIGHTS["robustbench_cifar10_standard"].path == expected
+
+
+class TestWeightsFile:
+    def test_it_is_fetched_once_and_then_here(self, example, server, cache):
+        for _ in range(2):
+            path = weights_file("example")
+            assert path == cache / "some" / "folder" / "example.pth"
+            assert path.read_bytes() == CONTENT
+        assert server.requests == [None]
+
+    def test_a_file_put_there_by_hand(self, example, server):
+        example.path.parent.mkdir(parents=True)
+        example.path.write_bytes(CONTENT)
+        assert weights_file("example") == example.path
+        assert server.requests == []
+
+    @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[::-1]])
+    def test_a_damaged_one_is_refused_and_replaced_on_demand(self, example, content):
+        example.path.parent.mkdir(parents=True)
+        example.path.write_bytes(content)
+        with pytest.raises(InputError, match=r"damaged or another file .* fetch example'"):
+            weights_file("example")
+        assert example.path.read_bytes() == content
+        assert fetch(example).read_bytes() == CONTENT
+
+    def test_what_cannot_be_fetched_says_which_file_to_put_where(self, example, server, cache):
+        server.status = 503
+        with pytest.raises(InputError) as caught:
+            weights_file("example")
+        message = str(caught.value)
+        assert "\n" not in message
+        for word in (
+            "example could not be fetched: 127.0.0.1 answers 503",
+            f"save {server.url} (2,048 bytes, MD5 {MD5}) as {cache}/some/folder/example.pth",
+            "lit_purify weights fetch example --from FILE",
+        ):
+            assert word in message
+
+    def test_a_folder_that_may_not_be_looked_into(self, example, monkeypatch):
+        def refuse(path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(Path, "is_file", refuse)
+        with pytest.raises(InputError, match=r"Permission denied\); choose .* LIT_PURIFY_CACHE"):
+            weights_file("example")
+
+
+class TestWithoutAPublishedHash:
+    def test_the_first_content_is_recorded_and_holds(self, unpublished, server):
+        path = weights_file("example")
+        record = path.with_name("example.pth.sha256")
+        assert record.read_text() == f"{SHA256}  example.pth\n"  # as sha256sum -c reads it
+        assert unpublished.known_hash == f"sha256:{SHA256}"
+        path.write_bytes(CONTENT[::-1])
+        with pytest.raises(InputError, match=f"SHA-256 .*expected {SHA256[:12]}"):
+            weights_file("example")
+        server.content = CONTENT[::-1]
+        with pytest.raises(InputError, match="not the expected one"):
+            fetch(unpublished)
+        server.content = CONTENT
+        assert fetch(unpublished).read_bytes() == CONTENT
+
+    def test_so_is_that_of_a_file_put_there_by_hand(self, unpublished):
+        unpublished.path.parent.mkdir(parents=True)
+        unpublished.path.write_bytes(CONTENT)
+        weights_file("example")
+        assert unpublished.known_hash == f"sha256:{SHA256}"
+
+    def test_where_it_cannot_be_written_down(self, unpublished, monkeypatch):
+        unpublished.path.parent.mkdir(parents=True)
+        unpublished.path.write_bytes(CONTENT)
+
+        def refuse(*args, **kwargs):
+            raise PermissionError
+
+        monkeypatch.setattr(Path, "write_text", refuse)
+        assert weights_file("example") == unpublished.path
+        assert unpublished.known_hash is None
+
+    def test_a_web_page_is_not_recorded(self, unpublished, server, cache):
+        server.content = b"<html><title>Quota exceeded</title></html>"
+        with pytest.raises(InputError, match=r"web page.*no hash published"):
+            weights_file("example")
+        assert not unpublished.record.exists()
+        assert not unpublished.path.exists()
+
+
+class TestMirrors:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        path = tmp_path / "mirror" / "some" / "folder" / "example.pth"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(CONTENT)
+        return tmp_path / "mirror"
+
+    @pytest.mark.parametrize("kind", ["folder", "folder/", "file://", "http://"])
+    def test_they_have_files_by_their_names(self, example, server, folder, kind, monkeypatch):
+        web = server.url.removesuffix("/weights.pth") + "/base"
+        mirror = {"file://": folder.as_uri(), "http://": web, "folder/": f"{folder}/"}
+        monkeypatch.setenv(registry.MIRROR, mirror.get(kind, str(folder)))
+        assert weights_file("example").read_bytes() == CONTENT
+        assert server.paths == (["/base/some/folder/example.pth"] if kind == "http://" else [])
+
+    def test_an_argument_goes_before_the_variable(self, example, folder, monkeypatch):
+        monkeypatch.setenv(registry.MIRROR, "/nowhere")
+        assert fetch(example, mirror=str(folder)).read_bytes() == CONTENT
+
+    def test_a_source_goes_before_both(self, example, folder, monkeypatch):
+        monkeypatch.setenv(registry.MIRROR, "/nowhere")
+        source = folder / example.file_name
+        assert fetch(example, source=str(source)).read_bytes() == CONTENT
+        assert source.exists()
+
+    def test_what_a_mirror_lacks_is_not_taken_elsewhere(self, example, server, monkeypatch):
+        monkeypatch.setenv(registry.MIRROR, "/nowhere")
+        with pytest.raises(InputError, match=r"from /nowhere/some/.*: there is no"):
+            weights_file("example")
+        assert server.requests == []
+
+    def test_a_copy_that_is_none(self, example, tmp_path, cache):
+        copy = tmp_path / "copy.pth"
+        copy.write_bytes(CONTENT[::-1])
+        with pytest.raises(InputError, match=f"MD5 is not the expected one.*{MD5}"):
+            fetch(example, source=str(copy))
+        assert copy.exists()
+        assert not example.path.exists()
+
+
+class TestCopiesOfTheUsers:
+    def test_verified(self, example, tmp_path):
+        path = tmp_path / "mine.pth"
+        with pytest.raises(InputError, match=r"no file .*mine\.pth.*put http.*MD5"):
+            verified_copy("example", path)
+        path.write_bytes(CONTENT)
+        assert verified_copy("example", path) == path
+        path.write_bytes(b"")
+        with pytest.raises(InputError, match=r"another file .*MD5 d41d8cd98f00"):
+            verified_copy("example", path)
+
+
+def test_find_gives_the_entry():
+    assert find("inception_fid") is WEIGHTS["inception_fid"]

@@ -1,0 +1,274 @@
+"""``python -m lit_purify weights``: what it prints, its exit status, and what is left behind."""
+
+import hashlib
+
+import pytest
+import torch
+from file_server import serving
+
+from lit_purify.checkpoints import download, weights_command
+from lit_purify.checkpoints import weights as registry
+from lit_purify.checkpoints.weights import WEIGHTS, Weights
+from lit_purify.cli import main
+
+CONTENT = bytes(range(256)) * 1024
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv(registry.CACHE, str(tmp_path / "cache"))
+    monkeypatch.delenv(registry.MIRROR, raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def server():
+    with serving(CONTENT) as found:
+        yield found
+
+
+@pytest.fixture
+def entries(server, monkeypatch):
+    """A registry of three files on this machine's server: the last has no published hash."""
+    for name in list(WEIGHTS):
+        monkeypatch.delitem(WEIGHTS, name)
+    for name in ("one", "two", "three"):
+        known = {"size": len(CONTENT), "hash": f"sha256:{SHA256}"} if name != "three" else {}
+        weights = Weights(
+            name=name,
+            file_name=f"{name}.pth",
+            url=f"{server.url}?{name}",
+            used_for=f"tests of {name}",
+            licence="MIT",
+            **known,
+        )
+        monkeypatch.setitem(WEIGHTS, name, weights)
+    return WEIGHTS
+
+
+def files(cache):
+    return {path.name for path in cache.glob("*") if path.suffix != ".lock"}
+
+
+def run(capsys, *args):
+    """Exit status, lines of the output, and the one line of an error."""
+    status = main(["weights", *args])
+    printed = capsys.readouterr()
+    lines = printed.err.splitlines()
+    assert len(lines) == (status != 0)
+    assert "Traceback" not in printed.err
+    return status, printed.out.splitlines(), lines[0] if lines else ""
+
+
+class TestFetch:
+    def test_the_last_line_is_the_path(self, entries, capsys, cache):
+        status, lines, _ = run(capsys, "fetch", "one")
+        assert status == 0
+        assert lines[-1] == str(cache / "one.pth")
+        assert lines[-2] == f"one: verified, SHA-256 {SHA256}"
+        assert (cache / "one.pth").read_bytes() == CONTENT
+
+    def test_all(self, entries, capsys, cache):
+        assert run(capsys, "fetch", "all")[0] == 0
+        assert files(cache) == {"one.pth", "two.pth", "three.pth", "three.pth.sha256"}
+
+    def test_all_does_not_stop_at_the_first_that_fails(self, entries, capsys, cache, monkeypatch):
+        cache.mkdir()
+        (cache / "one.pth").mkdir()
+        (cache / "two.pth").mkdir()
+        status, lines, error = run(capsys, "fetch", "all")
+        assert status == 2
+        assert "one could not be fetched" in error
+        assert error.endswith("(and so two)")
+        assert lines[-1] == str(cache / "three.pth")
+
+    def test_from_a_file(self, entries, capsys, server, tmp_path, cache):
+        copy = tmp_path / "copy"
+        copy.write_bytes(CONTENT)
+        status, lines, _ = run(capsys, "fetch", "one", "--from", str(copy))
+        assert (status, lines[-1]) == (0, str(cache / "one.pth"))
+        assert copy.read_bytes() == CONTENT
+        assert server.requests == []
+
+    def test_from_another_address(self, entries, capsys, server):
+        assert run(capsys, "fetch", "one", "--from", f"{server.url}/elsewhere")[0] == 0
+        assert server.paths == ["/weights.pth/elsewhere"]
+
+    def test_from_a_mirror(self, entries, capsys, server, tmp_path):
+        mirror = tmp_path / "mirror"
+        mirror.mkdir()
+        for name in ("one", "two"):
+            (mirror / f"{name}.pth").write_bytes(CONTENT)
+        assert run(capsys, "fetch", "one", "two", "--mirror", str(mirror))[0] == 0
+        assert server.requests == []
+
+    def test_what_is_damaged_is_replaced(self, entries, capsys, cache):
+        cache.mkdir()
+        (cache / "one.pth").write_bytes(CONTENT[:-1])
+        assert run(capsys, "fetch", "one")[0] == 0
+        assert (cache / "one.pth").read_bytes() == CONTENT
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (CONTENT[:-1], ["262,143 bytes, expected 262,144", "cut off"]),
+            (CONTENT[::-1], ["SHA-256 is not the expected one"]),
+            (b"<!DOCTYPE html><html>404</html>", ["is a web page, not weights"]),
+        ],
+        ids=["truncated", "wrong hash", "web page"],
+    )
+    @pytest.mark.parametrize("how", ["server", "file", "mirror"])
+    def test_wrong_files(self, entries, capsys, server, tmp_path, cache, content, words, how):
+        server.content = content
+        copy = tmp_path / "mirror" / "one.pth"
+        copy.parent.mkdir()
+        copy.write_bytes(content)
+        more = {"server": [], "file": ["--from", str(copy)], "mirror": ["--mirror", f"{tmp_path}"]}
+        if how == "mirror":
+            more["mirror"][1] = str(copy.parent)
+        status, _, error = run(capsys, "fetch", "one", *more[how])
+        assert status == 2
+        assert error.startswith("error: one could not be fetched")
+        for word in (*words, "nothing of it is kept", f"{server.url}?one", SHA256):
+            assert word in error
+        assert files(cache) == set()
+        assert copy.exists()
+
+    def test_a_broken_connection_goes_on_later(self, entries, capsys, server, cache, monkeypatch):
+        monkeypatch.setattr(download, "RETRIES", 0)
+        server.cut_after = [131_072]
+        status, _, error = run(capsys, "fetch", "one")
+        assert status == 2
+        assert "131,072 of 262,144 bytes are kept" in error
+        assert files(cache) == {"one.pth.part"}
+        assert "50 % here" in " ".join(run(capsys, "list")[1])
+        assert run(capsys, "fetch", "one")[0] == 0
+        assert server.requests == [None, "bytes=131072-"]
+        assert files(cache) == {"one.pth"}
+
+    def test_without_network(self, entries, capsys, server, cache, monkeypatch):
+        url = server.url.replace("127.0.0.1", "127.0.0.2")
+        monkeypatch.setitem(WEIGHTS, "one", Weights("one", "one.pth", url, "", "", 5, "md5:12"))
+        status, _, error = run(capsys, "fetch", "one")
+        assert status == 2
+        assert f"save {url} (5 bytes, MD5 12) as {cache / 'one.pth'}" in error
+
+    def test_a_cache_that_is_no_folder(self, entries, capsys, cache):
+        cache.write_bytes(b"")
+        status, _, error = run(capsys, "fetch", "one")
+        assert status == 2
+        assert str(cache) in error
+
+    @pytest.mark.parametrize(
+        ("args", "words"),
+        [
+            ([], ["list", "fetch", "verify"]),
+            (["fech"], ["fech", "fetch"]),
+            (["fetch"], ["expects names", "one, two, three", "all"]),
+            (["fetch", "on"], ["no weights 'on'", "did you mean one or two?"]),
+            (["fetch", "one", "tow"], ["no weights 'tow'", "did you mean two"]),
+            (["fetch", "one", "two", "--from", "x"], ["--from is one file", "2 names"]),
+            (["fetch", "one", "--from", "x", "--mirror", "y"], ["exclude each other"]),
+            (["fetch", "one", "--from", "none.pth"], ["there is no file none.pth"]),
+            (["fetch", "one", "--form", "none.pth"], ["--form"]),
+            (["verify", "x"], ["no weights 'x'"]),
+        ],
+    )
+    def test_wrong_arguments(self, entries, capsys, server, args, words, monkeypatch):
+        monkeypatch.setattr(weights_command, "_NAMES", ", ".join(WEIGHTS))
+        status, _, error = run(capsys, *args)
+        assert status == 2
+        assert error.startswith("error: ")
+        for word in words:
+            assert word in error
+        assert server.requests == []
+
+    def test_an_interruption(self, entries, capsys, monkeypatch):
+        def interrupted(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(weights_command, "fetch", interrupted)
+        assert main(["weights", "fetch", "one"]) == 130
+        assert capsys.readouterr().err == "interrupted; the same command goes on with it\n"
+
+
+class TestList:
+    def test_every_file_with_its_state(self, entries, capsys, cache):
+        cache.mkdir()
+        (cache / "one.pth").write_bytes(CONTENT)
+        (cache / "two.pth").write_bytes(CONTENT[:-1])
+        status, lines, _ = run(capsys, "list")
+        assert status == 0
+        (one,) = [line for line in lines if "tests of one" in line]
+        (two,) = [line for line in lines if "tests of two" in line]
+        (three,) = [line for line in lines if "tests of three" in line]
+        assert one.split()[0] == "one"
+        assert "262.1 kB here" in " ".join(one.split())
+        assert "damaged: 262,143" in two
+        assert "not known absent" in " ".join(three.split())
+        text = "\n".join(lines)
+        for weights in WEIGHTS.values():
+            assert f"{weights.name}:\n    {weights.url}\n" in text  # whole, to be copied
+            assert str(weights.path) in text
+
+    def test_of_the_real_ones(self, capsys, monkeypatch, tmp_path):
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+        status, lines, _ = run(capsys, "list")
+        assert status == 0
+        for weights in WEIGHTS.values():
+            assert any(weights.name in line and "absent" in line for line in lines)
+            assert f"    {weights.url}" in lines
+
+
+class TestVerify:
+    def test_nothing_is_here(self, entries, capsys):
+        status, lines, _ = run(capsys, "verify")
+        assert status == 0
+        assert lines == ["one: absent", "two: absent", "three: absent"]
+
+    def test_whole(self, entries, capsys, cache):
+        run(capsys, "fetch", "all")
+        status, (one, two, three), _ = run(capsys, "verify")
+        assert status == 0
+        assert one == f"one: verified, SHA-256 {SHA256}"
+        assert two.startswith("two: verified")
+        assert three.startswith("three: no hash was published to compare with")
+        (cache / "three.pth.sha256").unlink()
+        assert "none is recorded yet" in run(capsys, "verify", "three")[1][0]
+
+    @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[::-1], b"<html>"])
+    @pytest.mark.parametrize("name", ["one", "three"])
+    def test_damaged(self, entries, capsys, cache, content, name):
+        run(capsys, "fetch", "all")
+        (cache / f"{name}.pth").write_bytes(content)
+        status, lines, error = run(capsys, "verify")
+        assert status == 2
+        assert f"{name}: damaged" in lines
+        assert f"{cache / name}.pth is damaged or another file" in error
+        assert error.endswith(f"'python -m lit_purify weights fetch {name}'")
+        assert run(capsys, "verify", "two")[0] == 0
+
+    def test_a_named_one_that_is_absent(self, entries, capsys):
+        status, _, error = run(capsys, "verify", "two")
+        assert status == 2
+        assert "two: not on this machine; 'python -m lit_purify weights fetch two'" in error
+
+
+class TestHelp:
+    @pytest.mark.parametrize(
+        ("args", "words"),
+        [
+            (["--help"], ["weights", weights_command.DESCRIPTION, "report"]),
+            (["weights", "--help"], ["list", "fetch", "verify", "LIT_PURIFY_CACHE"]),
+            (["weights", "fetch", "--help"], ["--from", "--mirror", "inception_fid"]),
+            (["weights", "verify", "--help"], ["NAME"]),
+        ],
+    )
+    def test_it_tells(self, args, words, capsys):
+        with pytest.raises(SystemExit) as stop:
+            main(args)
+        assert stop.value.code == 0
+        text = " ".join(capsys.readouterr().out.split())
+        for word in words:
+            assert word in text
