@@ -41,6 +41,11 @@ QUICK = {
     "measure/all.yaml": _AGREEMENT,
 }
 """What makes an attack short that has no ``--attack.steps``, or more than those."""
+ELSEWHERE = {
+    *tiny.LAUNCHED,
+    *(name for name in FILES if name.startswith("models/") or "imagenet" in name),
+}
+"""Configurations that ``test_hardware.py`` and ``test_published_models.py`` run."""
 
 
 def base_of(name: str) -> str | None:
@@ -88,7 +93,7 @@ def small_fit(folder: Path, config: str = "train_cifar_small.yaml") -> Path:
     return tiny.run_folder(folder)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name not in tiny.LAUNCHED])
+@pytest.mark.parametrize("name", [name for name in FILES if name not in ELSEWHERE])
 def test_it_runs(name, tmp_path):
     base = base_of(name)
     does = subcommand(base or name)

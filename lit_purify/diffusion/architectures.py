@@ -18,6 +18,9 @@ from torch import nn
 from lit_purify.diffusion.denoiser import UNetDenoiser
 from lit_purify.types import InputError
 
+UNTRAINED = "untrained"
+"""How the source of a network with random weights begins."""
+
 
 def small_unet(
     *,
@@ -256,7 +259,7 @@ def _untrained(name: str, seed: int | None, **config: Any) -> UNetDenoiser:
     source = f"{name} U-Net, {size:.1f} M parameters, without weights"
     if seed is not None:
         _fill(network.to_empty(device="cpu"), seed)
-        source = f"untrained {name} U-Net, {size:.1f} M parameters, random weights of seed {seed}"
+        source = f"{UNTRAINED} {name} U-Net, {size:.1f} M parameters, random weights of seed {seed}"
     side = config["sample_size"]
     denoiser = UNetDenoiser(network, image_shape=(config["in_channels"], side, side))
     denoiser.source = source

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.noise import NoiseConfiguration
-from lit_purify.diffusion.recompute import Step, activation_bytes, run_chain
+from lit_purify.diffusion.recompute import ActivationBudget, Step, run_chain
+from lit_purify.diffusion.resize import resize
 from lit_purify.diffusion.samplers import DDPMSampler, Sampler
 from lit_purify.diffusion.schedule import LinearSchedule
 from lit_purify.types import InputError, Model, Process
@@ -32,7 +33,7 @@ class State(NamedTuple):
     Attributes:
         process: the half of the purification that made it; ``forward`` for the input itself.
         t: its step, from 0 (the input) up to t* and back to 0 (the output).
-        image: shape (B, C, H, W), [0, 1] scale, neither clipped nor rescaled.
+        image: shape (B, C, H, W), [0, 1] scale, neither clipped nor rescaled by sqrt(alpha_bar).
     """
 
     process: Process
@@ -62,7 +63,7 @@ class Purifier(nn.Module, ABC):
     def trajectory(
         self, images: Tensor, noise: NoiseConfiguration, indices: Tensor
     ) -> Iterator[State]:
-        """Every state on the way, the input first and the output last."""
+        """Every state on the way, the input first and the output last, all of the input's size."""
         yield State("forward", 0, images)
         yield State("reverse", 0, self.purify(images, noise, indices))
 
@@ -90,7 +91,8 @@ class Purifier(nn.Module, ABC):
 
         Returns:
             The states of :meth:`trajectory`, with the gradient in the place of the image: per unit
-            of the [0, 1] scale, detached. The first is the gradient at the input.
+            of the [0, 1] scale, detached. The first is the gradient at the input. A purifier that
+            works at another size gives those between the first and the last at its own.
 
         Raises:
             InputError: the loss does not depend differentiably on the images.
@@ -124,10 +126,14 @@ class DiffusionPurifier(Purifier):
         clip_output: clip the result to [0, 1]; the gradient follows.
         memory_budget_gib: memory for keeping network activations between the forward and the
             backward pass. More saves time (up to a third), never changes a gradient.
+        resize_to: side in pixels that square images are brought to before they are noised, and
+            back from at the end (bilinear, see :func:`~lit_purify.diffusion.resize.resize`); 256
+            for the paper's ImageNet, whose classifier sees 224. Noise is drawn at this size. The
+            gradient goes through both. ``None`` purifies images at their own size.
 
     Raises:
-        InputError: t* outside the denoiser's schedule, more steps than t*, or a memory budget
-            that is negative or not finite.
+        InputError: t* outside the denoiser's schedule, more steps than t*, a memory budget that is
+            negative or not finite, or a size that is not the denoiser's.
     """
 
     def __init__(
@@ -140,13 +146,10 @@ class DiffusionPurifier(Purifier):
         sampler: Sampler | None = None,
         clip_output: bool = False,
         memory_budget_gib: float = 2.0,
+        resize_to: int | None = None,
     ) -> None:
         super().__init__()
-        if not 0 <= memory_budget_gib * 2**30 < math.inf:
-            raise InputError(
-                f"memory_budget_gib must be finite and at least 0, got {memory_budget_gib}; "
-                "0 keeps no activations"
-            )
+        _check_size(resize_to, denoiser)
         self.denoiser = denoiser.eval().requires_grad_(False)
         self.t_star = t_star
         self.num_steps = num_steps
@@ -154,32 +157,53 @@ class DiffusionPurifier(Purifier):
         self.sampler = DDPMSampler() if sampler is None else sampler
         self.clip_output = clip_output
         self.memory_budget_gib = memory_budget_gib
+        self._budget = ActivationBudget(memory_budget_gib)
+        self.resize_to = resize_to
         schedule = LinearSchedule(denoiser.num_train_steps)
         self.timesteps = schedule.timesteps(t_star, num_steps)
         self._alpha_bar: dict[int, float] = dict(enumerate(schedule.alpha_bar.tolist()))
-        self._bytes_per_sample: dict[tuple[object, ...], int] = {}
 
     def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
-        self._check(images, indices)
+        _check_indices(images, indices)
         last = images
-        for _, _, state in self._states(images * 2 - 1, noise, indices.cpu()):
+        for _, _, state in self._states(self.inside(images), noise, indices.cpu()):
             last = state  # one by one: a chain of 200 states is not held
-        return self._output(last)
+        return self._output(last, images)
 
     def trajectory(
         self, images: Tensor, noise: NoiseConfiguration, indices: Tensor
     ) -> Iterator[State]:
-        self._check(images, indices)
+        _check_indices(images, indices)
         yield State("forward", 0, images)
-        for process, t, x in self._states(images * 2 - 1, noise, indices.cpu()):
+        for process, t, x in self._states(self.inside(images), noise, indices.cpu()):
             done = process == "reverse" and t == 0
-            yield State(process, t, self._output(x) if done else (x + 1) / 2)
+            yield State(process, t, (self._output if done else _outside)(x, images))
 
     @property
     def depths(self) -> list[tuple[Process, int]]:
         up: list[tuple[Process, int]] = [("forward", t) for t in self._noised]
         down: list[tuple[Process, int]] = [("reverse", t) for t in self._reached]
         return [("forward", 0), *up, *down]
+
+    def inside(self, images: Tensor) -> Tensor:
+        """Images as the chain takes them: brought to its size, [-1, 1] scale.
+
+        Raises:
+            InputError: images of another shape than the purifier's.
+        """
+        _check_shape(images, self.denoiser.image_shape, self.resize_to)
+        if self.resize_to is not None:
+            images = resize(images, (self.resize_to, self.resize_to))
+        return images * 2 - 1
+
+    def reverse_step(
+        self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, x: Tensor
+    ) -> Tensor:
+        """One step down, from the state x at step t to that at ``t_prev``, [-1, 1] scale."""
+        output = self.denoiser(x, t)
+        draws = self.sampler.draws_noise and t_prev > 0
+        z = noise.normal(indices, "reverse", t, like=x) if draws else x.new_zeros(())
+        return self.sampler.step(x, output, self._alpha_bar[t], self._alpha_bar[t_prev], z)
 
     def state_gradients(
         self,
@@ -188,11 +212,12 @@ class DiffusionPurifier(Purifier):
         indices: Tensor,
         loss: Callable[[Tensor], Tensor],
     ) -> list[State]:
-        self._check(images, indices)
+        _check_indices(images, indices)
         with torch.enable_grad():
             image = images.detach().requires_grad_()
-            states = [x for _, _, x in self._states(image * 2 - 1, noise, indices.cpu())]
-            output = self._output(states[-1])
+            start = self.inside(image)
+            states = [x for _, _, x in self._states(start, noise, indices.cpu())]
+            output = self._output(states[-1], image)
             first, *between, last = _gradients(loss(output), [image, *states[:-1], output])
         # A pixel of these states is (x + 1) / 2: per unit of the pixel the loss changes twice as
         # much as per unit of x.
@@ -206,7 +231,7 @@ class DiffusionPurifier(Purifier):
             x = step(x)
             yield "forward", t, x
         steps = [
-            partial(self._reverse_step, t, t_prev, noise, indices)
+            partial(self.reverse_step, t, t_prev, noise, indices)
             for t, t_prev in zip(self.timesteps[::-1], self._reached, strict=True)
         ]
         states = run_chain(steps, x, num_kept=self._num_kept(x))
@@ -225,8 +250,8 @@ class DiffusionPurifier(Purifier):
         """The steps t that the reverse process stops at, the output's last."""
         return [*self.timesteps[-2::-1], 0]
 
-    def _output(self, x: Tensor) -> Tensor:
-        image = (x + 1) / 2
+    def _output(self, x: Tensor, images: Tensor) -> Tensor:
+        image = _outside(x, images)
         return image.clamp(0, 1) if self.clip_output else image
 
     def _forward_steps(
@@ -237,36 +262,11 @@ class DiffusionPurifier(Purifier):
             alpha = self._alpha_bar[t] / self._alpha_bar[t_prev]
             yield t, partial(_diffuse, alpha, partial(noise.normal, indices, "forward", t))
 
-    def _reverse_step(
-        self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, x: Tensor
-    ) -> Tensor:
-        output = self.denoiser(x, t)
-        draws = self.sampler.draws_noise and t_prev > 0
-        z = noise.normal(indices, "reverse", t, like=x) if draws else x.new_zeros(())
-        return self.sampler.step(x, output, self._alpha_bar[t], self._alpha_bar[t_prev], z)
-
     def _num_kept(self, x: Tensor) -> int:
         """How many reverse steps may keep their activations under the memory budget."""
-        if not x.requires_grad or self.memory_budget_gib <= 0 or len(x) == 0:
+        if not x.requires_grad:
             return 0
-        key = (x.shape[1:], x.dtype, x.device)
-        if key not in self._bytes_per_sample:
-            network = partial(self.denoiser, t=self.t_star)
-            self._bytes_per_sample[key] = max(1, activation_bytes(network, x[:1]))
-        return int(self.memory_budget_gib * 2**30 // (self._bytes_per_sample[key] * len(x)))
-
-    def _check(self, images: Tensor, indices: Tensor) -> None:
-        expected = self.denoiser.image_shape
-        if images.ndim != 4 or (expected is not None and images.shape[1:] != expected):
-            raise InputError(
-                f"the denoiser expects batches of {expected or '(C, H, W)'} images, got shape "
-                f"{tuple(images.shape)}; resize the images or choose another denoiser"
-            )
-        if len(indices) != len(images):
-            raise InputError(
-                f"{len(images)} images came with {len(indices)} dataset indices; "
-                "every image needs its own"
-            )
+        return self._budget.steps(partial(self.denoiser, t=self.t_star), x)
 
     def settings(self) -> dict[str, object]:
         return {
@@ -277,10 +277,59 @@ class DiffusionPurifier(Purifier):
             "sampler": type(self.sampler).__name__,
             "sampler_options": dict(vars(self.sampler)),
             "clip_output": self.clip_output,
+            "resize_to": self.resize_to,
         }
 
     def models(self) -> dict[str, Model]:
         return {"denoiser": self.denoiser}
+
+
+def _outside(x: Tensor, images: Tensor) -> Tensor:
+    """A state as the images that came in: their size, [0, 1] scale."""
+    return resize((x + 1) / 2, (images.shape[-2], images.shape[-1]))
+
+
+def _check_indices(images: Tensor, indices: Tensor) -> None:
+    if len(indices) != len(images):
+        raise InputError(
+            f"{len(images)} images came with {len(indices)} dataset indices; "
+            "every image needs its own"
+        )
+
+
+def _check_shape(
+    images: Tensor, expected: tuple[int, int, int] | None, resize_to: int | None
+) -> None:
+    got = tuple(images.shape)
+    if resize_to is None:
+        if len(got) != 4 or expected not in (None, got[1:]):
+            raise InputError(
+                f"the denoiser expects batches of {expected or '(C, H, W)'} images, got shape "
+                f"{got}; set the purifier's resize_to, resize the images, or choose another "
+                "denoiser"
+            )
+    elif len(got) != 4 or got[2] != got[3] or (expected and got[1] != expected[0]):
+        raise InputError(
+            f"resize_to brings batches of square images ({expected[0] if expected else 'C'}, S, S) "
+            f"to the denoiser's size, got shape {got}; cut the images square, or give the channels "
+            "that the denoiser takes"
+        )
+
+
+def _check_size(resize_to: int | None, denoiser: Denoiser) -> None:
+    if resize_to is None:
+        return
+    if resize_to < 1:
+        raise InputError(
+            f"resize_to is {resize_to}; expected a side in pixels, 1 or more, or null to purify "
+            "images at their own size"
+        )
+    expected = denoiser.image_shape
+    if expected is not None and expected[1:] != (resize_to, resize_to):
+        raise InputError(
+            f"resize_to is {resize_to}, but the denoiser is made for {expected[1]} x {expected[2]} "
+            "pixels; give that side, or choose another denoiser"
+        )
 
 
 def _diffuse(alpha: float, draw: partial[Tensor], x: Tensor) -> Tensor:

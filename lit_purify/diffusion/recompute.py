@@ -8,6 +8,7 @@ budget keep them and are not computed again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -15,28 +16,77 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
+from lit_purify.diffusion.live_bytes import LiveBytes
+from lit_purify.types import InputError
+
 Step = Callable[[Tensor], Tensor]
 
 
 def activation_bytes(step: Step, x: Tensor) -> int:
-    """Memory that the backward pass of ``step(x)`` keeps, in bytes, frozen weights not counted."""
-    stored: dict[int, int] = {}
+    """Memory that the backward pass of ``step(x)`` keeps, in bytes.
+
+    Only what the step itself allocates counts: neither ``x`` nor the weights, but the copies of
+    weights that mixed precision makes. It works on tensors without data too (``meta``, fake ones).
+    """
+    stored: dict[int, Tensor] = {}  # held, so that no storage takes the place of another
+    live = LiveBytes()
 
     def count(tensor: Tensor) -> Tensor:
-        if not tensor.is_leaf:
-            storage = tensor.untyped_storage()
-            stored[storage.data_ptr()] = storage.nbytes()
+        if live.made(tensor):
+            stored[tensor.untyped_storage()._cdata] = tensor.detach()
         return tensor
 
-    kept: list[Tensor] = []  # the output owns the activations; they must outlive the count
-    # Uncompiled: of a compiled network every activation is a leaf, as its weights are.
+    # Uncompiled: the operations of a compiled network are not seen.
     with (
         torch.compiler.set_stance("force_eager"),
         torch.enable_grad(),
         saved_tensors_hooks(count, lambda tensor: tensor),
+        live,
     ):
-        kept.append(step(x.detach().requires_grad_()))
-    return sum(stored.values())
+        step(x.detach().requires_grad_())
+    return sum(tensor.untyped_storage().nbytes() for tensor in stored.values())
+
+
+class ActivationBudget:
+    """Memory for keeping activations between the forward and the backward pass.
+
+    Args:
+        gib: its size in GiB; 0 keeps none.
+
+    Raises:
+        InputError: a size that is negative or not finite.
+    """
+
+    def __init__(self, gib: float) -> None:
+        if not 0 <= gib * 2**30 < math.inf:
+            raise InputError(
+                f"memory_budget_gib must be finite and at least 0, got {gib}; "
+                "0 keeps no activations"
+            )
+        self.gib = gib
+        self._bytes: dict[tuple[object, ...], int] = {}
+
+    def steps(self, network: Step, x: Tensor) -> int:
+        """How many passes of a network on ``x`` may keep their activations.
+
+        The network is measured once for every sample shape and precision, on one row and on two:
+        some of what it keeps does not grow with the batch, such as weights in mixed precision.
+        """
+        rows = len(x)
+        if self.gib <= 0 or rows == 0:
+            return 0
+        one = self._measured(network, x[:1])
+        # Nothing is measured on more rows than will be computed: they might not fit.
+        added = self._measured(network, x[:2]) - one if rows > 1 else 0
+        return int(self.gib * 2**30 // max(1, one + (rows - 1) * added))
+
+    def _measured(self, network: Step, x: Tensor) -> int:
+        device = x.device.type
+        autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        key = (x.shape, x.dtype, x.device, autocast)
+        if key not in self._bytes:
+            self._bytes[key] = activation_bytes(network, x)
+        return self._bytes[key]
 
 
 def run_chain(steps: Sequence[Step], x: Tensor, *, num_kept: int = 0) -> Iterator[Tensor]:

@@ -21,6 +21,10 @@ from lit_purify.types import InputError
 Differentiation = Literal["forward", "reverse"]
 """How :math:`J v` is found: by forward mode, or by reverse mode twice."""
 
+_NO_FORWARD_MODE = ("forward AD", "forward mode", "jvp")
+_ONCE_ONLY = ("not implemented", "differentiate twice", "not have been used in the graph")
+"""How PyTorch says that a part lacks a rule; it raises plain RuntimeErrors."""
+
 RowFunction = Callable[[Tensor], Tensor]
 """Maps rows (R, ...) to rows (R, ...), each by itself."""
 
@@ -46,8 +50,8 @@ def push_forward(
         Shape (R, ...) of the function's output.
 
     Raises:
-        InputError: the output does not depend differentiably on the images, or forward mode is
-            asked of a function that has no rule for it.
+        InputError: the output does not depend differentiably on the images, or the function has a
+            part without the rules that ``differentiation`` needs.
 
     Example:
         >>> push_forward(lambda x: x**2, torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0]]))
@@ -176,7 +180,7 @@ def _forward_mode(function: RowFunction, images: Tensor, tangents: Tensor) -> Te
             tangent: Tensor | None = forward_ad.unpack_dual(function(dual)).tangent  # type: ignore[no-untyped-call]
     except (NotImplementedError, RuntimeError) as error:
         reason = str(error).split("\n", 1)[0]
-        if not any(word in reason for word in ("forward AD", "forward mode", "jvp")):
+        if not any(words in reason for words in _NO_FORWARD_MODE):
             raise
         raise InputError(
             f"the purifier has a part without a rule of forward-mode differentiation ({reason}); "
@@ -193,8 +197,17 @@ def _reverse_mode_twice(function: RowFunction, images: Tensor, tangents: Tensor)
         x = images.detach().requires_grad_()
         output = _differentiable(function(x))
         u = torch.zeros_like(output, requires_grad=True)
-        (pulled,) = torch.autograd.grad(output, x, u, create_graph=True, materialize_grads=True)
-        (pushed,) = torch.autograd.grad(_differentiable(pulled), u, tangents)
+        try:
+            (pulled,) = torch.autograd.grad(output, x, u, create_graph=True, materialize_grads=True)
+            (pushed,) = torch.autograd.grad(_differentiable(pulled), u, tangents)
+        except (NotImplementedError, RuntimeError) as error:
+            reason = str(error).split("\n", 1)[0]
+            if not any(words in reason for words in _ONCE_ONLY):
+                raise
+            raise InputError(
+                f"the purifier has a part whose gradient cannot be differentiated again ({reason})"
+                "; set differentiation: forward, or put another part in its place"
+            ) from error
     return pushed
 
 

@@ -19,12 +19,15 @@ try. Each has a threshold, with its reason:
   noise cannot make an attack weaker.
 - `<surface>/attack_flag_*`, value above 0: AutoAttack's own warnings.
 - `transfer/robust_accuracy` of an attack that stops early: no masking, but too high all the same.
+- a network with random weights: no masking, but no result either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from lit_purify.diffusion.architectures import UNTRAINED
 
 ZERO_GRADIENT = 0.01
 WRONG_GRADIENT = 0.05
@@ -76,6 +79,7 @@ attack with BPDA or without gradients.
         *_of_the_attack(metrics),
         *_of_autoattack(metrics),
         *_of_early_stop(metrics, settings or {}),
+        *_of_untrained(settings or {}),
     ]
 
 
@@ -163,6 +167,15 @@ def _of_early_stop(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[st
             "what fools, and such images transfer badly: transfer/robust_accuracy is too high; "
             "set attack.early_stop to false to measure it."
         )
+
+
+def _of_untrained(settings: Mapping[str, Any]) -> Iterator[str]:
+    for role, model in settings.get("models", {}).items():
+        if model["source"].startswith(UNTRAINED):
+            yield (
+                f"The {role} has random weights ({model['source']}): this run shows what an "
+                "evaluation costs, and its figures mean nothing; name trained weights."
+            )
 
 
 def _something_stood(metrics: Metrics) -> bool:

@@ -7,6 +7,7 @@ import tiny
 import torch
 from oracles import ChosenNoise, TinyDenoiser, random_unet, reference_chain, some_images
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_purify.diffusion import DDIMSampler, DDPMSampler, DiffusionPurifier, FixedNoise
 from lit_purify.types import InputError
@@ -65,6 +66,45 @@ def test_each_pulled_back_to_the_input_is_the_gradient_there(
     for gradient in pulled:
         assert (gradient - total).norm() <= 1e-10 * total.norm()
     assert total.norm() > 0
+
+
+@pytest.mark.parametrize("forward", FORWARDS)
+@pytest.mark.parametrize("sampler", [DDPMSampler(variance="fixed_large"), DDIMSampler()])
+def test_between_two_resizings_they_have_the_size_of_the_chain(sampler: Any, forward: Any) -> None:
+    """The first and the last have that of the images; the chain rule holds across all of them."""
+    purifier = DiffusionPurifier(
+        TinyDenoiser(scale=3),
+        t_star=30,
+        num_steps=3,
+        forward_process=forward,
+        sampler=sampler,
+        memory_budget_gib=0,
+        resize_to=8,
+    )
+    variance = getattr(sampler, "variance", None)
+    images, noise = some_images(2, (3, 6, 6)), FixedNoise(SEED)
+    x = images.clone().requires_grad_()
+    inner = F.interpolate(x, size=(8, 8), mode="bilinear")
+    states = reference_chain(
+        purifier.denoiser,
+        inner,
+        SEED,
+        INDICES,
+        purifier.timesteps,
+        forward=forward,
+        variance=variance,
+    )
+    output = F.interpolate(states[-1], size=(6, 6), mode="bilinear")
+    (total,) = torch.autograd.grad(squares(output).sum(), x, retain_graph=True)
+    first, *between, last = purifier.state_gradients(images, noise, INDICES, squares)
+    assert (first.image - total).norm() <= 1e-10 * total.norm()
+    torch.testing.assert_close(last.image, output.detach(), rtol=0, atol=1e-12)
+    assert len(between) == len(states) - 2
+    for gradient, plain in zip(between, states[1:-1], strict=True):
+        assert gradient.image.shape == (2, 3, 8, 8)
+        (pulled,) = torch.autograd.grad(plain, x, gradient.image, retain_graph=True)
+        assert (pulled - total).norm() <= 1e-10 * total.norm()
+    assert purifier.depths == [(s.process, s.t) for s in (first, *between, last)]
 
 
 @pytest.mark.parametrize("budget", [0.0, 1.0])

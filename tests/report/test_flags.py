@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lit_purify.diffusion import ddpm_unet
 from lit_purify.functional import wilson_interval
 from lit_purify.report import attack_loss_figure, flags, gradient_norm_figure
 from lit_purify.report.flags import AUTOATTACK
@@ -156,3 +157,11 @@ class TestFigures:
                 gradient_norm_figure(norms, self.DEPTHS)
         with pytest.raises(ValueError, match="expected losses"):
             attack_loss_figure(torch.ones(3))
+
+
+def test_random_weights_are_flagged():
+    untrained = {"source": ddpm_unet(block_out_channels=(32, 32)).source, "sha256": None}
+    trained = {"source": "DDPM", "sha256": "ab"}
+    assert flags({}, {"models": {"denoiser": trained, "classifier": trained}}) == []
+    (sentence,) = flags({}, {"models": {"denoiser": untrained, "classifier": trained}})
+    assert sentence.startswith("The denoiser has random weights (untrained")

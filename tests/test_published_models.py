@@ -1,0 +1,145 @@
+"""The configurations of the published models run, on small networks in the published formats.
+
+``configs/imagenet_fixed.yaml`` runs as it is, but for the number of images and iterations.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from published_networks import DDPM, Guided, ddpm_shapes, guided_shapes, random_state
+from safetensors.torch import save_file
+from torchvision.models import resnet50
+
+from lit_purify.checkpoints.files import sha256
+from lit_purify.checkpoints.weights import CACHE, MIRROR, WEIGHTS
+from lit_purify.classifiers.robustbench_import import import_robustbench
+from lit_purify.cli import main
+from lit_purify.diffusion import ddpm_unet
+from lit_purify.report.summary import read_summary
+
+SMALL_DDPM = DDPM(widths=(32, 64), attention=(1,), layers=1)
+SMALL_GUIDED = Guided(width=64, factors=(1, 1), attention=(1,), layers=1)
+QUICK = ("--attack.steps", "1", "--data.limit", "1", "--trainer.callbacks", "[]")
+
+
+def network(make):
+    """The weights of a network, drawn without the global random state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return {name: x.contiguous() for name, x in make().state_dict().items()}
+
+
+def wide_resnet():
+    zoo = import_robustbench("robustbench.model_zoo.architectures.wide_resnet")
+    return zoo.WideResNet(depth=28, widen_factor=10)
+
+
+STATES = {
+    "ddpm_cifar10": lambda: random_state(ddpm_shapes(SMALL_DDPM)),
+    # The one file that only the full-size network fits, as no configuration lies beside it.
+    "google_ddpm_cifar10_32": lambda: network(lambda: ddpm_unet().network),
+    "guided_diffusion_256_uncond": lambda: random_state(guided_shapes(SMALL_GUIDED)),
+    "robustbench_cifar10_standard": lambda: network(wide_resnet),
+    "resnet50_imagenet": lambda: network(resnet50),
+}
+"""What stands for the published files."""
+
+
+@pytest.fixture
+def publish(tmp_path, monkeypatch):
+    """Puts a file where a published one would be, with its own size and hash known."""
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    monkeypatch.delenv(MIRROR, raising=False)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    made = []
+
+    def put(name):
+        path = WEIGHTS[name].path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (save_file if path.suffix == ".safetensors" else torch.save)(STATES[name](), path)
+        made.append(path)
+        digest = f"sha256:{sha256(path)}"
+        entry = dataclasses.replace(WEIGHTS[name], size=path.stat().st_size, hash=digest)
+        monkeypatch.setitem(WEIGHTS, name, entry)
+
+    yield put
+    for path in made:  # pytest keeps its folders, and these are large
+        path.unlink()
+
+
+def run(folder, base, overlay, *more):
+    """Settings of a run of a configuration, without and with an overlay."""
+    args = ["test", "--config", str(tiny.CONFIGS / base)]
+    if overlay:
+        args += ["--config", str(tiny.CONFIGS / "models" / overlay)]
+    place = ("--trainer.default_root_dir", str(folder), "--trainer.accelerator", "cpu")
+    assert main([*args, *QUICK, *place, *more]) == 0
+    summary = read_summary(tiny.run_folder(folder) / "summary.json")
+    assert summary["status"] == "finished"
+    assert summary["metrics"]["purified/clean_accuracy"]["n"] == 1
+    return summary["settings"]
+
+
+SHORT = ("--model.purifier.num_steps", "1", "--model.protocols", "[fixed]")
+OVERLAYS = {
+    "cifar_official.yaml": ("ddpm_cifar10", "robustbench_cifar10_standard"),
+    "cifar_google.yaml": ("google_ddpm_cifar10_32", "robustbench_cifar10_standard"),
+    "imagenet_official.yaml": ("guided_diffusion_256_uncond", "resnet50_imagenet"),
+    "cifar_untrained.yaml": (),
+}
+"""The published files that each overlay names: its denoiser's and its classifier's."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_of_published_models_runs(overlay, publish, tmp_path):
+    imagenet = overlay.startswith("imagenet")
+    base = "imagenet_fixed.yaml" if imagenet else "cifar_fixed.yaml"
+    smaller = ("--model.purifier.resize_to", "32") if imagenet else ()
+    for name in OVERLAYS[overlay]:
+        publish(name)
+    settings = run(tmp_path, base, overlay, *SHORT, *smaller)
+    models = settings["models"]
+    for role, name in zip(("denoiser", "classifier"), OVERLAYS[overlay], strict=False):
+        assert f"sha256:{models[role]['sha256']}" == WEIGHTS[name].hash
+    assert ("untrained" in models["denoiser"]["source"]) == (not OVERLAYS[overlay])
+    expected = "learned_range" if imagenet else "fixed_large"
+    assert settings["sampler_options"] == {"clip": True, "variance": expected}
+
+
+def test_every_overlay_of_models_is_run():
+    assert set(OVERLAYS) == {path.name for path in (tiny.CONFIGS / "models").glob("*.yaml")}
+
+
+@pytest.mark.slow
+def test_imagenet_runs_with_real_images_and_a_real_classifier(tmp_path):
+    settings = run(tmp_path, "imagenet_fixed.yaml", None)
+    assert settings["data"] == "foolbox"
+    assert "untrained" in settings["models"]["denoiser"]["source"]
+    assert "EfficientNet" in settings["models"]["classifier"]["source"]
+
+
+def test_the_denoiser_of_an_overlay_takes_all_steps():
+    for overlay in OVERLAYS:
+        text = (tiny.CONFIGS / "models" / overlay).read_text(encoding="utf-8")
+        assert "num_steps: null" in text
+
+
+def test_a_published_file_that_is_missing_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(MIRROR, str(tmp_path / "nothing here"))
+    config = str(tiny.CONFIGS / "cifar_fixed.yaml")
+    overlay = str(tiny.CONFIGS / "models" / "cifar_official.yaml")
+    root = str(tmp_path / "runs")
+    status = main(
+        ["test", "--config", config, "--config", overlay, "--trainer.default_root_dir", root]
+    )
+    assert status == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "ddpm_cifar10" in line
+    assert str(Path("cache") / "ddpm_cifar10_ema.ckpt") in line
+    assert not Path(root).exists()
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
