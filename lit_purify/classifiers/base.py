@@ -20,6 +20,8 @@ class Classifier(nn.Module, ABC):
         source: where the weights come from, in words, for the settings of a run.
         file: the weights file, whose hash a run reports; ``None`` where there is none.
         class_names: names of the classes, for figures; may be empty.
+        preprocessing: how photographs are to be made its size, by RobustBench's names such as
+            ``Res256Crop224``; ``None`` where that is not said.
     """
 
     num_classes: int
@@ -27,6 +29,7 @@ class Classifier(nn.Module, ABC):
     source: str = ""
     file: Path | None = None
     class_names: tuple[str, ...] = ()
+    preprocessing: str | None = None
 
     def class_name(self, label: int) -> str:
         """The name of a class, or its number where names are unknown."""

@@ -24,7 +24,7 @@ from lit_purify.classifiers import robustbench_files
 from lit_purify.classifiers.base import Classifier
 from lit_purify.classifiers.embedded import CLASS_NAMES
 from lit_purify.classifiers.robustbench_import import import_robustbench
-from lit_purify.classifiers.wrap import WrappedClassifier
+from lit_purify.classifiers.wrap import from_module
 from lit_purify.types import InputError
 
 Dataset = Literal["cifar10", "cifar100", "imagenet"]
@@ -37,17 +37,6 @@ CONSTANTS = frozenset({"mu", "sigma", "mean", "std"})
 
 MARKS = ("model_preact_hl1.1.weight", "conv1.scores")
 """Tensors by which RobustBench knows the CIFAR files that hold more than the network."""
-
-
-class RobustBenchClassifier(WrappedClassifier):
-    """A network of the zoo; made by :func:`robustbench_classifier`.
-
-    Attributes:
-        preprocessing: how the entry wants a photograph to be prepared, such as ``Res256Crop224``:
-            the shorter side resized to 256, the central 224 cut out; ``None`` for CIFAR.
-    """
-
-    preprocessing: str | None = None
 
 
 def robustbench_classifier(
@@ -94,7 +83,7 @@ def robustbench_classifier(
     if len(files) > 1:  # a run reports the hash of one file only
         hashes = ", ".join(f"{part.name} SHA-256 {sha256(part)[:12]}" for part in files)
         source = f"{source} ({hashes})"
-    classifier = RobustBenchClassifier(
+    classifier = from_module(
         network,
         num_classes=NUM_CLASSES[entry.dataset],
         image_shape=(3, size, size),
@@ -103,8 +92,7 @@ def robustbench_classifier(
     )
     classifier.preprocessing = preprocessing
     classifier.class_names = _class_names(entry.dataset)
-    classifier.requires_grad_(False)
-    return classifier.eval()
+    return classifier
 
 
 def robustbench_names(

@@ -13,7 +13,7 @@ from lit_purify.data.base import ImageDataModule
 from lit_purify.data.dataset import ImageDataset
 from lit_purify.data.imagenet_files import NUM_CLASSES, Order, folder_files, foolbox_samples
 from lit_purify.data.photographs import Photographs
-from lit_purify.data.preprocessing import PreprocessingName, preprocessing_named
+from lit_purify.data.preprocessing import preprocessing_named
 from lit_purify.types import Batch, InputError
 
 FOOLBOX = "foolbox"
@@ -37,7 +37,7 @@ class ImageNetDataModule(ImageDataModule):
             ``folder`` goes class by class: the first 200 are 50 images of each of 4 classes.
         preprocessing: what makes photographs the classifier's size, by RobustBench's names:
             ``Res256Crop224`` (shorter side to 256, bilinear; centre of 224 x 224),
-            ``BicubicRes256Crop224``, ``Res224`` or ``Crop288``.
+            ``BicubicRes256Crop224``, ``Res224``, ``Crop288`` and the like.
         batch_size: images a batch, for each process.
         limit: evaluate on the first ``limit`` images only, or on all where there are fewer; applied
             to ``indices`` where both are given.
@@ -58,7 +58,7 @@ class ImageNetDataModule(ImageDataModule):
         *,
         source: str = FOOLBOX,
         order: Order = "validation",
-        preprocessing: PreprocessingName = "Res256Crop224",
+        preprocessing: str = "Res256Crop224",
         batch_size: int = 10,
         limit: int | None = 200,
         indices: list[int] | None = None,

@@ -7,15 +7,13 @@ covers (antialiasing).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from PIL import Image
 
 from lit_purify.types import InputError
-
-PreprocessingName = Literal["Res256Crop224", "BicubicRes256Crop224", "Res224", "Crop288"]
 
 
 @dataclass(frozen=True)
@@ -59,28 +57,36 @@ def _start(length: int, size: int) -> int:
     return round((length - size) / 2) if length >= size else -((size - length) // 2)
 
 
-PREPROCESSINGS: dict[PreprocessingName, Preprocessing] = {
-    "Res256Crop224": Preprocessing(224, shorter_side=256),
-    "BicubicRes256Crop224": Preprocessing(224, shorter_side=256, resample=Image.Resampling.BICUBIC),
-    "Res224": Preprocessing(224, stretch=True),
-    "Crop288": Preprocessing(288),
-}
+_NAME = re.compile(
+    r"(?P<bicubic>Bicubic)?Res(?P<side>[1-9]\d{0,3})Crop(?P<size>[1-9]\d{0,3})"
+    r"|Res(?P<stretched>[1-9]\d{0,3})|Crop(?P<cut>[1-9]\d{0,3})"
+)
 
 
 def preprocessing_named(name: str) -> Preprocessing:
-    """The preprocessing of a name.
+    """The preprocessing of a name: ``Res256Crop224``, ``BicubicRes256Crop224``, and so on.
+
+    Args:
+        name: ``Res<a>Crop<b>`` resizes the shorter side to a and cuts out b x b, with ``Bicubic``
+            before it by bicubic interpolation instead of bilinear; ``Res<a>`` stretches to a x a;
+            ``Crop<b>`` cuts out only.
 
     Raises:
-        InputError: there is none.
+        InputError: it is no such name, or cuts out more than it resizes to.
 
     Example:
         >>> preprocessing_named("Res256Crop224")(Image.new("RGB", (500, 375))).shape
         (224, 224, 3)
     """
-    for known in get_args(PreprocessingName):
-        if name == known:
-            return PREPROCESSINGS[known]
-    raise InputError(
-        f"preprocessing is {name!r}; expected one of {', '.join(PREPROCESSINGS)}, the names of "
-        "RobustBench; the classifier's entry there says which."
-    )
+    found = _NAME.fullmatch(name)
+    if found is None or (found["side"] and int(found["side"]) < int(found["size"])):
+        raise InputError(
+            f"preprocessing is {name!r}; expected a name of RobustBench's such as Res256Crop224, "
+            "BicubicRes256Crop224, Res224 or Crop288; the classifier's entry there says which."
+        )
+    if found["stretched"]:
+        return Preprocessing(int(found["stretched"]), stretch=True)
+    if found["cut"]:
+        return Preprocessing(int(found["cut"]))
+    resample = Image.Resampling.BICUBIC if found["bicubic"] else Image.Resampling.BILINEAR
+    return Preprocessing(int(found["size"]), shorter_side=int(found["side"]), resample=resample)

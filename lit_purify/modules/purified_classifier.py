@@ -330,8 +330,10 @@ class PurifiedClassifier(LightningModule):
             for name, network in networks(self.purifier, self.classifier).items()
             if is_compiled(network)
         ]
+        wanted = self.classifier.preprocessing
         return {
             **self.purifier.settings(),
+            **({"classifier_preprocessing": wanted} if wanted else {}),
             "protocols": list(self.protocols),
             "test_draws": self.test_draws,
             **seeds,

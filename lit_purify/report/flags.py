@@ -20,6 +20,7 @@ try. Each has a threshold, with its reason:
 - `<surface>/attack_flag_*`, value above 0: AutoAttack's own warnings.
 - `transfer/robust_accuracy` of an attack that stops early: no masking, but too high all the same.
 - a network with random weights: no masking, but no result either.
+- photographs prepared otherwise than the classifier wants: no masking, but another accuracy.
 """
 
 from __future__ import annotations
@@ -80,6 +81,7 @@ attack with BPDA or without gradients.
         *_of_autoattack(metrics),
         *_of_early_stop(metrics, settings or {}),
         *_of_untrained(settings or {}),
+        *_of_preprocessing(settings or {}),
     ]
 
 
@@ -176,6 +178,15 @@ def _of_untrained(settings: Mapping[str, Any]) -> Iterator[str]:
                 f"The {role} has random weights ({model['source']}): this run shows what an "
                 "evaluation costs, and its figures mean nothing; name trained weights."
             )
+
+
+def _of_preprocessing(settings: Mapping[str, Any]) -> Iterator[str]:
+    wanted, found = settings.get("classifier_preprocessing"), settings.get("data_preprocessing")
+    if wanted and found and wanted != found:
+        yield (
+            f"The photographs were prepared by {found}, and the classifier's published accuracy "
+            f"is with {wanted}; set data.preprocessing to {wanted}."
+        )
 
 
 def _something_stood(metrics: Metrics) -> bool:

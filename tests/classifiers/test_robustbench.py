@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_purify.checkpoints import files
-from lit_purify.classifiers import robustbench_classifier, robustbench_names
+from lit_purify.classifiers import Classifier, robustbench_classifier, robustbench_names
 from lit_purify.classifiers.embedded import CLASS_NAMES
-from lit_purify.classifiers.robustbench import RobustBenchClassifier
 from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.types import InputError
 
@@ -69,7 +68,7 @@ def theirs(name: str, folder: Path, dataset: str = "cifar10") -> nn.Module:
         return load_model(name, model_dir=folder, dataset=dataset, threat_model="Linf")
 
 
-def assert_same(ours: RobustBenchClassifier, *others: nn.Module) -> None:
+def assert_same(ours: Classifier, *others: nn.Module) -> None:
     images = torch.rand(1, *ours.image_shape, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         logits = ours(images)

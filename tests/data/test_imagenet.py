@@ -136,7 +136,7 @@ def test_another_preprocessing_gives_another_size(tmp_path: Path) -> None:
         ({"indices": [4, 2, 4]}, r"\[4\] more than once"),
         ({"indices": [1, -3]}, r"holds \[-3\]"),
         ({"order": "random"}, "order is 'random'; expected validation or folder"),
-        ({"preprocessing": "none"}, "preprocessing is 'none'; expected one of"),
+        ({"preprocessing": "none"}, "preprocessing is 'none'; expected a name"),
     ],
 )
 def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:

@@ -165,3 +165,12 @@ def test_random_weights_are_flagged():
     assert flags({}, {"models": {"denoiser": trained, "classifier": trained}}) == []
     (sentence,) = flags({}, {"models": {"denoiser": untrained, "classifier": trained}})
     assert sentence.startswith("The denoiser has random weights (untrained")
+
+
+def test_photographs_prepared_otherwise_are_flagged():
+    wanted = {"classifier_preprocessing": "Res256Crop224"}
+    assert flags({}, wanted) == []
+    assert flags({}, {**wanted, "data_preprocessing": None}) == []
+    assert flags({}, {**wanted, "data_preprocessing": "Res256Crop224"}) == []
+    (sentence,) = flags({}, {**wanted, "data_preprocessing": "Crop288"})
+    assert "set data.preprocessing to Res256Crop224" in sentence
