@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from torch.distributed import HashStore, Store, TCPStore
+from processes import PATIENCE
+from queue_takers import take_below, take_in_process
+from torch.distributed import HashStore, TCPStore
 
 from lit_purify.data import queue as queue_module
 from lit_purify.data.queue import WorkQueue, shared_queue
-
-FORK = "fork" in multiprocessing.get_all_start_methods()
 
 
 @pytest.fixture
@@ -36,14 +36,6 @@ def in_threads(functions: list[Callable[[], Any]]) -> list[Any]:
         thread.join(30)
         assert not thread.is_alive()
     return results
-
-
-def take_below(store: Store, rank: int, processes: int, n: int) -> list[int]:
-    queue = WorkQueue(store, rank, processes)
-    taken = []
-    while (number := queue.take()) < n:
-        taken.append(number)
-    return taken
 
 
 def test_one_process_counts():
@@ -70,24 +62,19 @@ def test_threads_share_the_numbers_of_one_store(n):
     assert [own[:1] for own in taken] == [[rank] if rank < n else [] for rank in range(4)]
 
 
-def _take_in_process(port: int, rank: int, n: int, results: Any) -> None:
-    store = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
-    results.put(take_below(store, rank, 3, n))
-
-
-@pytest.mark.skipif(not FORK, reason="a process by fork")
 @pytest.mark.parametrize("n", [2, 300])
 def test_processes_share_the_numbers_of_one_server(n, hosted):
     host, _ = hosted
-    context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
+    # Not forked from this process: a thread of it may hold a lock that the child would wait for.
+    context = multiprocessing.get_context("forkserver")
+    results = context.Queue()
     processes = [
-        context.Process(target=_take_in_process, args=(host.port, rank, n, results))
+        context.Process(target=take_in_process, args=(host.port, rank, n, results))
         for rank in range(3)
     ]
     for process in processes:
         process.start()
-    taken = [results.get() for _ in processes]
+    taken = [results.get(timeout=PATIENCE) for _ in processes]
     for process in processes:
         process.join(30)
     assert [process.exitcode for process in processes] == [0, 0, 0]
