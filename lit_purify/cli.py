@@ -125,6 +125,7 @@ class PurifyCLI(LightningCLI):
 
     def before_test(self) -> None:
         self._check_evaluation(self.trainer.limit_test_batches)
+        self.model.check_data(self.datamodule)  # before anything is written
 
     def before_predict(self) -> None:
         self._check_evaluation(self.trainer.limit_predict_batches)

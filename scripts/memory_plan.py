@@ -11,6 +11,7 @@ The bytes are those of the tensors, followed through one step without data
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ from lit_purify.diffusion.memory import (
     count_operations,
     memory_plan,
 )
+from lit_purify.diffusion.purifier import ForwardProcess
+from lit_purify.types import InputError
 
 GIB = 2**30
 CONTEXT_GIB = 1.0
@@ -51,6 +54,7 @@ class Setting:
         image_shape: (C, H, W) of the images under attack.
         resize_to: side inside the purifier.
         sampler: of the published network.
+        forward_process: of the evaluation's config; it decides how many draws are kept.
         t_star: depth of the paper.
         images: of the paper's evaluation.
         batch_sizes: shown unless others are asked for.
@@ -61,6 +65,7 @@ class Setting:
     image_shape: tuple[int, int, int]
     resize_to: int | None
     sampler: DDPMSampler
+    forward_process: ForwardProcess
     t_star: int
     images: int
     batch_sizes: tuple[int, ...]
@@ -90,6 +95,7 @@ SETTINGS = {
         image_shape=(3, 224, 224),
         resize_to=256,
         sampler=DDPMSampler(variance="learned_range"),
+        forward_process="one_shot",
         t_star=150,
         images=200,
         batch_sizes=(1, 2, 4, 8, 12, 16),
@@ -100,6 +106,7 @@ SETTINGS = {
         image_shape=(3, 32, 32),
         resize_to=None,
         sampler=DDPMSampler(variance="fixed_large"),
+        forward_process="stepwise",
         t_star=100,
         images=1000,
         batch_sizes=(16, 64, 128, 256, 512),
@@ -162,46 +169,80 @@ def time_table(
     return "\n".join(lines)
 
 
+def count(text: str) -> int:
+    """An argument that is 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
+    return value
+
+
+def above_zero(text: str) -> float:
+    """An argument that is finite and above 0."""
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
+    return value
+
+
+def not_negative(text: str) -> float:
+    """An argument that is finite and 0 or more."""
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a finite number, 0 or more, got {text}")
+    return value
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the plan; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=SETTINGS, default="guided_diffusion_256")
-    parser.add_argument("--gib", type=float, default=80.0, help="memory of the GPU")
-    parser.add_argument("--batch_sizes", type=int, nargs="+", help="images in one pass")
+    parser.add_argument("--gib", type=above_zero, default=80.0, help="memory of the GPU")
+    parser.add_argument("--batch_sizes", type=count, nargs="+", help="images in one pass")
     parser.add_argument("--t_star", type=int, help="depth; the paper's by default")
     parser.add_argument("--num_steps", type=int, help="of the chain; every one by default")
-    parser.add_argument("--memory_budget_gib", type=float, default=2.0, help="of the purifier")
-    parser.add_argument("--attack_steps", type=int, default=40)
-    parser.add_argument("--images", type=int, help="of the evaluation; the paper's by default")
+    parser.add_argument(
+        "--memory_budget_gib", type=not_negative, default=2.0, help="of the purifier"
+    )
+    parser.add_argument("--attack_steps", type=count, default=40)
+    parser.add_argument("--images", type=count, help="of the evaluation; the paper's by default")
     parser.add_argument(
         "--precisions", nargs="+", choices=get_args(Precision), default=["32-true", "bf16-mixed"]
     )
     parser.add_argument(
-        "--tflops", type=float, nargs="+", help="assumed speed, one number for each precision"
+        "--tflops", type=above_zero, nargs="+", help="assumed speed, one number for each precision"
     )
     parser.add_argument(
-        "--reserve", type=float, default=0.1, help="assumed for workspaces and gaps, of the peak"
+        "--reserve",
+        type=not_negative,
+        default=0.1,
+        help="assumed for workspaces and gaps, of the peak",
     )
     args = parser.parse_args(argv)
+    setting = SETTINGS[args.network]
     speeds = args.tflops or [ASSUMED_TFLOPS[precision] for precision in args.precisions]
     if len(speeds) != len(args.precisions):
         parser.error(f"--tflops needs {len(args.precisions)} numbers, one for each precision")
-    setting = SETTINGS[args.network]
-    denoiser, classifier = setting.denoiser(), setting.classifier()
-    purifier = DiffusionPurifier(
-        denoiser,
-        t_star=args.t_star or setting.t_star,
-        num_steps=args.num_steps,
-        sampler=setting.sampler,
-        memory_budget_gib=args.memory_budget_gib,
-        resize_to=setting.resize_to,
-    )
+    denoiser = setting.denoiser()
+    try:
+        purifier = DiffusionPurifier(
+            denoiser,
+            t_star=setting.t_star if args.t_star is None else args.t_star,
+            num_steps=args.num_steps,
+            forward_process=setting.forward_process,
+            sampler=setting.sampler,
+            memory_budget_gib=args.memory_budget_gib,
+            resize_to=setting.resize_to,
+        )
+        classifier = setting.classifier()
+    except InputError as error:  # a depth or a chain there is none of, or no RobustBench
+        parser.error(str(error))
     chain = len(purifier.timesteps)
     budget = int((args.gib - CONTEXT_GIB) / (1 + args.reserve) * GIB)
     parameters = sum(parameter.numel() for parameter in denoiser.parameters())
     print(
         f"{args.network}: {parameters:,} parameters, t* = {purifier.t_star} in {chain} steps, "
-        f"attacked at {setting.image_shape[1]} pixels\n\n"
+        f"{setting.forward_process} noise, attacked at {setting.image_shape[1]} pixels\n\n"
         f"One GPU of {args.gib:g} GiB. A batch is said to fit if its peak, {args.reserve:.0%} more "
         f"for workspaces and gaps, and {CONTEXT_GIB:g} GiB for the context do: an assumption."
     )
@@ -223,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         denoiser, purifier.inside(torch.empty(1, *setting.image_shape)).shape[1:], purifier.t_star
     )
     tflops = dict(zip(args.precisions, speeds, strict=True))
-    images = args.images or setting.images
+    images = setting.images if args.images is None else args.images
     table = time_table(
         operations, chain=chain, attack_steps=args.attack_steps, images=images, tflops=tflops
     )

@@ -143,3 +143,12 @@ def test_a_published_file_that_is_missing_is_one_line(tmp_path, monkeypatch, cap
     assert str(Path("cache") / "ddpm_cifar10_ema.ckpt") in line
     assert not Path(root).exists()
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_a_classifier_of_another_data_set_is_one_line(tmp_path, capsys):
+    args = ["test", "--config", str(tiny.CONFIGS / "imagenet_fixed.yaml")]
+    args += ["--model.classifier", "lit_purify.classifiers.embedded_resnet18"]
+    assert main([*args, "--trainer.default_root_dir", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "the data have 1000 classes" in line
+    assert not list(tmp_path.rglob("*.*"))

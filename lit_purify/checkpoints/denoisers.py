@@ -130,7 +130,7 @@ def _read(tensors: dict[str, Tensor], file: Path, num_head_channels: int) -> Rea
 
 def _set_image_size(denoiser: UNetDenoiser, image_size: int) -> None:
     config = denoiser.network.config
-    unit = denoiser.patch_size * 2 ** (len(config["block_out_channels"]) - 1)
+    unit = denoiser.unit
     if image_size < 1 or image_size % unit:
         raise InputError(
             f"image_size is {image_size}; expected a multiple of {unit}, by which this denoiser "

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +30,18 @@ _CHUNK = 2**16  # bytes; what came of one is lost when a connection breaks
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
 
-def fetch_file(source: str, path: Path, *, known_hash: str | None, size: int | None) -> None:
+class WrongHash(InputError):
+    """What came is not the file that was expected."""
+
+
+def fetch_file(
+    source: str,
+    path: Path,
+    *,
+    known_hash: str | None,
+    size: int | None,
+    check: Callable[[Path], object] | None = None,
+) -> None:
     """Bring a file under its name, whole and checked, or leave nothing there.
 
     Of several processes on a machine one transfers. A file of another content that has the name
@@ -44,14 +55,21 @@ def fetch_file(source: str, path: Path, *, known_hash: str | None, size: int | N
         path: where the file will be.
         known_hash: ``md5:`` or ``sha256:`` and hex digits; ``None`` where none is known.
         size: bytes; ``None`` where it is not known.
+        check: raises :class:`InputError` for a content that may not get the name. Called where no
+            hash is known, with a path that ends as ``path`` does.
 
     Raises:
+        WrongHash: the hash is not the known one.
         InputError: what failed, and what is kept; not what to do.
     """
     import pooch
     import requests
 
     local, part = _local_path(source), path.with_name(f"{path.name}.part")
+    if known_hash is None:  # no call goes on from it, and readers go by the suffix
+        part = path.with_name(f"{path.stem}.part{path.suffix}")
+    else:
+        check = None
 
     def take(_: str, output_file: str, __: Any) -> None:
         os.replace(part, output_file)  # noqa: PTH105
@@ -59,16 +77,28 @@ def fetch_file(source: str, path: Path, *, known_hash: str | None, size: int | N
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")), _quiet(pooch.get_logger()):
-            if path.is_file() and fault(path, known_hash=known_hash, size=size) is None:
+            if path.is_file() and _sound(path, known_hash, size, check):
                 return  # another process was first
             # Before pooch, whose temporary file would outlive a process that is killed.
             if local is None:
                 _download(source, part, size=size, resume=known_hash is not None)
             else:
                 _copy(local, part, size=size)
+            if check is not None:
+                _check_content(part, path, check)
             if known_hash is None:  # pooch would keep what is there
                 path.unlink(missing_ok=True)
-            pooch.retrieve(source, known_hash, fname=path.name, path=path.parent, downloader=take)
+            try:
+                pooch.retrieve(
+                    source, known_hash, fname=path.name, path=path.parent, downloader=take
+                )
+            except ValueError as error:
+                if known_hash is None:
+                    raise
+                raise WrongHash(
+                    f"what came is damaged or another file: its {_algorithm(known_hash)} is not "
+                    "the expected one; nothing of it is kept"
+                ) from error
     except InputError:
         raise
     except requests.RequestException as error:
@@ -76,11 +106,8 @@ def fetch_file(source: str, path: Path, *, known_hash: str | None, size: int | N
     except OSError as error:
         where = error.filename or path.parent
         raise InputError(f"{where}: {error.strerror or error}") from error
-    except ValueError as error:  # pooch's, where the hash is another one
-        raise InputError(
-            f"what came is damaged or another file: its {_algorithm(known_hash)} is not the "
-            "expected one; nothing of it is kept"
-        ) from error
+    except ValueError as error:  # such as of an address that a server points to
+        raise InputError(f"the transfer failed ({error}){_kept(part, size)}") from error
 
 
 def fault(path: Path, *, known_hash: str | None, size: int | None) -> str | None:
@@ -103,7 +130,12 @@ def fault(path: Path, *, known_hash: str | None, size: int | None) -> str | None
 
 def _local_path(source: str) -> Path | None:
     """The path that a source names; ``None`` where it is an address on the network."""
-    address = urlsplit(source)
+    try:
+        address = urlsplit(source)
+    except ValueError as error:
+        raise InputError(
+            f"{source!r} is no address ({error}): expected http, https, file or the path of a file"
+        ) from error
     if address.scheme in ("http", "https"):
         return None
     if address.scheme == "file":
@@ -169,8 +201,7 @@ def _receive(url: str, part: Path, *, size: int | None, resume: bool) -> None:
         if answer.status_code == 206 and continued:
             total = None if continued[2] == "*" else int(continued[2])
         else:  # the server cannot continue and sends everything
-            start = 0
-            total = int(answer.headers.get("Content-Length", 0)) or None
+            start, total = 0, _announced(answer)
         chunks = answer.iter_content(_CHUNK)
         first = next(chunks, b"")
         if start == 0:
@@ -184,7 +215,40 @@ def _receive(url: str, part: Path, *, size: int | None, resume: bool) -> None:
                     file.write(first)
                     done(len(first))
                     first = next(chunks, b"")
-            _check_size(_bytes_in(part), size)
+            found = _bytes_in(part)
+            if total is not None and found < total:  # which not every version of urllib3 tells
+                raise requests.exceptions.ChunkedEncodingError(f"{found} of {total} bytes came")
+            _check_size(found, size)
+
+
+def _announced(answer: Any) -> int | None:
+    """How many bytes a server says that it sends."""
+    length = answer.headers.get("Content-Length", "")
+    if answer.headers.get("Content-Encoding", "identity") != "identity" or not length.isdecimal():
+        return None
+    return int(length) or None
+
+
+def _sound(
+    path: Path, known_hash: str | None, size: int | None, check: Callable[[Path], object] | None
+) -> bool:
+    """Whether a file has the expected content, as far as that is known."""
+    if fault(path, known_hash=known_hash, size=size) is not None:
+        return False
+    with suppress(InputError):
+        if check is not None:
+            check(path)
+        return True
+    return False
+
+
+def _check_content(part: Path, path: Path, check: Callable[[Path], object]) -> None:
+    with _removed_on_failure(part):
+        try:
+            check(part)
+        except InputError as error:
+            reason = str(error).replace(str(part), str(path)).rstrip(".")
+            raise InputError(f"what came is of no use, and not kept ({reason})") from error
 
 
 def _check_start(start: bytes, content_type: str = "") -> None:

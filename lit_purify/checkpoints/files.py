@@ -193,6 +193,8 @@ def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
 
 def _damaged(path: Path, error: Exception) -> InputError:
     reason = str(error).split("\n", 1)[0] or type(error).__name__
+    if "weights_only" in reason:  # torch advises to let the file run its code
+        reason = "it holds no tensors in torch's format"
     return InputError(
         f"The weights file {str(path)!r} cannot be read ({reason}): it is cut off, damaged or of "
         "another format than its name says. Download it again and compare its size."

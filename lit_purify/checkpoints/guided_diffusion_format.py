@@ -93,7 +93,7 @@ def read(tensors: Mapping[str, Tensor], file: Path, *, num_head_channels: int = 
         for level in range(levels)
     ]
     model_channels = shape_in(tensors, "time_embed.0.weight", 2, file)[1]
-    if any(width % max(model_channels, 1) for width in widths):
+    if model_channels < 1 or any(width % model_channels for width in widths):
         raise InputError(
             f"{file} has levels of widths {widths}, which are no multiples of its model_channels "
             f"{model_channels}; give the checkpoint of a network with an integer channel_mult"

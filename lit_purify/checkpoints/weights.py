@@ -1,8 +1,8 @@
 """Published weights: where they come from, what they are for, how they are known to be whole.
 
 A file is verified against the hash that was published with it, or by others who had it from the
-same address. Where there is none, the hash at the first download is written beside the file and
-holds from then on.
+same address. Where there is none, the file must be readable as weights; its hash is then written
+beside it, and holds from then on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from typing import Literal
 
 import torch
 
-from lit_purify.checkpoints.download import fault, fetch_file
+from lit_purify.checkpoints.download import WrongHash, fault, fetch_file
+from lit_purify.checkpoints.files import load_content
 from lit_purify.types import InputError
 
 CACHE = "LIT_PURIFY_CACHE"
@@ -101,8 +102,32 @@ class Weights:
         return f"{self.url} ({size}, {hash_in_words(self.hash)})"
 
     def fault(self) -> str | None:
-        """What is wrong with the file that is there; ``None`` where nothing is known to be."""
-        return fault(self.path, known_hash=self.known_hash, size=self.size)
+        """What is wrong with the file that is there; ``None`` where nothing is known to be.
+
+        A file without a published hash is read, too.
+        """
+        wrong = fault(self.path, known_hash=self.hash, size=self.size)
+        if wrong is not None or self.hash is not None:
+            return wrong
+        wrong = fault(self.path, known_hash=self.known_hash, size=None)
+        if wrong is not None:
+            return f"{wrong}{self._about_record()}"
+        return None if self._can_be_read() else "it cannot be read as weights"
+
+    def _can_be_read(self) -> bool:
+        with suppress(InputError):
+            load_content(self.path)
+            return True
+        return False
+
+    def _about_record(self) -> str:
+        """Where the expected hash comes from, if it is that of the first download."""
+        if self.hash is not None or self.known_hash is None:
+            return ""
+        return (
+            f"; the expected SHA-256 is that of the first download, kept in {self.record}: delete "
+            "it to accept another file"
+        )
 
 
 WEIGHTS = {
@@ -225,21 +250,28 @@ def fetch(weights: Weights, *, source: str | None = None, mirror: str | None = N
         InputError: it cannot be fetched from there, or what is there is another file.
     """
     path, name = weights.path, weights.name
-    if weights.is_here and weights.fault() is None:
-        _write_record(weights)
-        return path
+    if weights.is_here:
+        if weights.fault() is None:
+            _write_record(weights)
+            return path
+        if fault(path, known_hash=weights.known_hash, size=weights.size) is None:
+            with suppress(OSError):  # the record of a file that cannot be read
+                weights.record.unlink()
     mirror = mirror or os.environ.get(MIRROR) or None
     where = source or (mirror and f"{mirror.rstrip('/')}/{weights.file_name}") or weights.url
     try:
-        fetch_file(where, path, known_hash=weights.known_hash, size=weights.size)
+        fetch_file(
+            where, path, known_hash=weights.known_hash, size=weights.size, check=load_content
+        )
     except InputError as error:
+        reason = f"{error}{weights._about_record() if isinstance(error, WrongHash) else ''}"
         if where == weights.url:
             raise InputError(
-                f"{name} could not be fetched: {error}; save {weights.identity} as {path}, or "
+                f"{name} could not be fetched: {reason}; save {weights.identity} as {path}, or "
                 f"hand over a copy by 'python -m lit_purify weights fetch {name} --from FILE'"
             ) from error
         raise InputError(
-            f"{name} could not be fetched from {where}: {error}; expected is the file of "
+            f"{name} could not be fetched from {where}: {reason}; expected is the file of "
             f"{weights.identity}, to be saved as {path}"
         ) from error
     _write_record(weights)
@@ -255,7 +287,7 @@ def find(name: str) -> Weights:
     if name in WEIGHTS:
         return WEIGHTS[name]
     close = difflib.get_close_matches(name, WEIGHTS, cutoff=0.4)
-    meant = f"did you mean {' or '.join(close)}?" if close else f"expected {', '.join(WEIGHTS)}"
+    meant = f"did you mean {' or '.join(close)}?" if close else f"expected {', '.join(WEIGHTS)}."
     raise InputError(
         f"there are no weights {name!r}; {meant} See 'python -m lit_purify weights list'"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -85,6 +87,16 @@ def command(args: Sequence[str]) -> int:
     Raises:
         InputError, ArgumentError: what was given is wrong, or weights are missing or damaged.
     """
+    try:
+        status = _run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # 'weights list | head': who reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        return 128 + signal.SIGPIPE
+    return status
+
+
+def _run(args: Sequence[str]) -> int:
     options = parser().parse_args(list(args))
     if options.action == "list":
         _list()

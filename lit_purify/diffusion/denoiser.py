@@ -63,11 +63,22 @@ class UNetDenoiser(Denoiser):
         self.image_shape = image_shape
         self.num_train_steps = num_train_steps
 
+    @property
+    def unit(self) -> int:
+        """What height and width of an image must be multiples of."""
+        levels = len(self.network.config["block_out_channels"])
+        return self.patch_size * int(2 ** (levels - 1))
+
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         if self.image_shape is not None and x_t.shape[1:] != self.image_shape:
             raise InputError(
                 f"the denoiser is made for images of shape {self.image_shape}, got batches of "
                 f"shape {tuple(x_t.shape)}; resize the images or choose another denoiser"
+            )
+        if any(side % self.unit for side in x_t.shape[2:]):
+            raise InputError(
+                f"the denoiser halves its images down to a {self.unit}th, got batches of shape "
+                f"{tuple(x_t.shape)}; resize the images to multiples of {self.unit}"
             )
         steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t)) - 1
         x = F.pixel_unshuffle(x_t, self.patch_size) if self.patch_size > 1 else x_t

@@ -78,6 +78,11 @@ class DDPMSampler(Sampler):
         self, x_t: Tensor, output: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor
     ) -> Tensor:
         channels = x_t.shape[1]
+        if self.variance == "learned_range" and output.shape[1] != 2 * channels:
+            raise InputError(
+                f"variance learned_range needs a denoiser with {2 * channels} output channels, "
+                f"this one has {output.shape[1]}; choose fixed_small or fixed_large"
+            )
         alpha = alpha_bar / alpha_bar_prev
         clean = self._clean(x_t, output[:, :channels], alpha_bar)
         mean = (
@@ -90,11 +95,6 @@ class DDPMSampler(Sampler):
         small = large * (1 - alpha_bar_prev) / (1 - alpha_bar)
         if self.variance != "learned_range":
             return mean + math.sqrt(large if self.variance == "fixed_large" else small) * noise
-        if output.shape[1] != 2 * channels:
-            raise InputError(
-                f"variance learned_range needs a denoiser with {2 * channels} output channels, "
-                f"this one has {output.shape[1]}; choose fixed_small or fixed_large"
-            )
         share = (output[:, channels:] + 1) / 2
         log_variance = share * math.log(large) + (1 - share) * math.log(small)
         return mean + torch.exp(log_variance / 2) * noise

@@ -110,6 +110,12 @@ class PurifiedClassifier(LightningModule):
             raise InputError(f"the base seed must be at least 0, got {seed}")
         if test_draws < 1:
             raise InputError(f"test_draws must be at least 1, got {test_draws}")
+        for name, network in networks(purifier, classifier).items():
+            if any(parameter.is_meta for parameter in network.parameters()):
+                raise InputError(
+                    f"the {name} has no weights, only their shapes, as with seed null; name "
+                    "weights, or a seed"
+                )
         self.purifier = purifier.eval().requires_grad_(False)
         self.classifier = classifier.eval().requires_grad_(False)
         self.tf32 = tf32
@@ -255,11 +261,33 @@ class PurifiedClassifier(LightningModule):
                 "trainer.inference_mode is true, which forbids the gradients attacks need; "
                 "set it to false"
             )
-
+        if stage == "test":
+            self.check_data(getattr(self.trainer, "datamodule", None))
         if self.trainer.precision not in PRECISIONS:
             raise InputError(
                 f"trainer.precision is {self.trainer.precision}; expected one of "
                 f"{', '.join(PRECISIONS)}, in which images and attacks stay float32"
+            )
+
+    def check_data(self, data: object) -> None:
+        """Raise :class:`InputError` if the classifier was made for other images or labels.
+
+        Args:
+            data: a data module; what it does not say in ``num_classes`` and ``image_shape`` is
+                taken to fit.
+        """
+        made_for = f"the classifier ({self.classifier.source})"
+        classes, shape = getattr(data, "num_classes", None), getattr(data, "image_shape", None)
+        expected = self.classifier.image_shape
+        if classes is not None and classes != self.classifier.num_classes:
+            raise InputError(
+                f"the data have {classes} classes, and {made_for} knows "
+                f"{self.classifier.num_classes}; choose a classifier of that data set"
+            )
+        if None not in (shape, expected) and shape != expected:
+            raise InputError(
+                f"the images have shape {shape}, and {made_for} expects {expected}; choose a "
+                "classifier or a preprocessing of that size"
             )
 
     def test_step(self, batch: Batch, batch_idx: int) -> Outcomes:

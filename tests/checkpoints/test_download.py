@@ -10,13 +10,15 @@ import threading
 from collections import namedtuple
 from pathlib import Path
 
+import pooch
 import pytest
 import requests
+import urllib3
 from file_server import serving
 from processes import PATIENCE
 
 from lit_purify.checkpoints import download
-from lit_purify.checkpoints.download import fault, fetch_file
+from lit_purify.checkpoints.download import WrongHash, fault, fetch_file
 from lit_purify.types import InputError
 
 CONTENT = random.Random(0).randbytes(3_000_000)  # "3,000,000 bytes" in messages
@@ -113,8 +115,6 @@ class TestWholeFiles:
         assert printed.out == f"downloading {server.url}\n"
 
     def test_the_log_of_pooch_is_as_before(self, server, target):
-        import pooch
-
         level = pooch.get_logger().level
         get(server.url, target)
         assert pooch.get_logger().level == level
@@ -153,6 +153,25 @@ class TestBrokenConnections:
         get(server.url, target, known_hash)
         assert left(target) == WHOLE
         assert server.requests == [None, None]
+
+    @pytest.mark.parametrize("known_hash", [SHA256, None])
+    @pytest.mark.parametrize("size", [len(CONTENT), None])
+    def test_a_library_that_does_not_count(self, server, target, monkeypatch, size, known_hash):
+        """urllib3 1.26 ends as if all had come."""
+        real = urllib3.response.HTTPResponse.__init__
+
+        def lenient(*args, **kwargs):
+            real(*args, **(kwargs | {"enforce_content_length": False}))
+
+        monkeypatch.setattr(urllib3.response.HTTPResponse, "__init__", lenient)
+        server.cut_after = [3 * PIECE, 2 * PIECE]
+        if known_hash is None:
+            refused("the connection to 127.0.0.1 broke off", server.url, target, None, size)
+            assert left(target) == {}
+        else:
+            get(server.url, target, known_hash, size)
+            assert left(target) == WHOLE
+            assert server.requests == [None, f"bytes={3 * PIECE}-", f"bytes={5 * PIECE}-"]
 
     def test_a_server_that_cannot_continue_starts_over(self, server, target, monkeypatch):
         target.parent.mkdir()
@@ -262,12 +281,73 @@ class TestWrongFiles:
         assert left(target) == {}
         assert source.read_bytes() == content
 
+    def test_no_hash_is_wrong_where_none_is_known(self, server, target, monkeypatch):
+        def retrieve(*args, **kwargs):
+            raise ValueError("something else")
+
+        monkeypatch.setattr(pooch, "retrieve", retrieve)
+        assert "hash" not in refused("something else", server.url, target, known_hash=None).lower()
+
     def test_a_wrong_one_does_not_replace_what_is_there(self, server, target):
         target.parent.mkdir()
         target.write_bytes(b"old")
         server.content = CONTENT[::-1]
         refused("not the expected one", server.url, target)
         assert left(target) == {"weights.pth": b"old"}
+
+
+def check(path):
+    """Stands for a reader of weights: it goes by the suffix, and by the first byte."""
+    assert path.suffix == ".pth"
+    if path.read_bytes()[:1] != CONTENT[:1]:
+        raise InputError(f"{str(path)!r} cannot be read. Look at it.")
+
+
+class TestChecks:
+    """What has no known hash is read before it has its name."""
+
+    def fetch(self, source, target, known_hash=None):
+        fetch_file(str(source), target, known_hash=known_hash, size=None, check=check)
+
+    @pytest.mark.parametrize("there", [None, b"junk", CONTENT[:1]])
+    def test_passed(self, server, target, there):
+        if there is not None:
+            target.parent.mkdir()
+            target.write_bytes(there)
+        self.fetch(server.url, target)
+        assert left(target) == (WHOLE if there != CONTENT[:1] else {"weights.pth": there})
+        assert server.requests == ([None] if there != CONTENT[:1] else [])
+
+    @pytest.mark.parametrize("there", [None, b"old junk"])
+    @pytest.mark.parametrize("kind", ["server", "path"])
+    def test_refused(self, server, target, tmp_path, kind, there):
+        before = {}
+        if there is not None:
+            target.parent.mkdir()
+            target.write_bytes(there)
+            before = {"weights.pth": there}
+        source = tmp_path / "copy"
+        server.content = b"junk"
+        source.write_bytes(b"junk")
+        with pytest.raises(InputError) as caught:
+            self.fetch(server.url if kind == "server" else source, target)
+        assert str(caught.value) == (
+            f"what came is of no use, and not kept ({str(target)!r} cannot be read. Look at it)"
+        )
+        assert left(target) == before
+
+    def test_a_known_hash_is_enough(self, server, target):
+        server.content = b"other"
+        self.fetch(server.url, target, f"sha256:{hashlib.sha256(b'other').hexdigest()}")
+        assert left(target) == {"weights.pth": b"other"}
+
+    def test_what_a_killed_process_left_is_not_continued(self, server, target):
+        target.parent.mkdir()
+        for name in ("weights.part.pth", "weights.pth.part"):
+            target.with_name(name).write_bytes(b"torn")
+        self.fetch(server.url, target)
+        assert server.requests == [None]
+        assert left(target) == WHOLE | {"weights.pth.part": b"torn"}
 
 
 class TestNoConnection:
@@ -288,6 +368,26 @@ class TestNoConnection:
     def test_no_answer(self, server, target):
         server.silence = 2 * TIMEOUT
         refused(f"no answer from 127.0.0.1 within {TIMEOUT} s", server.url, target)
+        assert left(target) == {}
+
+    @pytest.mark.parametrize("known_hash", [SHA256, None])
+    @pytest.mark.parametrize("source", ["http://[::1", "https://[x]/y", "file://[::1/x"])
+    def test_addresses_that_cannot_be_taken_apart(self, target, source, known_hash):
+        message = refused(
+            "is no address .*: expected http, https, file", source, target, known_hash
+        )
+        assert repr(source) in message
+        assert left(target) == {}
+
+    @pytest.mark.parametrize("known_hash", [SHA256, None])
+    def test_a_server_that_points_to_no_address(self, server, target, known_hash, monkeypatch):
+        def get_redirected(*args, **kwargs):
+            raise ValueError("Invalid IPv6 URL")
+
+        monkeypatch.setattr(requests, "get", get_redirected)
+        with pytest.raises(InputError, match=r"the transfer failed \(Invalid IPv6 URL") as caught:
+            get(server.url, target, known_hash)
+        assert not isinstance(caught.value, WrongHash)
         assert left(target) == {}
 
     @pytest.mark.parametrize("source", ["http://", "ftp://host/x", "s3://bucket/x", "none.pth", ""])

@@ -146,6 +146,10 @@ class TestRefused:
         state["input_blocks.3.0.out_layers.3.weight"] = torch.zeros(48, 48, 3, 3)
         assert "no multiples of its model_channels 32" in self.refused(state, tmp_path)
 
+    def test_no_width_at_all(self, state, tmp_path: Path) -> None:
+        state["time_embed.0.weight"] = torch.zeros(128, 0)
+        assert "no multiples of its model_channels 0" in self.refused(state, tmp_path)
+
     def test_any_tensor_missing(self, state, tmp_path: Path) -> None:
         for name in list(state)[::4]:
             rest = {key: x for key, x in state.items() if key != name}

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import io
+import json
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -24,7 +26,21 @@ from lit_purify.checkpoints.weights import (
 )
 from lit_purify.types import InputError
 
-CONTENT = bytes(range(256)) * 8
+
+def saved(content):
+    """A file of weights."""
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+CONTENT = saved({"weight": torch.arange(256.0)})
+OTHER = saved({"weight": -torch.arange(256.0)})
+JUNK = {
+    "message": json.dumps({"error": "quota exceeded"}).encode(),
+    "torn": CONTENT[:-100],
+    "empty": b"",
+}
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
@@ -110,7 +126,7 @@ class TestRegistry:
         [
             ("ddpm_cifar", "did you mean ddpm_cifar10"),
             ("resnet50", "did you mean resnet50_imagenet"),
-            ("xyz", "expected ddpm_cifar10, google"),
+            ("xyz", r"expected ddpm_cifar10, google.*, inception_fid\. See"),
         ],
     )
     def test_unknown_names(self, name, close):
@@ -169,7 +185,7 @@ class TestWeightsFile:
         assert example.path.read_bytes() == content
         assert fetch(example).read_bytes() == CONTENT
 
-    def test_what_cannot_be_fetched_says_which_file_to_put_where(self, example, server, cache):
+    def test_what_cannot_be_fetched_says_which_file_to_put_where(self, example, server):
         server.status = 503
         with pytest.raises(InputError) as caught:
             weights_file("example")
@@ -177,7 +193,7 @@ class TestWeightsFile:
         assert "\n" not in message
         for word in (
             "example could not be fetched: 127.0.0.1 answers 503",
-            f"save {server.url} (2,048 bytes, MD5 {MD5}) as {cache}/some/folder/example.pth",
+            f"save {server.url} ({len(CONTENT):,} bytes, MD5 {MD5}) as {example.path}",
             "lit_purify weights fetch example --from FILE",
         ):
             assert word in message
@@ -197,14 +213,83 @@ class TestWithoutAPublishedHash:
         record = path.with_name("example.pth.sha256")
         assert record.read_text() == f"{SHA256}  example.pth\n"  # as sha256sum -c reads it
         assert unpublished.known_hash == f"sha256:{SHA256}"
-        path.write_bytes(CONTENT[::-1])
-        with pytest.raises(InputError, match=f"SHA-256 .*expected {SHA256[:12]}"):
+        path.write_bytes(OTHER)
+        told = f"kept in {re.escape(str(record))}: delete it to accept another file"
+        with pytest.raises(InputError, match=f"SHA-256 .*expected {SHA256[:12]}.*{told}"):
             weights_file("example")
-        server.content = CONTENT[::-1]
-        with pytest.raises(InputError, match="not the expected one"):
+        server.content = OTHER
+        with pytest.raises(InputError, match=f"not the expected one.*{told}"):
             fetch(unpublished)
         server.content = CONTENT
         assert fetch(unpublished).read_bytes() == CONTENT
+
+    def test_another_file_is_accepted_once_the_record_is_gone(self, unpublished, server):
+        weights_file("example").unlink()
+        server.content = OTHER
+        with pytest.raises(InputError, match="delete it") as caught:
+            weights_file("example")
+        assert "\n" not in str(caught.value)
+        unpublished.record.unlink()
+        assert weights_file("example").read_bytes() == OTHER
+        assert unpublished.known_hash == f"sha256:{hashlib.sha256(OTHER).hexdigest()}"
+
+    def test_a_published_hash_is_not_said_to_be_recorded(self, example, server):
+        example.record.parent.mkdir(parents=True)
+        example.record.write_text("0" * 64)
+        server.content = OTHER
+        with pytest.raises(InputError, match="not the expected one") as caught:
+            fetch(example)
+        assert "delete" not in str(caught.value)
+
+    def test_nor_is_a_network_that_is_away_laid_on_the_record(self, unpublished, server):
+        weights_file("example").unlink()
+        server.status = 503
+        with pytest.raises(InputError, match="answers 503") as caught:
+            weights_file("example")
+        assert "delete" not in str(caught.value)
+
+    @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+    @pytest.mark.parametrize("how", ["server", "file"])
+    def test_what_cannot_be_read_is_neither_kept_nor_recorded(
+        self, unpublished, server, tmp_path, junk, how
+    ):
+        server.content = junk
+        (tmp_path / "copy").write_bytes(junk)
+        source = None if how == "server" else str(tmp_path / "copy")
+        with pytest.raises(InputError, match=r"what came is of no use, and not kept \(") as caught:
+            fetch(unpublished, source=source)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert str(unpublished.path) in message
+        assert ".part" not in message
+        assert [path.name for path in unpublished.path.parent.iterdir()] == [".example.pth.lock"]
+        server.content = CONTENT
+        assert weights_file("example").read_bytes() == CONTENT
+        assert unpublished.known_hash == f"sha256:{SHA256}"
+
+    def test_code_is_not_run_and_told(self, unpublished, server):
+        server.content = saved({"weight": Path})
+        with pytest.raises(InputError, match="could run code"):
+            weights_file("example")
+        assert not unpublished.path.exists()
+
+    @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+    @pytest.mark.parametrize("recorded", [True, False])
+    def test_what_is_here_and_cannot_be_read(self, unpublished, server, junk, recorded):
+        """A file that was put there by hand, with or without the hash it has."""
+        path = unpublished.path
+        path.parent.mkdir(parents=True)
+        path.write_bytes(junk)
+        digest = hashlib.sha256(junk).hexdigest()
+        if recorded:
+            unpublished.record.write_text(f"{digest}  example.pth\n")
+        with pytest.raises(InputError, match=r"\(it cannot be read as weights\); replace it by"):
+            weights_file("example")
+        assert unpublished.record.exists() == recorded
+        assert fetch(unpublished).read_bytes() == CONTENT
+        assert unpublished.known_hash == f"sha256:{SHA256}"
+        assert weights_file("example") == path
+        assert server.requests == [None]
 
     def test_so_is_that_of_a_file_put_there_by_hand(self, unpublished):
         unpublished.path.parent.mkdir(parents=True)
@@ -250,6 +335,12 @@ class TestMirrors:
     def test_an_argument_goes_before_the_variable(self, example, folder, monkeypatch):
         monkeypatch.setenv(registry.MIRROR, "/nowhere")
         assert fetch(example, mirror=str(folder)).read_bytes() == CONTENT
+
+    def test_an_address_that_is_none(self, example, monkeypatch):
+        monkeypatch.setenv(registry.MIRROR, "http://[::1")
+        with pytest.raises(InputError, match=r"'http://\[::1/some/.* is no address") as caught:
+            weights_file("example")
+        assert "\n" not in str(caught.value)
 
     def test_a_source_goes_before_both(self, example, folder, monkeypatch):
         monkeypatch.setenv(registry.MIRROR, "/nowhere")

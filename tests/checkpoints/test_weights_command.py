@@ -1,6 +1,9 @@
 """``python -m lit_purify weights``: what it prints, its exit status, and what is left behind."""
 
 import hashlib
+import io
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,7 +14,10 @@ from lit_purify.checkpoints import weights as registry
 from lit_purify.checkpoints.weights import WEIGHTS, Weights
 from lit_purify.cli import main
 
-CONTENT = bytes(range(256)) * 1024
+with io.BytesIO() as file:
+    torch.save(torch.arange(2**18, dtype=torch.uint8), file)
+    CONTENT = file.getvalue()
+SIZE = len(CONTENT)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -112,7 +118,7 @@ class TestFetch:
     @pytest.mark.parametrize(
         ("content", "words"),
         [
-            (CONTENT[:-1], ["262,143 bytes, expected 262,144", "cut off"]),
+            (CONTENT[:-1], [f"{SIZE - 1:,} bytes, expected {SIZE:,}", "cut off"]),
             (CONTENT[::-1], ["SHA-256 is not the expected one"]),
             (b"<!DOCTYPE html><html>404</html>", ["is a web page, not weights"]),
         ],
@@ -135,12 +141,29 @@ class TestFetch:
         assert files(cache) == set()
         assert copy.exists()
 
+    def test_what_has_no_hash_must_be_readable(self, entries, capsys, server, cache):
+        server.content = b'{"error": "quota exceeded"}'
+        for _ in range(2):
+            status, _, error = run(capsys, "fetch", "three")
+            assert status == 2
+            assert "what came is of no use, and not kept" in error
+            assert files(cache) == set()
+        server.content = CONTENT
+        assert run(capsys, "fetch", "three")[0] == 0
+        (cache / "three.pth").write_bytes(CONTENT[:-1])
+        (cache / "three.pth.sha256").unlink()
+        status, lines, error = run(capsys, "verify", "three")
+        assert (status, lines) == (2, ["three: damaged"])
+        assert "it cannot be read as weights" in error
+        assert run(capsys, "fetch", "three")[0] == 0
+        assert (cache / "three.pth").read_bytes() == CONTENT
+
     def test_a_broken_connection_goes_on_later(self, entries, capsys, server, cache, monkeypatch):
         monkeypatch.setattr(download, "RETRIES", 0)
         server.cut_after = [131_072]
         status, _, error = run(capsys, "fetch", "one")
         assert status == 2
-        assert "131,072 of 262,144 bytes are kept" in error
+        assert f"131,072 of {SIZE:,} bytes are kept" in error
         assert files(cache) == {"one.pth.part"}
         assert "50 % here" in " ".join(run(capsys, "list")[1])
         assert run(capsys, "fetch", "one")[0] == 0
@@ -171,6 +194,8 @@ class TestFetch:
             (["fetch", "one", "two", "--from", "x"], ["--from is one file", "2 names"]),
             (["fetch", "one", "--from", "x", "--mirror", "y"], ["exclude each other"]),
             (["fetch", "one", "--from", "none.pth"], ["there is no file none.pth"]),
+            (["fetch", "one", "--from", "http://[::1"], ["'http://[::1' is no address"]),
+            (["fetch", "one", "--mirror", "http://[::1"], ["'http://[::1/one.pth' is no address"]),
             (["fetch", "one", "--form", "none.pth"], ["--form"]),
             (["verify", "x"], ["no weights 'x'"]),
         ],
@@ -204,8 +229,8 @@ class TestList:
         (two,) = [line for line in lines if "tests of two" in line]
         (three,) = [line for line in lines if "tests of three" in line]
         assert one.split()[0] == "one"
-        assert "262.1 kB here" in " ".join(one.split())
-        assert "damaged: 262,143" in two
+        assert f"{SIZE / 1000:.1f} kB here" in " ".join(one.split())
+        assert f"damaged: {SIZE - 1:,}" in two
         assert "not known absent" in " ".join(three.split())
         text = "\n".join(lines)
         for weights in WEIGHTS.values():
@@ -219,6 +244,24 @@ class TestList:
         for weights in WEIGHTS.values():
             assert any(weights.name in line and "absent" in line for line in lines)
             assert f"    {weights.url}" in lines
+
+
+@pytest.mark.parametrize(("action", "lines"), [("list", 0), ("list", 1), ("verify", 0)])
+def test_a_reader_that_has_enough(action, lines, monkeypatch):
+    """``weights list | head -1``"""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # the last lines come at the end
+    with subprocess.Popen(
+        [sys.executable, "-m", "lit_purify", "weights", action],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        for _ in range(lines):
+            assert running.stdout.readline()
+        running.stdout.close()
+        errors = running.stderr.read()
+    assert errors == b""
+    if lines == 0:  # else all may be in the pipe before it is closed
+        assert running.returncode in (1, 141)  # rich's, ours
 
 
 class TestVerify:

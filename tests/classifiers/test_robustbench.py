@@ -295,14 +295,21 @@ def test_without_a_network_the_message_says_what_to_put_where(
         assert addresses[0].endswith("debenedetti2022light-xcit-s-cifar10-linf.pth.tar")
 
 
-def test_a_page_in_place_of_the_weights_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<html>Quota exceeded</html>", "web page"),
+        (b'{"error": "quota exceeded"}', "Wong2020Fast.pt' cannot be read"),
+    ],
+)
+def test_what_is_sent_in_place_of_the_weights_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str
 ) -> None:
     sent = tmp_path / "mirror/robustbench/cifar10/Linf/Wong2020Fast.pt"
     sent.parent.mkdir(parents=True)
-    sent.write_bytes(b"<html>Quota exceeded</html>")
+    sent.write_bytes(content)
     monkeypatch.setenv("LIT_PURIFY_MIRROR", str(tmp_path / "mirror"))
-    with pytest.raises(InputError, match=r"could not be fetched from .*mirror.*web page"):
+    with pytest.raises(InputError, match=f"could not be fetched from .*mirror.*{reason}"):
         robustbench_classifier(name="Wong2020Fast", model_dir=str(tmp_path / "models"))
     assert visible(tmp_path / "models/cifar10/Linf") == []
 

@@ -1,11 +1,14 @@
 """Networks behind the denoiser contract."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from oracles import random_unet
 from torch.nn import functional as F
 
-from lit_purify.diffusion import UNetDenoiser
+from lit_purify.diffusion import UNetDenoiser, small_unet
+from lit_purify.types import InputError
 
 
 def test_step_t_is_time_index_t_minus_1() -> None:
@@ -24,6 +27,8 @@ def test_step_t_is_time_index_t_minus_1() -> None:
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_patches_only_fold(patch_size: int) -> None:
     class Identity(torch.nn.Module):
+        config: ClassVar = {"block_out_channels": (1,)}
+
         def forward(self, x: torch.Tensor, t: torch.Tensor) -> object:
             self.shape, self.t = x.shape, t
             return type("Output", (), {"sample": x})
@@ -34,3 +39,18 @@ def test_patches_only_fold(patch_size: int) -> None:
     assert torch.equal(denoiser(x, 7), x)
     assert network.shape == (2, 3 * patch_size**2, 8 // patch_size, 8 // patch_size)
     assert network.t.tolist() == [6, 6]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 30, 32), (1, 3, 32, 30)])
+def test_sides_that_cannot_be_halved_are_refused(shape: tuple[int, ...]) -> None:
+    network = small_unet(block_out_channels=(8, 16), norm_num_groups=4)
+    network.image_shape = None
+    assert network.unit == 4  # patches of 2, halved once
+    assert network(torch.zeros(1, 3, 12, 20), 1).shape == (1, 3, 12, 20)
+    with pytest.raises(InputError, match="multiples of 4"):
+        network(torch.zeros(shape), 1)
+
+
+def test_the_shipped_architecture_is_called_untrained_before_it_is_trained() -> None:
+    source = small_unet(block_out_channels=(8, 16), norm_num_groups=4).source
+    assert source.startswith("untrained small U-Net")

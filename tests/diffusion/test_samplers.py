@@ -231,10 +231,10 @@ def test_eta_outside_the_unit_interval_is_refused(eta: float) -> None:
         DDIMSampler(eta=eta)
 
 
-def test_a_learned_variance_needs_twice_the_channels() -> None:
-    purifier = DiffusionPurifier(
-        TinyDenoiser(), t_star=5, sampler=DDPMSampler(variance="learned_range")
-    )
+@pytest.mark.parametrize("num_steps", [None, 1])
+def test_a_learned_variance_needs_twice_the_channels(num_steps: int | None) -> None:
+    sampler = DDPMSampler(variance="learned_range")
+    purifier = DiffusionPurifier(TinyDenoiser(), t_star=5, num_steps=num_steps, sampler=sampler)
     with pytest.raises(InputError, match=r"6 output channels.*has 3"):
         purifier.purify(some_images(1), FixedNoise(0), torch.tensor([0]))
 

@@ -5,14 +5,17 @@ import tiny
 import torch
 from lightning.pytorch import Trainer
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
+from torch import nn
 
 from lit_purify.attacks import PGD
 from lit_purify.callbacks import CompressionRate
+from lit_purify.classifiers import from_module
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import (
     DiffusionPurifier,
     FixedNoise,
     FreshNoise,
+    ddpm_unet,
     derive_seed,
     randomness,
 )
@@ -420,3 +423,28 @@ class TestWithoutAttack:
         metrics, _ = evaluate(defence(IdentityPurifier(), protocols=()), data(npz))
         assert set(metrics) == {"base/clean_accuracy", "purified/clean_accuracy"}
         assert metrics["base/clean_accuracy"] == metrics["purified/clean_accuracy"]
+
+
+class TestWhatDoesNotFit:
+    def refused(self, module, npz):
+        with pytest.raises(InputError) as caught:
+            tiny.trainer(None).test(module, datamodule=data(npz), verbose=False)
+        return str(caught.value)
+
+    def test_a_classifier_of_other_classes(self, npz):
+        other = from_module(nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 100)), 100)
+        message = self.refused(PurifiedClassifier(IdentityPurifier(), other), npz)
+        assert "10 classes" in message
+        assert "knows 100" in message
+
+    def test_a_classifier_of_other_images(self, npz):
+        network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 10))
+        other = from_module(network, 10, (3, 224, 224))
+        message = self.refused(PurifiedClassifier(IdentityPurifier(), other), npz)
+        assert "(3, 32, 32)" in message
+        assert "(3, 224, 224)" in message
+
+    def test_a_denoiser_without_weights(self):
+        purifier = DiffusionPurifier(ddpm_unet(block_out_channels=(32, 32), seed=None))
+        with pytest.raises(InputError, match=r"purifier\.denoiser has no weights.* seed"):
+            PurifiedClassifier(purifier, tiny.classifier())

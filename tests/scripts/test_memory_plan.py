@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
-from lit_purify.diffusion import DDIMSampler, DiffusionPurifier, small_unet
+from lit_purify.diffusion import DDIMSampler, DDPMSampler, DiffusionPurifier, small_unet
 from lit_purify.diffusion.memory import MemoryPlan, Operations, memory_plan
 
-FILE = Path(__file__).parents[2] / "scripts" / "memory_plan.py"
+ROOT = Path(__file__).parents[2]
+FILE = ROOT / "scripts" / "memory_plan.py"
 
 
 def _load():
@@ -64,29 +66,47 @@ def test_time_is_operations_over_speed():
     assert "ESTIMATE" in table
 
 
-def test_it_prints_the_plan(capsys, monkeypatch):
-    def denoiser():
-        return small_unet(block_out_channels=(32,), patch_size=1).to("meta")
+def denoiser():
+    return small_unet(block_out_channels=(32,), patch_size=1).to("meta")
 
-    def classifier():
-        with torch.device("meta"):
-            return nn.Conv2d(3, 10, 3)
 
+def classifier():
+    with torch.device("meta"):
+        return nn.Conv2d(3, 10, 3)
+
+
+@pytest.fixture(params=["guided_diffusion_256", "ddpm_cifar10"])
+def network(request, monkeypatch):
+    """The name of a setting whose networks are small; what else differs between them stays."""
     small = replace(
-        script.SETTINGS["guided_diffusion_256"],
+        script.SETTINGS[request.param],
         denoiser=denoiser,
         classifier=classifier,
         image_shape=(3, 28, 28),
         resize_to=32,
-        sampler=DDIMSampler(),
+        sampler=DDPMSampler(),  # small_unet predicts no variance
         t_star=12,
+        images=5,
     )
-    monkeypatch.setitem(script.SETTINGS, "guided_diffusion_256", small)
+    monkeypatch.setitem(script.SETTINGS, request.param, small)
+    return request.param
+
+
+@pytest.mark.parametrize("network", ["guided_diffusion_256"], indirect=True)
+def test_it_prints_the_plan(capsys, monkeypatch, network):
+    monkeypatch.setitem(
+        script.SETTINGS, network, replace(script.SETTINGS[network], sampler=DDIMSampler())
+    )
     arguments = ["--num_steps", "4", "--batch_sizes", "2", "--gib", "1.2", "--reserve", "0.25"]
     assert script.main([*arguments, "--precisions", "32-true", "--tflops", "1"]) == 0
     printed = capsys.readouterr().out
     purifier = DiffusionPurifier(
-        denoiser(), t_star=12, num_steps=4, resize_to=32, sampler=DDIMSampler()
+        denoiser(),
+        t_star=12,
+        num_steps=4,
+        forward_process="one_shot",
+        resize_to=32,
+        sampler=DDIMSampler(),
     )
 
     def peak(rows):
@@ -98,10 +118,78 @@ def test_it_prints_the_plan(capsys, monkeypatch):
     largest = int(re.search(r"Largest batch that fits \(ESTIMATE\): (\d+)", printed)[1])
     assert peak(largest) <= usable < peak(largest + 1)
     assert "an assumption" in printed
-    assert "t* = 12 in 4 steps" in printed
+    assert "t* = 12 in 4 steps, one_shot noise" in printed
+
+
+def test_the_draws_are_those_of_the_forward_process(capsys, monkeypatch, network):
+    """Of 12 steps one_shot keeps 1 + 11 draws, stepwise 12 + 11; a draw is a state."""
+    found = []
+    monkeypatch.setattr(script, "memory_table", lambda plans, budget: found.extend(plans) or "")
+    monkeypatch.setattr(script, "largest_batch", lambda plan, budget: 0)
+    arguments = ["--network", network, "--batch_sizes", "3"]
+    script.main([*arguments, "--precisions", "32-true", "--tflops", "1"])
+    (plan,) = found
+    draws = {"guided_diffusion_256": 12, "ddpm_cifar10": 23}[network]
+    assert plan.noise == draws * 3 * (3 * 32 * 32) * 4
+    assert "| 5 images |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("network", "base", "overlay"),
+    [
+        ("guided_diffusion_256", "imagenet_fixed.yaml", "imagenet_official.yaml"),
+        ("ddpm_cifar10", "cifar_fixed.yaml", "cifar_official.yaml"),
+    ],
+)
+def test_a_setting_is_what_the_configs_run(network, base, overlay):
+    configs = ROOT / "configs"
+    run = {}
+    for path in (configs / base, configs / "models" / overlay):
+        model = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["init_args"]
+        run |= model["purifier"]["init_args"]
+    setting = script.SETTINGS[network]
+    assert run["num_steps"] is None
+    assert setting.t_star == run["t_star"]
+    assert setting.forward_process == run["forward_process"]
+    assert setting.resize_to == run.get("resize_to")
+    assert setting.sampler.variance == run["sampler"]["init_args"]["variance"]
+
+
+def test_the_overlay_of_imagenet_names_its_forward_process():
+    text = (ROOT / "configs" / "models" / "imagenet_official.yaml").read_text(encoding="utf-8")
+    purifier = yaml.safe_load(text)["model"]["init_args"]["purifier"]["init_args"]
+    assert purifier["forward_process"] == "one_shot"
 
 
 def test_as_many_speeds_as_precisions(capsys):
     with pytest.raises(SystemExit):
         script.main(["--tflops", "1"])
     assert "--tflops needs 2 numbers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--t_star 0", "t_star must lie between 1 and 1000"),
+        ("--t_star 5000", "t_star must lie between 1 and 1000"),
+        ("--num_steps 2000", "num_steps must lie between 1 and t_star = 12, got 2000"),
+        ("--num_steps 0", "num_steps must lie between 1 and t_star = 12, got 0"),
+        ("--batch_sizes 4 0", "--batch_sizes: expected 1 or more, got 0"),
+        ("--images 0", "--images: expected 1 or more, got 0"),
+        ("--attack_steps 0", "--attack_steps: expected 1 or more, got 0"),
+        ("--memory_budget_gib -1", "--memory_budget_gib: expected a finite number, 0 or more"),
+        ("--memory_budget_gib nan", "--memory_budget_gib: expected a finite number, 0 or more"),
+        ("--reserve -1", "--reserve: expected a finite number, 0 or more"),
+        ("--gib inf", "--gib: expected a finite number above 0"),
+        ("--tflops 0 100", "--tflops: expected a finite number above 0"),
+    ],
+)
+def test_a_wrong_argument_ends_in_one_line(capsys, network, arguments, said):
+    with pytest.raises(SystemExit) as stopped:
+        script.main(["--network", network, *arguments.split()])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    _, error = printed.err.split(": error: ")
+    assert said in error
+    assert error.count("\n") == 1
