@@ -161,6 +161,12 @@ def npz_file(path: Path, n: int = 7, *, seed: int = 0) -> Path:
     return path
 
 
+class TwoClasses(CIFAR10DataModule):
+    """Images for a classifier of two classes, whose margin is one number."""
+
+    num_classes = 2
+
+
 class Recorder(Callback):
     """Keeps every batch and outcome of a test, and which purifier calls belong to its attack."""
 

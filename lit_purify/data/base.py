@@ -28,8 +28,12 @@ class ImageDataModule(LightningDataModule):
     Attributes:
         test_set: the images of a test, set by ``setup``.
         done: dataset indices that a test leaves out because their records exist.
+        num_classes: how many classes the labels may name; ``None`` where that is not said.
+        image_shape: (3, H, W) of every image; ``None`` where that is not said.
     """
 
+    num_classes: int | None = None
+    image_shape: tuple[int, int, int] | None = None
     test_set: ImageDataset
 
     def __init__(

@@ -37,6 +37,8 @@ class ImageFolderDataModule(ImageDataModule):
         InputError: an argument, the source or one of its files is not as above.
     """
 
+    image_shape: tuple[int, int, int]
+
     def __init__(
         self,
         *,

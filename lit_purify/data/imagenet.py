@@ -52,6 +52,7 @@ class ImageNetDataModule(ImageDataModule):
     """
 
     num_classes = NUM_CLASSES
+    image_shape: tuple[int, int, int]
 
     def __init__(
         self,

@@ -118,10 +118,12 @@ def measure(npz: str, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]
         resume: bool = False,
     ) -> dict[str, dict[str, Any]]:
         purifier = rule if isinstance(rule, Purifier) else ByConfiguration(rule)
-        module = PurifiedClassifier(purifier, classifier or linear(), protocols=protocols)
+        classifier = classifier or linear()
+        module = PurifiedClassifier(purifier, classifier, protocols=protocols)
+        data = tiny.TwoClasses if classifier.num_classes == 2 else CIFAR10DataModule
         evaluate(
             module,
-            CIFAR10DataModule(source=npz, batch_size=batch_size),
+            data(source=npz, batch_size=batch_size),
             *(AttackAgreement(eot=eot), Records(resume=resume), Summary()),
             attack=attack,
             folder=tmp_path / folder,

@@ -24,7 +24,6 @@ from lit_purify.callbacks.base_curve import RATES
 from lit_purify.classifiers import Classifier
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.cli import main
-from lit_purify.data import CIFAR10DataModule
 from lit_purify.functional import wilson_interval
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.report.base_curve import CurvePoint, base_curve_figure
@@ -95,7 +94,7 @@ def run(npz: str) -> Callable[..., dict[str, Any]]:
         )
         evaluate(
             module,
-            CIFAR10DataModule(source=npz, batch_size=batch_size),
+            tiny.TwoClasses(source=npz, batch_size=batch_size),
             *(*more, BaseClassifierCurve(**options), Records(resume=resume), Summary()),
             attack=attack,
             folder=folder,
@@ -305,7 +304,7 @@ def test_without_an_attack_it_is_refused(npz: str, tmp_path: Path) -> None:
     module = PurifiedClassifier(NoisyPurifier(), linear(), protocols=())
     trainer = tiny.trainer(tmp_path, BaseClassifierCurve())
     with pytest.raises(InputError, match="AdversarialExamples"):
-        trainer.test(module, CIFAR10DataModule(source=npz), verbose=False)
+        trainer.test(module, tiny.TwoClasses(source=npz), verbose=False)
 
 
 class TestFigure:
