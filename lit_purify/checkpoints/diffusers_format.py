@@ -96,12 +96,8 @@ def read(tensors: Mapping[str, Tensor], file: Path) -> Reading:
 
 def _described(config_file: Path, file: Path) -> UNetDenoiser:
     config = _json(config_file)
-    for key, needed in REQUIRED.items():
-        if config.get(key, needed) != needed:
-            raise InputError(
-                f"{config_file} says {key} = {config[key]!r}; this package runs networks with "
-                f"{needed!r} only, so give the checkpoint of such a one"
-            )
+    runs, cure = "this package runs networks with", "give the checkpoint of such a one"
+    _require(config, REQUIRED, config_file, runs, cure)
     denoiser = build(file, _from_config, config=config)
     read_in, given = (denoiser.network.config[key] for key in ("in_channels", "out_channels"))
     if given not in (read_in, 2 * read_in):
@@ -110,6 +106,17 @@ def _described(config_file: Path, file: Path) -> UNetDenoiser:
             "noise predictor, which gives as many as it takes, or twice as many"
         )
     return denoiser
+
+
+def _require(
+    config: Mapping[str, Any], values: Mapping[str, Any], file: Path, runs: str, cure: str
+) -> None:
+    """Raise :class:`InputError` if a configuration says another value than the only one run."""
+    for key, needed in values.items():
+        if config.get(key, needed) != needed:
+            raise InputError(
+                f"{file} says {key} = {config[key]!r}; {runs} {needed!r} only, so {cure}"
+            )
 
 
 def _from_config(config: dict[str, Any]) -> UNetDenoiser:
@@ -132,12 +139,8 @@ def _train_steps(file: Path) -> int:
         if not scheduler.is_file():
             continue
         config = _json(scheduler)
-        for key, needed in SCHEDULE.items():
-            if config.get(key, needed) != needed:
-                raise InputError(
-                    f"{scheduler} says {key} = {config[key]!r}; the purifier diffuses with "
-                    f"{needed!r} only, so give a network trained for that"
-                )
+        runs, cure = "the purifier diffuses with", "give a network trained for that"
+        _require(config, SCHEDULE, scheduler, runs, cure)
         steps = config.get("num_train_timesteps", 1000)
         if not isinstance(steps, int) or steps < 1:
             raise InputError(

@@ -18,6 +18,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
+from lit_purify.checkpoints.files import is_web_page
 from lit_purify.types import InputError
 
 TIMEOUT = 30.0
@@ -27,7 +28,6 @@ RETRIES = 5
 """How often a broken transfer is taken up again by itself, as long as each time brings more."""
 
 _CHUNK = 2**16  # bytes; what came of one is lost when a connection breaks
-_MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
 
 class WrongHash(InputError):
@@ -252,7 +252,7 @@ def _check_content(part: Path, path: Path, check: Callable[[Path], object]) -> N
 
 
 def _check_start(start: bytes, content_type: str = "") -> None:
-    if content_type.startswith("text/html") or start.lstrip().lower().startswith(_MARKUP):
+    if content_type.startswith("text/html") or is_web_page(start):
         raise InputError(
             "what came is a web page, not weights: an error, a login or a confirmation in place of "
             "the file; nothing of it is kept"

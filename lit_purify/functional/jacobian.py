@@ -7,7 +7,8 @@ because a purifier maps every row by itself. Scale and units are those of the im
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -173,19 +174,11 @@ class JacobianOperator:
 
 
 def _forward_mode(function: RowFunction, images: Tensor, tangents: Tensor) -> Tensor:
-    try:
-        with forward_ad.dual_level():
-            # In memory of its own: the rows of an expanded image share theirs.
-            dual = forward_ad.make_dual(images.contiguous(), tangents.contiguous())  # type: ignore[no-untyped-call]
-            tangent: Tensor | None = forward_ad.unpack_dual(function(dual)).tangent  # type: ignore[no-untyped-call]
-    except (NotImplementedError, RuntimeError) as error:
-        reason = str(error).split("\n", 1)[0]
-        if not any(words in reason for words in _NO_FORWARD_MODE):
-            raise
-        raise InputError(
-            f"the purifier has a part without a rule of forward-mode differentiation ({reason}); "
-            "set differentiation: reverse"
-        ) from error
+    what, cure = "without a rule of forward-mode differentiation", "set differentiation: reverse"
+    with _explained(_NO_FORWARD_MODE, what, cure), forward_ad.dual_level():
+        # In memory of its own: the rows of an expanded image share theirs.
+        dual = forward_ad.make_dual(images.contiguous(), tangents.contiguous())  # type: ignore[no-untyped-call]
+        tangent: Tensor | None = forward_ad.unpack_dual(function(dual)).tangent  # type: ignore[no-untyped-call]
     if tangent is None:
         raise _no_derivative()
     return tangent
@@ -193,22 +186,28 @@ def _forward_mode(function: RowFunction, images: Tensor, tangents: Tensor) -> Te
 
 def _reverse_mode_twice(function: RowFunction, images: Tensor, tangents: Tensor) -> Tensor:
     """J^T u is linear in u, so the gradient of <J^T u, v> with respect to u is J v."""
+    what = "whose gradient cannot be differentiated again"
+    cure = "set differentiation: forward, or put another part in its place"
     with torch.enable_grad():
         x = images.detach().requires_grad_()
         output = _differentiable(function(x))
         u = torch.zeros_like(output, requires_grad=True)
-        try:
+        with _explained(_ONCE_ONLY, what, cure):
             (pulled,) = torch.autograd.grad(output, x, u, create_graph=True, materialize_grads=True)
             (pushed,) = torch.autograd.grad(_differentiable(pulled), u, tangents)
-        except (NotImplementedError, RuntimeError) as error:
-            reason = str(error).split("\n", 1)[0]
-            if not any(words in reason for words in _ONCE_ONLY):
-                raise
-            raise InputError(
-                f"the purifier has a part whose gradient cannot be differentiated again ({reason})"
-                "; set differentiation: forward, or put another part in its place"
-            ) from error
     return pushed
+
+
+@contextmanager
+def _explained(words: Sequence[str], what: str, cure: str) -> Iterator[None]:
+    """Say which kind of part it is where PyTorch, in one of these words, lacks a derivative."""
+    try:
+        yield
+    except (NotImplementedError, RuntimeError) as error:
+        reason = str(error).split("\n", 1)[0]
+        if not any(word in reason for word in words):
+            raise
+        raise InputError(f"the purifier has a part {what} ({reason}); {cure}") from error
 
 
 def _differentiable(output: Tensor) -> Tensor:

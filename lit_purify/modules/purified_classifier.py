@@ -256,12 +256,12 @@ class PurifiedClassifier(LightningModule):
                 self.add_metric(f"fresh/robust_accuracy_{vote}", IntervalAccuracy())
 
     def setup(self, stage: str) -> None:
-        if stage == "test" and self.trainer.test_loop.inference_mode:
-            raise InputError(
-                "trainer.inference_mode is true, which forbids the gradients attacks need; "
-                "set it to false"
-            )
         if stage == "test":
+            if self.trainer.test_loop.inference_mode:
+                raise InputError(
+                    "trainer.inference_mode is true, which forbids the gradients attacks need; "
+                    "set it to false"
+                )
             self.check_data(getattr(self.trainer, "datamodule", None))
         if self.trainer.precision not in PRECISIONS:
             raise InputError(

@@ -45,13 +45,6 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(registry.CACHE, str(tmp_path / "cache"))
-    monkeypatch.delenv(registry.MIRROR, raising=False)
-    return tmp_path / "cache"
-
-
 @pytest.fixture
 def server():
     with serving(CONTENT) as found:

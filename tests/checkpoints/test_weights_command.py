@@ -10,7 +10,6 @@ import torch
 from file_server import serving
 
 from lit_purify.checkpoints import download, weights_command
-from lit_purify.checkpoints import weights as registry
 from lit_purify.checkpoints.weights import WEIGHTS, Weights
 from lit_purify.cli import main
 
@@ -19,13 +18,6 @@ with io.BytesIO() as file:
     CONTENT = file.getvalue()
 SIZE = len(CONTENT)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(registry.CACHE, str(tmp_path / "cache"))
-    monkeypatch.delenv(registry.MIRROR, raising=False)
-    return tmp_path / "cache"
 
 
 @pytest.fixture
