@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NotRequired, Protocol, TypedDict
+from typing import Literal, NamedTuple, NotRequired, Protocol, TypedDict
 
 from torch import Tensor
 
@@ -31,6 +31,20 @@ class Batch(TypedDict):
     index: Tensor
     adversarial: NotRequired[dict[str, Tensor]]
     attack_loss: NotRequired[dict[str, Tensor]]
+
+
+class Estimate(NamedTuple):
+    """A figure of a run.
+
+    Attributes:
+        value: the figure.
+        low: lower end of its 95 % interval; the value itself where it has none.
+        high: upper end, likewise.
+    """
+
+    value: float
+    low: float
+    high: float
 
 
 class Model(Protocol):

@@ -15,14 +15,14 @@ from lit_purify.attacks import Attack
 from lit_purify.callbacks.attack import attack_batch, run_attack
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.checkpoints.files import sha256
+from lit_purify.figures import CurvePoint, base_curve_figure
 from lit_purify.functional import correct
 from lit_purify.metrics import IntervalAccuracy
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.report import aggregate
-from lit_purify.report.base_curve import CurvePoint, base_curve_figure
 from lit_purify.report.finished_runs import FinishedRun, read_runs
 from lit_purify.report.records import read_rows
-from lit_purify.types import Batch, InputError, ratio
+from lit_purify.types import Batch, Estimate, InputError, ratio
 
 RATES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 ACCURACY = "fixed/robust_accuracy"
@@ -188,7 +188,7 @@ def _measured(folders: Sequence[str], rate_name: str) -> list[tuple[FinishedRun,
             )
         depth = run.settings.get("t_star")
         label = run.method if depth is None else f"{run.method}, t* = {depth}"
-        found.append((run, CurvePoint(rate.value, *accuracy, label)))
+        found.append((run, CurvePoint(rate.value, accuracy, label)))
     return found
 
 
@@ -209,4 +209,4 @@ def _point(rate: float, figure: Mapping[str, Any], label: str = "") -> CurvePoin
     value, low, high = (figure.get(key) for key in ("value", "low", "high"))
     if value is None or low is None or high is None:
         return None
-    return CurvePoint(rate, value, low, high, label)
+    return CurvePoint(rate, Estimate(value, low, high), label)

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lit_purify.callbacks.attack import find_attack
+from lit_purify.callbacks.chain_steps import chain_steps
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.data import CIFAR10DataModule
-from lit_purify.diffusion import Purifier
+from lit_purify.figures import Curve, distance_figure
 from lit_purify.functional import init_max_end, trajectory_distances
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.report.distance_figure import Curve, distance_figure
-from lit_purify.report.paper_distances import PaperDistances, paper_distances
+from lit_purify.paper import PaperDistances, paper_distances
 from lit_purify.report.records import read_tensors
 from lit_purify.types import Batch, InputError, ratio
 
@@ -125,7 +125,7 @@ class DistanceTrajectories(Measurement):
         ]
         if not curves:
             return {}
-        return {"distances": distance_figure(curves, _steps(module.purifier))}
+        return {"distances": distance_figure(curves, chain_steps(module.purifier))}
 
     def _paper(self, trainer: Trainer, module: PurifiedClassifier) -> dict[str, PaperDistances]:
         """The paper's values for what this run measures in the paper's setting."""
@@ -137,16 +137,6 @@ class DistanceTrajectories(Measurement):
         return paper_distances(
             module.purifier.settings(), attack.settings() if attack else {}, names
         )
-
-
-def _steps(purifier: Purifier) -> list[int]:
-    """The t of every state, up to t* and down again; the input's is t* where nothing noises it."""
-    depths = purifier.depths
-    if all(t == 0 for process, t in depths if process == "forward"):
-        t_star = purifier.settings().get("t_star", 0)
-        assert isinstance(t_star, int)
-        return [t_star, *(t for _, t in depths[1:])]
-    return [t for _, t in depths]
 
 
 def _name(width: float) -> str:

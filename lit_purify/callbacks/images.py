@@ -5,8 +5,8 @@ from __future__ import annotations
 from lightning.pytorch import Trainer
 
 from lit_purify.callbacks.measurement import Measurement, save_figure
+from lit_purify.figures import image_grid
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.report import image_grid
 from lit_purify.types import Batch, InputError
 
 

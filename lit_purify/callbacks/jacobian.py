@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, get_args
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.data import ImageDataModule
 from lit_purify.diffusion.noise import FixedNoise, derive_seed
+from lit_purify.figures import spectrum_figure, vectors_figure
 from lit_purify.functional import (
     JacobianOperator,
     density_above,
@@ -31,7 +33,8 @@ from lit_purify.functional import (
 from lit_purify.functional.jacobian import Differentiation
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.report.jacobian_figures import jacobian_figures
+from lit_purify.report.aggregate import column
+from lit_purify.report.records import read_rows, read_tensors
 from lit_purify.types import Batch, InputError
 
 Mode = Literal["dense", "matrix_free"]
@@ -42,6 +45,7 @@ SMALL = 0.25
 FIGURES = ("share_below_0.25", "share_above_1", "largest", "frobenius")
 BOUNDED = FIGURES[:2] + FIGURES[3:]  # in matrix_free mode they come with an interval
 PREDICTED = "jacobian/uniform_compression_rate"
+_DRAWN = 8  # images in the picture of the singular vectors
 _LARGEST_DENSE = 2**14  # rows; the decomposition of more takes hours and 2 GiB
 
 
@@ -309,8 +313,34 @@ class JacobianSpectrum(Measurement):
     ) -> Mapping[str, Figure]:
         if not self._chosen:
             return {}
-        drawn = jacobian_figures(records, run, _data(trainer).test_set)
-        return {f"jacobian/{name}": figure for name, figure in drawn.items()}
+        names = ["singular_values", "left_vectors", "right_vectors"]
+        names += ["density_values", "density_shares"] if self.mode == "matrix_free" else []
+        tensors = read_tensors(records, run, [f"jacobian/{name}" for name in names])
+        measured = tensors.get("jacobian/singular_values", torch.empty(0, 1))[:, 0].isfinite()
+        if not measured.any():
+            return {}
+        index = tensors["index"][measured].tolist()[:_DRAWN]
+        found = {name: tensors[f"jacobian/{name}"][measured] for name in names}
+        values, shares = found["singular_values"], None
+        if self.mode == "matrix_free":  # those of the largest values alone are no distribution
+            values, shares = (found[f"density_{name}"].flatten(1) for name in ("values", "shares"))
+        rows = read_rows(records, run)
+        below, above = (
+            fmean(column(rows, f"jacobian/{name}"))
+            for name in ("share_below_0.25", "share_above_1")
+        )
+        test_set = _data(trainer).test_set
+        places = {index: place for place, index in enumerate(test_set.indices.tolist())}
+        return {
+            "jacobian/spectrum": spectrum_figure(values, shares, below=below, above=above),
+            "jacobian/vectors": vectors_figure(
+                torch.stack([test_set[places[i]]["image"] for i in index]),
+                found["right_vectors"][:_DRAWN],
+                found["left_vectors"][:_DRAWN],
+                found["singular_values"][:_DRAWN, : self.top_k],
+                [f"image {i}" for i in index],
+            ),
+        }
 
 
 def _data(trainer: Trainer) -> ImageDataModule:

@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from lit_purify.attacks import Attack
 from lit_purify.callbacks.attack import attack_batch, run_attack
+from lit_purify.callbacks.chain_steps import chain_steps
 from lit_purify.callbacks.measurement import Measurement
+from lit_purify.figures import attack_loss_figure, gradient_norm_figure
 from lit_purify.functional import (
     correct,
     derivative_error,
@@ -26,7 +28,6 @@ from lit_purify.functional import (
 )
 from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.report import attack_loss_figure, gradient_norm_figure
 from lit_purify.report.records import read_tensors
 from lit_purify.types import Batch, InputError
 
@@ -203,7 +204,7 @@ class MaskingDiagnostics(Measurement):
         tensors = read_tensors(records, run, names)
         figures = {
             "masking/gradient_norm": gradient_norm_figure(
-                tensors["masking/gradient_norm"], module.purifier.depths
+                tensors["masking/gradient_norm"], chain_steps(module.purifier)
             )
         }
         if self._gains:

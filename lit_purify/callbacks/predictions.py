@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from lit_purify.callbacks.chain_steps import chain_steps
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.data.sampler import shared_sampler
-from lit_purify.diffusion.purifier import State
+from lit_purify.diffusion.purifier import Purifier, State
+from lit_purify.figures import trajectory_figure
 from lit_purify.functional import lp_distance
-from lit_purify.report import trajectory_figure
 from lit_purify.types import Batch
 
 STRIP_LENGTH = 9
@@ -59,6 +61,7 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         folder = self._folder / "purified"
         folder.mkdir(parents=True, exist_ok=True)
+        steps = chain_steps(cast(Purifier, pl_module.purifier))
         names: Sequence[str] = trainer.datamodule.names  # type: ignore[attr-defined]
         purified = prediction[-1].image.cpu()
         for row, index in enumerate(batch["index"].tolist()):
@@ -66,7 +69,7 @@ class PredictionWriter(BasePredictionWriter):
             pixels = (purified[row].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
             Image.fromarray(pixels).save(folder / f"{name}.png")
             if index < self.figures:
-                figure = _trajectory(prediction, row)
+                figure = _trajectory(prediction, row, steps)
                 figure.savefig(folder / f"{name}_trajectory.png")
             self._names.append(name)
             self._indices.append(index)
@@ -109,9 +112,8 @@ def _merge(folder: Path, processes: int) -> int:
     return len(order)
 
 
-def _trajectory(states: Sequence[State], row: int) -> Any:
+def _trajectory(states: Sequence[State], row: int, steps: list[int]) -> Figure:
     images = torch.stack([state.image[row].cpu() for state in states])
-    steps = [state.t for state in states]
     distance = lp_distance(images, images[:1].expand_as(images), 2).tolist()
     shown = np.unique(np.linspace(0, len(states) - 1, STRIP_LENGTH).round().astype(int)).tolist()
     strip = [(f"t = {steps[k]}", images[k]) for k in shown]

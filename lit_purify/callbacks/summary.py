@@ -14,7 +14,7 @@ from lit_purify.callbacks.records import Records
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.metrics import SummaryMetric
 from lit_purify.modules.purified_classifier import PurifiedClassifier
-from lit_purify.report import aggregate, finding, flags, summary_table, versions, write_summary
+from lit_purify.report import aggregate, conclusion, flags, summary_table, versions, write_summary
 from lit_purify.report.aggregate import column
 from lit_purify.types import InputError
 
@@ -130,7 +130,7 @@ class Summary(Callback):
         self._console.print(summary_table(summary))
         for flag in summary["flags"]:
             self._console.print(f"Warning: {flag}", markup=False, highlight=False)
-        sentence = finding(summary)
+        sentence = conclusion(summary)
         if sentence is not None:
             self._console.print(f"\n{sentence}\n")
         if self.next_step is not None:

@@ -15,6 +15,7 @@ from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.replay import Replay
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import FixedNoise, Purifier, StackedNoise, derive_seed
+from lit_purify.figures import variance_figure
 from lit_purify.functional import (
     CentroidDistances,
     DirectionAgreement,
@@ -23,9 +24,9 @@ from lit_purify.functional import (
 )
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.paper import PAPER_EPS
 from lit_purify.report.aggregate import column
 from lit_purify.report.records import read_rows
-from lit_purify.report.variance_figure import PAPER_EPS, variance_figure
 from lit_purify.types import Batch, InputError, ratio
 
 NAMES = (

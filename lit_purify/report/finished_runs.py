@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lit_purify.report.summary import read_summary, versions
+from lit_purify.types import Estimate
 
 PACKAGE = "lit-purify"
 _ATTACK = ("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start")
@@ -16,20 +17,6 @@ _SAME = (
     *("data", "data_sha256", "images", "seed", "test_draws", "precision"),
 )
 """Settings in which runs that are compared had better not differ."""
-
-
-class Estimate(NamedTuple):
-    """A figure of a run.
-
-    Attributes:
-        value: the figure.
-        low: lower end of its 95 % interval; the value itself where it has none.
-        high: upper end, likewise.
-    """
-
-    value: float
-    low: float
-    high: float
 
 
 class FinishedRun(NamedTuple):

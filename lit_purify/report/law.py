@@ -13,18 +13,17 @@ from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from lit_purify.figures import MeasuredPoint, magnitude_figure, sigmoid_figure
 from lit_purify.functional import SigmoidFit, fit_sigmoid
+from lit_purify.paper import PAPER_EPS, paper_fit
 from lit_purify.report.files import write_whole
 from lit_purify.report.finished_runs import FinishedRun, disagreements, read_runs, short_names
-from lit_purify.report.paper_points import paper_fit, paper_points
 from lit_purify.report.runs_table import runs_csv, runs_table
-from lit_purify.report.sigmoid_figure import Law, MeasuredPoint, magnitude_figure, sigmoid_figure
 from lit_purify.types import InputError
 
 KEY = "uniform/compression_rate"
 ACCURACY = "fixed/robust_accuracy"
 MAGNITUDE = "magnitude/l2"
-PAPER_EPS = 8 / 255
 DESCRIPTION = "Compare finished runs, and fit robustness to compression."
 _QUANTITIES = {
     KEY: "compression rate of uniform perturbations",
@@ -114,7 +113,7 @@ def report(
     notes = [*disagreements(runs), *_unfit(runs, key)]
     paper = None
     if key == KEY:
-        paper = Law(paper_points(), paper_fit(free_ceiling=free_ceiling))
+        paper = paper_fit(free_ceiling=free_ceiling)
         notes += _unlike_paper(runs)
     fit: SigmoidFit | None = None
     attacked = [run for run in runs if _attacked(run, key)]
@@ -127,7 +126,7 @@ def report(
     if fit is not None:
         lines.append(f"measured: {_sentence(fit)}")
     if paper is not None:
-        lines.append(f"paper: {_sentence(paper.fit)}")
+        lines.append(f"paper: {_sentence(paper)}")
     table, console = runs_table(runs, key), Console()
     # A digit that is cut off is worse than a line that is folded.
     console.width = max(console.width, Console(width=1000).measure(table).maximum)
@@ -139,7 +138,7 @@ def report(
         "accuracy": ACCURACY,
         "runs": [str(run.folder) for run in runs],
         "measured": fit and _numbers(fit) | {"weighted": weighted},
-        "paper": paper and _numbers(paper.fit),
+        "paper": paper and _numbers(paper),
         "left_out": left_out,
         "notes": notes,
     }

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_purify.report.canvas import draw_image, new_figure
+from lit_purify.figures.style import draw_image, name_row, new_figure
 
 DIFFERENCE = "difference"
 _CELL = 1.25  # inches
+_CHARACTER = 0.065  # inches, of a row's label
 _SCALES = (100, 50, 20, 10, 5, 2, 1)
 
 
@@ -24,7 +25,7 @@ def image_grid(columns: Mapping[str, Tensor], rows: Sequence[str] | None = None)
         rows: a label for each sample, such as "cat → dog"; may have several lines.
 
     Returns:
-        A matplotlib figure; ``figure.savefig(path)`` writes it.
+        A matplotlib figure.
 
     Raises:
         ValueError: no columns, shapes that are not (B, 3, H, W) with one B, or another number of
@@ -38,17 +39,19 @@ def image_grid(columns: Mapping[str, Tensor], rows: Sequence[str] | None = None)
         4
     """
     count = _check(columns, rows)
-    figure = new_figure(_CELL * (len(columns) + 0.7 * (rows is not None)), _CELL * count + 0.5)
-    grid = figure.subplots(count, len(columns), squeeze=False)
-    for column, (title, images) in enumerate(columns.items()):
-        if title.startswith(DIFFERENCE):
-            scale = difference_scale(images)
-            images, title = 0.5 + scale * images, f"{title}\n×{scale}"
-        grid[0, column].set_title(title, fontsize=8, wrap=True)
-        for row, image in enumerate(images):
-            draw_image(grid[row, column], image)
-    for row, label in enumerate(rows or ()):
-        grid[row, 0].set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center", labelpad=6)
+    longest = max((len(line) for row in rows or () for line in row.splitlines()), default=0)
+    width = _CELL * len(columns) + _CHARACTER * longest
+    with new_figure(width, _CELL * count + 0.5) as figure:
+        grid = figure.subplots(count, len(columns), squeeze=False)
+        for column, (title, images) in enumerate(columns.items()):
+            if title.startswith(DIFFERENCE):
+                scale = difference_scale(images)
+                images, title = 0.5 + scale * images, f"{title}\n×{scale}"
+            grid[0, column].set_title(title, wrap=True)
+            for row, image in enumerate(images):
+                draw_image(grid[row, column], image)
+        for axes, label in zip(grid[:, 0], rows or (), strict=False):
+            name_row(axes, label)
     return figure
 
 

@@ -7,12 +7,17 @@ from itertools import pairwise
 
 from matplotlib.axes import Axes
 
+from lit_purify.figures.style import MUTED, leave_room
+
+HALVES = ("forward: noise is added", "reverse: noise is removed")
+
 
 def way_travelled(steps: Sequence[int]) -> tuple[list[float], int]:
     """Where states stand on an axis of the way travelled in t, so that up and down lie in a row.
 
     Args:
-        steps: the t of each state: up to t* and down again, such as 0, 1, ..., 100, 99, ..., 0.
+        steps: the t of each state: up to t* and down again, such as 0, 1, ..., 100, 99, ..., 0. A
+            reverse-only trajectory begins at t*.
 
     Returns:
         A place for every state, and which state is the turn. States that have all the same t (of a
@@ -49,26 +54,29 @@ def step_ticks(
     return list(found), list(found.values())
 
 
-def draw_halves(axes: Axes, start: float, turn: float, end: float, names: tuple[str, str]) -> None:
-    """Shade the reverse process and name both halves at the top; one without extent has no name.
+def finish_chain_axis(axes: Axes, steps: Sequence[int], *, parts: int) -> None:
+    """Ticks, limits and name of the x axis, and over the curves the names of the two halves.
+
+    The reverse process is shaded; a half without extent has no name. A purifier without steps has
+    an input and an output.
 
     Args:
-        axes: where.
-        start: place of the input.
-        turn: place at which the reverse process begins.
-        end: place of the output.
-        names: of the forward and of the reverse process.
+        axes: with the curves at the places of :func:`way_travelled`, on the final scale.
+        steps: the t of each state.
+        parts: ticks divide each half into so many.
     """
-    axes.axvspan(turn, end, color="0.94", zorder=0)
-    for first, last, name in ((start, turn, names[0]), (turn, end, names[1])):
-        if first < last:
-            axes.text(
-                (first + last) / 2,
-                0.98,
-                name,
-                transform=axes.get_xaxis_transform(),
-                ha="center",
-                va="top",
-                fontsize=8,
-                color="0.35",
-            )
+    places, turn = way_travelled(steps)
+    axes.set_xlim(places[0], places[-1])
+    leave_room(axes, 0.15)
+    axes.axvspan(places[turn], places[-1], color="0.94", zorder=0)
+    across = axes.get_xaxis_transform()
+    for first, last, name in ((0, turn, HALVES[0]), (turn, -1, HALVES[1])):
+        if places[first] < places[last]:
+            middle = (places[first] + places[last]) / 2, 0.98
+            axes.text(*middle, name, transform=across, ha="center", va="top", color=MUTED)
+    if max(steps) > min(steps):
+        axes.set_xticks(*step_ticks(places, steps, turn, parts=parts))
+        axes.set_xlabel("diffusion step t")
+    else:
+        axes.set_xticks([places[0], places[-1]], ["input", "output"])
+        axes.set_xlabel("state of the purification")

@@ -10,18 +10,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_purify.report.canvas import draw_image, new_figure
-
-PAPER_BELOW = 0.90
-"""The paper's share of singular values below 0.25 is "over 90 %"."""
-PAPER_ABOVE = 0.013
-"""The paper's share of singular values above 1."""
+from lit_purify.figures.style import (
+    MUTED,
+    VERMILLION,
+    Look,
+    draw_image,
+    leave_room,
+    name_row,
+    new_figure,
+    write,
+)
+from lit_purify.paper import PAPER_SHARE_ABOVE, PAPER_SHARE_BELOW
 
 _MARKS = (0.25, 1.0)
 _BINS_A_DECADE = 12
 _DECADES = 4  # below the largest value; what is smaller joins the first bin
 _THIN_LINES = 50
 _CELL = 1.25  # inches
+_PAPER_BELOW = 100 * PAPER_SHARE_BELOW
+_PAPER_BELOW_1 = 100 * (1 - PAPER_SHARE_ABOVE)
 
 
 def spectrum_figure(
@@ -40,7 +47,7 @@ def spectrum_figure(
         above: measured share above 1.
 
     Returns:
-        A matplotlib figure; ``figure.savefig(path)`` writes it.
+        A matplotlib figure.
 
     Raises:
         ValueError: another shape, or no singular value above 0.
@@ -66,32 +73,27 @@ def spectrum_figure(
         raise ValueError("there is no singular value above 0 to draw")
     edges = _bin_edges(found[found > 0])
     clipped = np.clip(found, edges[0], edges[-1])
-    figure = new_figure(9.5, 3.9)
-    left, right = figure.subplots(1, 2)
-    _draw_histogram(left, clipped, weight, edges)
-    if shares is not None:
-        _note(left, "nodes of a quadrature, which bundles small values")
-    elif (found < edges[0]).any():
-        _note(left, "smaller ones are in the first bin")
-    _draw_cumulative(right, clipped, weight, edges)
-    _write_shares(left, below, above)
-    for axes in (left, right):
-        axes.set_xscale("log")
-        axes.set_xlim(edges[0], edges[-1])
-        axes.set_xlabel("singular value of the Jacobian (output / input length)", fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        for mark, line in zip(_MARKS, ("--", "-."), strict=True):
-            axes.axvline(mark, color="black", linestyle=line, linewidth=0.8, zorder=2.5)
-            axes.text(
-                mark,
-                1.01,
-                f"{mark:g}",
-                transform=axes.get_xaxis_transform(),
-                ha="center",
-                va="bottom",
-                fontsize=8,
-            )
+    with new_figure(9.5, 3.9) as figure:
+        left, right = figure.subplots(1, 2)
+        _draw_histogram(left, clipped, weight, edges)
+        if shares is not None:
+            _note(left, "nodes of a quadrature, which bundles small values")
+        elif (found < edges[0]).any():
+            _note(left, "smaller ones are in the first bin")
+        _draw_cumulative(right, clipped, weight, edges)
+        left.set_title(
+            f"below {_MARKS[0]:g}: {100 * below:.1f} % (paper: over {_PAPER_BELOW:.0f} %), "
+            f"above {_MARKS[1]:g}: {100 * above:.2g} % (paper: {100 - _PAPER_BELOW_1:.1f} %)",
+            pad=16,
+        )
+        for axes in (left, right):
+            axes.set_xscale("log")
+            axes.set_xlim(edges[0], edges[-1])
+            axes.set_xlabel("singular value of the Jacobian (output / input length)")
+            for mark, line in zip(_MARKS, ("--", "-."), strict=True):
+                axes.axvline(mark, color="black", linestyle=line, linewidth=0.8, zorder=2.5)
+                top = {"coordinates": axes.get_xaxis_transform(), "ha": "center"}
+                write(axes, f"{mark:g}", (mark, 1.01), fontsize=8, **top)
     return figure
 
 
@@ -132,23 +134,25 @@ def vectors_figure(
             f"{len(images)} images, vectors of shape {tuple(right.shape)} and {tuple(left.shape)}, "
             f"values of shape {tuple(values.shape)} and {len(rows)} labels do not belong together"
         )
-    figure = new_figure(_CELL * (2 * k + 1.7), (_CELL + 0.25) * count + 0.4)
-    grid = figure.subplots(count, 2 * k + 1, squeeze=False)
-    for row, image in enumerate(images):
-        draw_image(grid[row, 0], image)
-        grid[row, 0].set_ylabel(
-            rows[row], fontsize=8, rotation=0, ha="right", va="center", labelpad=6
-        )
+    with new_figure(_CELL * (2 * k + 1.7), (_CELL + 0.25) * count + 0.4) as figure:
+        grid = figure.subplots(count, 2 * k + 1, squeeze=False)
+        grid[0, 0].set_title("clean")
         for number in range(k):
-            pair = right[row, number], left[row, number]
-            for side, (vector, name) in enumerate(zip(pair, ("input", "output"), strict=True)):
-                axes = grid[row, 1 + 2 * number + side]
-                draw_image(axes, 0.5 + vector / (2 * vector.abs().max().clamp(min=1e-30)))
-                if row == 0:
-                    axes.set_title(f"{number + 1}: {name}", fontsize=8)
-            grid[row, 2 + 2 * number].set_xlabel(f"× {float(values[row, number]):.3g}", fontsize=8)
-    grid[0, 0].set_title("clean", fontsize=8)
+            grid[0, 1 + 2 * number].set_title(f"{number + 1}: input")
+            grid[0, 2 + 2 * number].set_title(f"{number + 1}: output")
+        for row, (label, image) in enumerate(zip(rows, images, strict=True)):
+            draw_image(grid[row, 0], image)
+            name_row(grid[row, 0], label)
+            for number in range(k):
+                input_axes, output_axes = grid[row, 1 + 2 * number : 3 + 2 * number]
+                _draw_vector(input_axes, right[row, number])
+                _draw_vector(output_axes, left[row, number])
+                output_axes.set_xlabel(f"× {float(values[row, number]):.3g}", fontsize=8)
     return figure
+
+
+def _draw_vector(axes: Axes, vector: Tensor) -> None:
+    draw_image(axes, 0.5 + vector / (2 * vector.abs().max().clamp(min=1e-30)))
 
 
 def _bin_edges(values: np.ndarray) -> np.ndarray:
@@ -164,12 +168,13 @@ def _draw_histogram(axes: Axes, values: np.ndarray, weight: np.ndarray, edges: n
     heights, _ = np.histogram(values, bins=edges, weights=100 * weight / len(weight))
     axes.stairs(heights, edges, fill=True, color="0.75", zorder=2)
     axes.stairs(heights, edges, color="black", linewidth=0.8, zorder=2)
-    axes.set_ylim(0, 1.1 * heights.max())
-    axes.set_ylabel(f"directions (%), {_BINS_A_DECADE} bins a decade", fontsize=9)
+    axes.set_ylim(bottom=0)
+    leave_room(axes, 0.05)
+    axes.set_ylabel(f"directions (%), {_BINS_A_DECADE} bins per decade")
 
 
 def _note(axes: Axes, text: str) -> None:
-    axes.text(0.02, 0.94, text, transform=axes.transAxes, fontsize=7, color="0.3", zorder=4)
+    write(axes, text, (0.02, 0.94), coordinates="axes fraction", color=MUTED)
 
 
 def _draw_cumulative(axes: Axes, values: np.ndarray, weight: np.ndarray, edges: np.ndarray) -> None:
@@ -181,36 +186,15 @@ def _draw_cumulative(axes: Axes, values: np.ndarray, weight: np.ndarray, edges: 
         curves.append(100 * below[np.searchsorted(row[order], fine)])
     for curve in curves[:_THIN_LINES]:
         axes.plot(fine, curve, color="0.7", linewidth=0.6, zorder=2)
-    axes.plot(
-        fine,
-        np.mean(curves, axis=0),
-        color="black",
-        linewidth=1.6,
-        zorder=3,
-        label=f"mean of {len(curves)} images" if len(curves) > 1 else "1 image",
-    )
-    paper = {"color": "#d55e00", "markerfacecolor": "white", "linestyle": "none", "zorder": 4}
-    axes.plot(
-        *(_MARKS[0], 100 * PAPER_BELOW),
-        marker="^",
-        **paper,  # type: ignore[arg-type]
-        label=f"paper: over {100 * PAPER_BELOW:.0f} %",
-    )
-    axes.plot(
-        *(_MARKS[1], 100 * (1 - PAPER_ABOVE)),
-        marker="s",
-        **paper,  # type: ignore[arg-type]
-        label=f"paper: {100 * (1 - PAPER_ABOVE):.1f} %",
-    )
+    mean = np.mean(curves, axis=0)
+    label = f"mean of {len(curves)} images" if len(curves) > 1 else "1 image"
+    axes.plot(fine, mean, color="black", zorder=3, label=label)
+    for mark, share, marker, label in (
+        (_MARKS[0], _PAPER_BELOW, "^", f"paper: over {_PAPER_BELOW:.0f} %"),
+        (_MARKS[1], _PAPER_BELOW_1, "s", f"paper: {_PAPER_BELOW_1:.1f} %"),
+    ):
+        look: Look = {"color": VERMILLION, "marker": marker, "linestyle": "none"}
+        axes.plot(mark, share, zorder=4, label=label, **look)
     axes.set_ylim(0, 102)
-    axes.set_ylabel("directions with a smaller singular value (%)", fontsize=9)
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
-
-
-def _write_shares(axes: Axes, below: float, above: float) -> None:
-    axes.set_title(
-        f"below {_MARKS[0]:g}: {100 * below:.1f} % (paper: over {100 * PAPER_BELOW:.0f} %), "
-        f"above {_MARKS[1]:g}: {100 * above:.2g} % (paper: {100 * PAPER_ABOVE:.1f} %)",
-        fontsize=8,
-        pad=16,
-    )
+    axes.set_ylabel("directions with a smaller singular value (%)")
+    axes.legend(loc="upper left")
