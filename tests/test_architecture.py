@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
     {"functional", "types"},
     {"diffusion", "checkpoints"},
-    {"attacks", "metrics", "classifiers", "data"},
+    {"attacks", "metrics", "classifiers", "data", "paper", "figures"},
     {"callbacks", "modules", "report"},
     {"cli", "config_files", "runs", "api", "__main__", "__init__"},
 )
@@ -62,6 +62,11 @@ def test_frameworks_stay_in_their_rooms(framework):
     users = {room(f) for f in FILES if any(n.split(".")[0] == framework for n in imported(f))}
     assert users <= ALLOWED[framework]
     assert users  # the rule speaks of something
+
+
+def test_figures_are_functions_of_arrays():
+    found = set().union(*(rooms_imported(f) for f in FILES if room(f) == "figures"))
+    assert found == {"figures", "functional", "paper", "types"}
 
 
 def test_rooms_import_each_other_in_no_circle():

@@ -83,5 +83,5 @@ def _check(columns: Mapping[str, Tensor], rows: Sequence[str] | None) -> int:
         raise ValueError(f"expected columns of shape (B, 3, H, W) with one B > 0, got {shapes}")
     count = counts.pop()
     if rows is not None and len(rows) != count:
-        raise ValueError(f"{len(rows)} row labels were given for {count} samples")
+        raise ValueError(f"got {len(rows)} row labels for {count} samples; expected one per sample")
     return count

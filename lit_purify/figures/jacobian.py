@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from torch import Tensor
 
 from lit_purify.figures.style import (
@@ -23,7 +24,7 @@ from lit_purify.figures.style import (
 from lit_purify.paper import PAPER_SHARE_ABOVE, PAPER_SHARE_BELOW
 
 _MARKS = (0.25, 1.0)
-_BINS_A_DECADE = 12
+_BINS_PER_DECADE = 12
 _DECADES = 4  # below the largest value; what is smaller joins the first bin
 _THIN_LINES = 50
 _CELL = 1.25  # inches
@@ -88,6 +89,7 @@ def spectrum_figure(
         )
         for axes in (left, right):
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())  # they would lie on one another
             axes.set_xlim(edges[0], edges[-1])
             axes.set_xlabel("singular value of the Jacobian (output / input length)")
             for mark, line in zip(_MARKS, ("--", "-."), strict=True):
@@ -160,8 +162,8 @@ def _bin_edges(values: np.ndarray) -> np.ndarray:
     top = max(math.log10(values.max()), math.log10(2 * _MARKS[1]))
     bottom = max(math.log10(values.min()), top - _DECADES)
     bottom = min(bottom, math.log10(_MARKS[0] / 2))
-    first, last = (math.floor(bottom * _BINS_A_DECADE), math.ceil(top * _BINS_A_DECADE))
-    return 10 ** (np.arange(first, last + 1) / _BINS_A_DECADE)
+    first, last = (math.floor(bottom * _BINS_PER_DECADE), math.ceil(top * _BINS_PER_DECADE))
+    return 10 ** (np.arange(first, last + 1) / _BINS_PER_DECADE)
 
 
 def _draw_histogram(axes: Axes, values: np.ndarray, weight: np.ndarray, edges: np.ndarray) -> None:
@@ -170,7 +172,7 @@ def _draw_histogram(axes: Axes, values: np.ndarray, weight: np.ndarray, edges: n
     axes.stairs(heights, edges, color="black", linewidth=0.8, zorder=2)
     axes.set_ylim(bottom=0)
     leave_room(axes, 0.05)
-    axes.set_ylabel(f"directions (%), {_BINS_A_DECADE} bins per decade")
+    axes.set_ylabel(f"directions (%), {_BINS_PER_DECADE} bins per decade")
 
 
 def _note(axes: Axes, text: str) -> None:

@@ -45,7 +45,9 @@ def trajectory_figure(
         raise ValueError(f"expected states and two or more steps, got {len(states)}, {len(steps)}")
     for name, curve in distances.items():
         if len(curve) != len(steps):
-            raise ValueError(f"{name!r} has {len(curve)} distances for {len(steps)} steps")
+            raise ValueError(
+                f"{name!r} has {len(curve)} distances for {len(steps)} steps; expected one per step"
+            )
     width = min(12.0, max(6.5, 0.95 * len(states)))
     strip_height = width / len(states) + 0.25
     with new_figure(width, strip_height + 2.6, layout="constrained") as figure:

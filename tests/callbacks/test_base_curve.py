@@ -26,7 +26,6 @@ from lit_purify.classifiers.wrap import from_module
 from lit_purify.cli import main
 from lit_purify.functional import wilson_interval
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.report.base_curve import CurvePoint, base_curve_figure
 from lit_purify.report.summary import read_summary
 from lit_purify.types import InputError
 
@@ -305,52 +304,6 @@ def test_without_an_attack_it_is_refused(npz: str, tmp_path: Path) -> None:
     trainer = tiny.trainer(tmp_path, BaseClassifierCurve())
     with pytest.raises(InputError, match="AdversarialExamples"):
         trainer.test(module, tiny.TwoClasses(source=npz), verbose=False)
-
-
-class TestFigure:
-    CURVE = tuple(
-        CurvePoint(rate, 1 - rate, 0.9 - 0.9 * rate, 1 - 0.9 * rate) for rate in (1, 0, 0.5)
-    )
-
-    def test_axes_and_points(self, tmp_path: Path) -> None:
-        measured = [CurvePoint(0.25, 0.5, 0.4, 0.6, "DDPM t* = 100")]
-        figure = base_curve_figure(self.CURVE, measured, eps=8 / 255)
-        (axes,) = figure.axes
-        assert "(1/255)" in axes.get_xlabel()
-        assert "%" in axes.get_ylabel()
-        lines = {str(line.get_label()): line for line in axes.lines}
-        alone = next(line for label, line in lines.items() if label.startswith("classifier alone"))
-        np.testing.assert_allclose(alone.get_xdata(), [0, 4, 8], atol=1e-12)
-        np.testing.assert_allclose(alone.get_ydata(), [100, 50, 0], atol=1e-12)
-        (bars,) = axes.containers
-        assert bars.lines[0].get_xdata() == pytest.approx([2])  # type: ignore[attr-defined]
-        assert bars.lines[0].get_ydata() == pytest.approx([50])  # type: ignore[attr-defined]
-        assert [text.get_text() for text in axes.texts] == ["DDPM t* = 100"]
-        figure.savefig(tmp_path / "x.png")
-        (above,) = axes.child_axes
-        assert above.get_xlabel() == "compression rate alpha"
-        assert above.get_xlim() == pytest.approx((0, 1.02))
-
-    def test_the_papers_sigmoid(self) -> None:
-        (axes,) = base_curve_figure(self.CURVE, eps=8 / 255).axes
-        (line,) = [line for line in axes.lines if "paper" in str(line.get_label())]
-        assert line.get_linestyle() == "--"
-        x, y = np.asarray(line.get_xdata()) / 8, np.asarray(line.get_ydata())
-        # Its value at 0 is the paper's clean accuracy; points of its Tables 6 and 7.
-        assert y[0] == pytest.approx(94.5, abs=0.05)
-        for rate, accuracy in {0.231: 23.7, 0.195: 34.9, 0.281: 10.9, 0.174: 46.5}.items():
-            assert np.interp(rate, x, y) == pytest.approx(accuracy, abs=2.5)
-
-    def test_another_norm_has_its_unit(self) -> None:
-        (axes,) = base_curve_figure(self.CURVE, eps=0.5, p=2).axes
-        assert axes.get_xlabel().startswith("l2 budget")
-        assert "pixels in [0, 1]" in axes.get_xlabel()
-        assert axes.get_xlim() == pytest.approx((0, 0.51))
-
-    def test_nothing_to_draw(self) -> None:
-        for curve, eps in (([], 0.1), (self.CURVE, 0.0)):
-            with pytest.raises(ValueError, match="expected points"):
-                base_curve_figure(curve, eps=eps)
 
 
 def test_through_the_command_line(tmp_path: Path) -> None:

@@ -1,16 +1,12 @@
-"""Each flag on either side of its threshold, and where it is shown; the figures."""
+"""Each flag on either side of its threshold."""
 
-import io
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from PIL import Image
 
 from lit_purify.diffusion import ddpm_unet
 from lit_purify.functional import wilson_interval
-from lit_purify.report import attack_loss_figure, flags, gradient_norm_figure
+from lit_purify.report import flags
 from lit_purify.report.flags import AUTOATTACK
 
 
@@ -102,61 +98,6 @@ def test_what_was_not_measured_is_not_flagged(name: str) -> None:
 def test_an_attack_that_left_nothing_standing_need_not_raise_its_loss() -> None:
     change = {"masking/attack_loss_gain": mean(0.0), "fixed/robust_accuracy": share(0, 100)}
     assert flags({**SOUND, **change}) == []
-
-
-class TestFigures:
-    DEPTHS = (("forward", 0), ("forward", 5), ("forward", 10), ("reverse", 5), ("reverse", 0))
-
-    def test_median_and_quartiles_against_depth(self) -> None:
-        norms = torch.tensor([1.0, 2, 3, 4, 5]).outer(torch.tensor([1e-4, 1e-2, 1, 1e2, 1e4]))
-        axes = gradient_norm_figure(norms, self.DEPTHS).axes[0]
-        median = axes.lines[0].get_ydata()
-        assert list(median) == pytest.approx([3e-4, 3e-2, 3, 3e2, 3e4])  # type: ignore[arg-type]
-        band = axes.collections[0].get_paths()[0].vertices
-        for x, scale in enumerate([1e-4, 1e-2, 1, 1e2, 1e4]):
-            edges = sorted({round(y / scale, 6) for place, y in band if place == x})
-            assert edges == pytest.approx([2, 4])
-        assert axes.get_yscale() == "log"
-        assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "5", "10", "5", "0"]
-
-    def test_zeros_and_what_is_no_number_are_counted(self) -> None:
-        norms = torch.tensor([[0.0, 1.0], [1.0, torch.nan], [2.0, 3.0], [torch.inf, 1.0]])
-        axes = gradient_norm_figure(norms, [("forward", 0), ("reverse", 0)]).axes[0]
-        assert axes.get_legend().texts[0].get_text() == (
-            "median of 4 samples, 3 with a zero or no number"
-        )
-        assert list(axes.lines[0].get_ydata()) == [1.5, 1.0]  # type: ignore[arg-type]
-        assert [label.get_text() for label in axes.get_xticklabels()] == ["input", "output"]
-
-    def test_all_zero_is_a_figure_too(self) -> None:
-        file = io.BytesIO()
-        gradient_norm_figure(torch.zeros(2, 5), self.DEPTHS).savefig(file)
-        assert Image.open(file).format == "PNG"
-
-    def test_loss_by_query_counts_the_samples_left(self) -> None:
-        nan = torch.nan
-        losses = torch.tensor([[1.0, 2.0, 3.0], [3.0, 4.0, nan], [5.0, nan, nan]])
-        axes = attack_loss_figure(losses).axes[0]
-        assert list(axes.lines[0].get_xdata()) == [1, 2, 3]  # type: ignore[arg-type]
-        assert list(axes.lines[0].get_ydata()) == [3, 3, 3]  # type: ignore[arg-type]
-        assert "3 at first, 1 at last" in axes.get_legend().texts[0].get_text()
-
-    def test_they_are_drawn_in_grey(self, tmp_path: Path) -> None:
-        norms = torch.rand(9, 5, generator=torch.Generator().manual_seed(0)) + 0.1
-        figures = gradient_norm_figure(norms, self.DEPTHS), attack_loss_figure(norms)
-        for number, figure in enumerate(figures):
-            figure.savefig(path := tmp_path / f"{number}.png")
-            red, green, blue = Image.open(path).convert("RGB").split()
-            assert red.tobytes() == green.tobytes() == blue.tobytes()
-            low, high = red.getextrema()
-            assert low < 64 < 192 < high
-
-    def test_shapes_are_checked(self) -> None:
-        for norms in (torch.ones(3, 4), torch.ones(0, 5), torch.ones(5)):
-            with pytest.raises(ValueError, match=r"expected norms \(N, 5\)"):
-                gradient_norm_figure(norms, self.DEPTHS)
-        with pytest.raises(ValueError, match="expected losses"):
-            attack_loss_figure(torch.ones(3))
 
 
 def test_random_weights_are_flagged():

@@ -61,3 +61,17 @@ def test_a_narrower_label_can_be_read_alone() -> None:
 def test_shares(name: str, share: bool) -> None:
     assert is_share(name) is share
     assert OTHER not in sections([name])
+
+
+def test_distances_of_uniform_levels():
+    names = [f"distance_uniform_{k}/l2_end" for k in (128, 8, 25.5)]
+    (rows,) = sections(["distance/l2_end", *names]).values()
+    assert list(rows.items()) == [
+        ("distance/l2_end", "l2 after purification"),
+        ("distance_uniform_8/l2_end", "... uniform noise of 8/255"),
+        ("distance_uniform_25.5/l2_end", "... uniform noise of 25.5/255"),
+        ("distance_uniform_128/l2_end", "... uniform noise of 128/255"),
+    ]
+    alone = sections(names[:1])
+    assert next(iter(alone.values()))[names[0]] == "l2 after purification, uniform noise of 128/255"
+    assert OTHER in sections(["distance_uniform_x/l2_end", "distance_uniform_8/l2_end_too"])

@@ -12,7 +12,6 @@ from lit_purify.functional import wilson_interval
 from lit_purify.report import read_summary, versions, write_summary
 from lit_purify.report.finished_runs import disagreements, read_runs, short_names
 from lit_purify.report.law import report
-from lit_purify.report.paper_points import paper_points
 from lit_purify.report.runs_table import runs_csv
 from lit_purify.types import InputError
 
@@ -314,15 +313,3 @@ class TestCommand:
     def test_a_configuration_before_it_is_refused(self, sweep, capsys):
         assert main(["--seed_everything", "1", "report", str(sweep[0])]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-class TestThePapersPoints:
-    def test_each_is_there_once(self):
-        points = paper_points()
-        assert len(points) == len({(point.method, point.t_star) for point in points}) == 15
-        (left_out,) = [point for point in points if not point.used_in_fit]
-        assert left_out[:4] == ("Reverse", 300, 0.200, 0.426)
-
-    def test_both_tables_give_the_same_at_100(self):
-        both = {point.method: point[2:4] for point in paper_points() if point.table == "6 and 7"}
-        assert both == {"DDPM": (0.231, 0.237), "Reverse": (0.195, 0.349)}
