@@ -121,6 +121,7 @@ def _draw_distances(axes: Axes, known: Mapping[str, Sequence[float]], paper: boo
     axes.set_xlim(-0.6, len(_BARS) - 0.4)
     axes.set_ylim(bottom=0)
     leave_room(axes, 0.06)
+    axes.set_xlabel("points, with their mean distance")
     axes.set_ylabel("l2 distance to the centroid\n(pixels in [0, 1])")
 
 

@@ -24,10 +24,9 @@ def test_axes_and_points(eps, p, name, places):
     measured = [CurvePoint(0.25, Estimate(0.5, 0.4, 0.6), "DDPM t* = 100")]
     (axes,) = base_curve_figure(CURVE, measured, eps=eps, p=p).axes
     assert all(part in axes.get_xlabel() for part in name)
-    alone, sigmoid, point = axes.lines[0], axes.lines[1], axes.lines[-1]
+    alone, point = axes.lines[0], axes.lines[-1]
     assert np.allclose(alone.get_xdata(), places)
     assert np.allclose(alone.get_ydata(), [100, 50, 0])
-    assert np.allclose(sigmoid.get_xdata()[[0, -1]], [0, places[-1]])
     assert (point.get_xdata()[0], point.get_ydata()[0]) == pytest.approx((places[1] / 2, 50))
     (bars,) = axes.containers
     (ends,) = bars.lines[2][1].get_segments()
@@ -38,12 +37,6 @@ def test_axes_and_points(eps, p, name, places):
     assert axes.get_xlim() == pytest.approx((0, 1.02 * places[-1]))
     above.figure.canvas.draw()
     assert above.get_xlim() == pytest.approx((0, 1.02))
-
-
-def test_many_points_have_no_names():
-    point = CurvePoint(0.25, Estimate(0.5, 0.4, 0.6), "DDPM")
-    (axes,) = base_curve_figure(CURVE, 7 * [point], eps=0.1).axes
-    assert not axes.texts
 
 
 def test_the_papers_sigmoid():

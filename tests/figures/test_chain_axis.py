@@ -3,7 +3,7 @@
 import pytest
 
 from lit_purify.figures.chain_axis import finish_chain_axis, step_ticks, way_travelled
-from lit_purify.figures.style import leave_room, new_figure
+from lit_purify.figures.style import new_figure
 
 UP, DOWN = "forward: noise is added", "reverse: noise is removed"
 
@@ -43,13 +43,3 @@ def test_what_is_written_along_it(steps, names, ticks):
         finish_chain_axis(axes, steps, parts=2)
     assert [(text.get_text(), text.get_position()[0]) for text in axes.texts] == names
     assert [label.get_text() for label in axes.get_xticklabels()] == ticks
-
-
-@pytest.mark.parametrize(("scale", "top"), [("linear", 109.9), ("log", 100 * 10**0.2)])
-def test_room_is_a_share_of_the_axis_on_any_scale(scale, top):
-    with new_figure(2, 2) as figure:
-        axes = figure.subplots()
-        axes.set_yscale(scale)
-        axes.set_ylim(1, 100)
-        leave_room(axes, 0.1)
-    assert axes.get_ylim() == pytest.approx((1, top))

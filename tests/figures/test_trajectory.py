@@ -1,4 +1,3 @@
-import pytest
 import torch
 
 from lit_purify.figures import trajectory_figure
@@ -18,10 +17,3 @@ def test_up_and_down():
     assert ticks == ["0", "1", "2", "3", "4", "3", "2", "1", "0"]
     labels = [text.get_text() for text in plot.get_legend().get_texts()]
     assert labels[1] == "attacked (largest 5.00, end 3.00)"
-
-
-@pytest.mark.parametrize("count", [1, 12])
-def test_strips_of_any_length(count):
-    figure = trajectory_figure(count * [("x", IMAGE)], {}, [10, 5, 0])
-    assert len(figure.axes) == count + 1
-    assert 6.5 <= figure.get_figwidth() <= 12

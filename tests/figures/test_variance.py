@@ -34,6 +34,8 @@ def test_bars_are_means_over_the_images_that_have_a_value():
         "same noise, other inputs (mean 0.92)",
     ]
     assert "4 images, 8 inputs and 8 noise draws" in figure.get_supxlabel()
+    assert "cosine" in left.get_xlabel()
+    assert "pixels in [0, 1]" in right.get_ylabel()
     # Hatched or not: the histograms can be told without colour.
     assert len({patch.get_hatch() for patch in left.patches}) == 2
 
@@ -44,12 +46,6 @@ def test_the_papers_values_are_drawn_where_they_apply():
         assert [line.get_xdata()[0] for line in left.lines] == ([0.22, 0.93] if paper else [])
         marks = [list(line.get_ydata()) for line in right.lines if line.get_marker() == "D"]
         assert marks == ([list(PAPER_CENTROID.values())] if paper else [])
-
-
-def test_axes_have_units():
-    left, right = draw().axes
-    assert "cosine" in left.get_xlabel()
-    assert "pixels in [0, 1]" in right.get_ylabel()
 
 
 def test_negative_agreement_is_in_the_picture():
