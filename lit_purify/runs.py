@@ -8,8 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lit_purify.report.header import read_header
-from lit_purify.report.records import records_folder
+from lit_purify.records import records_folder
+from lit_purify.records.header import read_header
 from lit_purify.types import InputError
 
 AUTO = "auto"

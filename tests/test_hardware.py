@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import tiny
-
 from lit_purify.report.summary import read_summary
 
 DDP, SLURM = tiny.LAUNCHED

@@ -15,9 +15,8 @@ from typing import NamedTuple
 import processes
 import pytest
 import tiny
-from processes import Fork, finish, forks, wait_until
-
 from lit_purify.report.summary import read_summary
+from processes import Fork, finish, forks, wait_until
 
 TRIALS, EARLY = 20, 8
 IMAGES, BATCH = 16, 2

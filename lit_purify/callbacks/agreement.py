@@ -72,9 +72,14 @@ class AttackAgreement(Measurement):
                 "AttackAgreement"
             )
         self._other = FixedNoise(derive_seed(module.seed, "agreement", 0))
-        for part in ("", "_eot") if self.eot is not None else ("",):
-            for what in ("perturbation", "gradient"):
-                module.add_metric(f"agreement/{what}{part}", MeanWithDeviation())
+        for what, plural in (("perturbation", "attacks found"), ("gradient", "gradients")):
+            labels = {f"agreement/{what}": f"Agreement of {plural} under different noises"}
+            if self.eot is not None:
+                labels[f"agreement/{what}_eot"] = (
+                    f"Agreement of {plural} in the mean (EOT) with those under one noise"
+                )
+            for name, label in labels.items():
+                module.add_metric(name, MeanWithDeviation(), section="Gradients", label=label)
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch

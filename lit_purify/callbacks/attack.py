@@ -11,10 +11,17 @@ from torch import Tensor
 
 from lit_purify.attacks import Attack, Target, WatchedTarget
 from lit_purify.callbacks.progress import show_activity
-from lit_purify.metrics import IntervalAccuracy
+from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy
 from lit_purify.modules.protocols import Surface
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.types import Batch, InputError
+
+_ON: dict[Surface, str] = {
+    "base": "Classifier alone",
+    "fixed": "Purified, attacker knows the noise",
+    "fresh": "Purified, new noise at every pass",
+}
+"""Surface -> what reports call it."""
 
 
 class AdversarialExamples(Callback):
@@ -37,13 +44,21 @@ class AdversarialExamples(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
-            assert isinstance(pl_module, PurifiedClassifier)
-            for surface, name in product(pl_module.surfaces, self.attack.finding_names):
-                pl_module.add_metric(_finding(surface, name), IntervalAccuracy())
-            for surface in self._deterministic(pl_module):
-                pl_module.add_metric(_any_iteration(surface), IntervalAccuracy())
+            module = PurifiedClassifier.tested_by(self, pl_module)
+            for surface, name in product(module.surfaces, self.attack.finding_names):
+                label = f"{_ON[surface]}: {name.replace('_', ' ')}"
+                module.add_metric(
+                    _finding(surface, name), IntervalAccuracy(), section=NOTED, label=label
+                )
+            for surface in self._deterministic(module):
+                module.add_metric(
+                    _any_iteration(surface),
+                    IntervalAccuracy(),
+                    section=ACCURACY,
+                    label=f"{_ON[surface]}, attacked: correct at every iteration",
+                )
                 if self.attack.stops_early:
-                    pl_module.drop_metric(f"{surface}/robust_accuracy")
+                    module.drop_metric(f"{surface}/robust_accuracy")
 
     def on_test_batch_start(  # type: ignore[override]
         self,

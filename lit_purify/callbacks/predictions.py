@@ -82,12 +82,12 @@ class PredictionWriter(BasePredictionWriter):
                 name=np.array(self._names),
             )
         if sampler := shared_sampler(trainer.predict_dataloaders):
-            sampler.queue.gather()
+            sampler.peers.gather()
         if trainer.is_global_zero:
             count = _merge(folder, trainer.world_size)
             print(f"purified {count} images; figures and images are in {folder / 'purified'}")
             print(folder, flush=True)
-        # The first process holds the queue that the others wait on: it leaves last.
+        # The first process holds what the others wait on: it leaves last.
         trainer.strategy.barrier("predictions are merged")
 
 

@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from typing_extensions import override
 
-from lit_purify.data.queue import WorkQueue
+from lit_purify.data.peers import Peers
 from lit_purify.data.sampler import shared_sampler
 
 
@@ -35,7 +35,7 @@ class EvaluationProgress(ProgressBar):
         self._console = Console(stderr=True)
         self._task = TaskID(0)
         self._bar: Progress | None = None
-        self._queue: WorkQueue | None = None
+        self._peers: Peers | None = None
         self._seen = 0
         self._batch_size = 0
         self._total = 0
@@ -134,7 +134,7 @@ class EvaluationProgress(ProgressBar):
 
     def _start(self, loaders: Any) -> None:
         sampler = shared_sampler(loaders)
-        self._queue = None if sampler is None else sampler.queue
+        self._peers = None if sampler is None else sampler.peers
         self._total = len(loaders.dataset) if sampler is None else sampler.num_items
         self._seen, self._batch_size = 0, 0
         self._started = time.monotonic()
@@ -156,7 +156,7 @@ class EvaluationProgress(ProgressBar):
     def _finish_batch(self, size: int) -> None:
         if size == 0:  # there was none yet
             return
-        self._seen = self._seen + size if self._queue is None else self._queue.report(size)
+        self._seen = self._seen + size if self._peers is None else self._peers.report(size)
         self._show(0.0, "")
         if self._enabled and self._bar is None:
             elapsed = time.monotonic() - self._started

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_purify.report.files import naming
+from lit_purify.records.files import naming
 
 
 class Replay:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
@@ -23,16 +22,30 @@ from lit_purify.functional import (
 )
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.report.aggregate import column
-from lit_purify.report.records import read_rows
+from lit_purify.records import SampleTable
 from lit_purify.report.variance_figure import PAPER_EPS, variance_figure
 from lit_purify.types import Batch, InputError, ratio
 
+LABELS = {
+    "variance/total": "Variance per pixel",
+    "variance/input": "Variance from the input, at a given noise",
+    "variance/internal": "Variance from the noise",
+    "variance/snr": "Input over noise (SNR)",
+    "variance/internal_unbiased": "Variance from the noise, bias corrected",
+    "direction/fixed_noise": "Agreement of directions: same noise, other inputs",
+    "direction/fixed_input": "Agreement of directions: same input, other noises",
+    "centroid/l2_inputs": "Distance to the centre: the inputs themselves",
+    "centroid/l2_fixed_noise": "Distance to the centre: purified, same noise",
+    "centroid/l2_fixed_input": "Distance to the centre: purified, same input",
+    "centroid/l2_both": "Distance to the centre: purified, both vary",
+}
+"""Metric -> what reports call it."""
 NAMES = (
     *(f"variance/{name}" for name in VarianceComponents._fields),
     *(f"direction/{name}" for name in DirectionAgreement._fields),
     *(f"centroid/l2_{name}" for name in CentroidDistances._fields),
 )
+"""The same metrics in the order of :func:`~lit_purify.functional.variability`."""
 
 
 class OutputVariability(Measurement):
@@ -107,7 +120,12 @@ class OutputVariability(Measurement):
             )
         self._papers_data = isinstance(trainer.datamodule, CIFAR10DataModule)  # type: ignore[attr-defined]
         for name in NAMES:
-            module.add_metric(name, MeanWithDeviation())
+            module.add_metric(
+                name,
+                MeanWithDeviation(),
+                section="What the purified image depends on",
+                label=LABELS[name],
+            )
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
@@ -134,7 +152,7 @@ class OutputVariability(Measurement):
         index: Tensor,
         on_draws: Callable[[int], None],
     ) -> Tensor:
-        """The figures of some images, in the order of NAMES: (K, B), float64."""
+        """The values of some images, in the order of NAMES: (K, B), float64."""
         perturbations = [
             FixedNoise(derive_seed(module.seed, "variance/input", m)).uniform(index, like=image)
             for m in range(self.inputs)
@@ -150,10 +168,9 @@ class OutputVariability(Measurement):
             return torch.stack([figure for part in variability(inputs, draws) for figure in part])
 
     def figures(
-        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+        self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable
     ) -> Mapping[str, Figure]:
-        rows = read_rows(records, run)
-        columns = {name: column(rows, name) for name in NAMES}
+        columns = {name: table.known(name) for name in LABELS}
         if not any(columns.values()):
             return {}
         figure = variance_figure(

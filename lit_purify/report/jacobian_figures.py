@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from matplotlib.figure import Figure
 
 from lit_purify.data.dataset import ImageDataset
 from lit_purify.functional import moments
-from lit_purify.report.aggregate import column
-from lit_purify.report.records import read_rows, read_tensors
+from lit_purify.records import SampleTable
 from lit_purify.report.spectrum_figure import spectrum_figure, vectors_figure
 
 _DRAWN = 8  # images in the picture of the singular vectors
@@ -20,34 +17,29 @@ _TENSORS = (
 )
 
 
-def jacobian_figures(folder: Path, run: str, test_set: ImageDataset) -> dict[str, Figure]:
+def jacobian_figures(table: SampleTable, test_set: ImageDataset) -> dict[str, Figure]:
     """``spectrum`` and ``vectors``, or nothing where no image has a spectrum.
 
     Args:
-        folder: the records of the run.
-        run: the run they must belong to.
-        test_set: the images of the run.
-
-    Raises:
-        InputError: a file of the records is damaged or foreign.
+        table: the records of the run.
+        test_set: its images.
     """
-    tensors = read_tensors(folder, run, [f"jacobian/{name}" for name in _TENSORS])
-    if "jacobian/singular_values" not in tensors:
+    tensors = {name: table[f"jacobian/{name}"] for name in _TENSORS if f"jacobian/{name}" in table}
+    if "singular_values" not in tensors:
         return {}
-    measured = tensors["jacobian/singular_values"][:, 0].isfinite()
+    measured = tensors["singular_values"][:, 0].isfinite()
     if not measured.any():
         return {}
-    found = {name.removeprefix("jacobian/"): values[measured] for name, values in tensors.items()}
-    rows = read_rows(folder, run)
+    found = {name: values[measured] for name, values in tensors.items()}
     below, above = (
-        moments(torch.tensor(column(rows, f"jacobian/{name}"), dtype=torch.float64))[1].item()
+        moments(table[f"jacobian/{name}"])[1].item()
         for name in ("share_below_0.25", "share_above_1")
     )
     values, shares = found["singular_values"], None
     if "density_values" in found:  # those of the largest values alone are no distribution
         values, shares = (found[f"density_{name}"].flatten(1) for name in ("values", "shares"))
     places = {index: place for place, index in enumerate(test_set.indices.tolist())}
-    first = found["index"][:_DRAWN].tolist()
+    first = table["index"][measured][:_DRAWN].tolist()
     right, left = (found[f"{side}_vectors"][:_DRAWN] for side in ("right", "left"))
     return {
         "spectrum": spectrum_figure(values, shares, below=below, above=above),

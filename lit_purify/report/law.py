@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from lit_purify.functional import SigmoidFit, fit_sigmoid
-from lit_purify.report.files import write_whole
-from lit_purify.report.finished_runs import FinishedRun, disagreements, read_runs, short_names
+from lit_purify.records.files import write_whole
+from lit_purify.records.runs import FinishedRun, disagreements, read_runs, short_names
 from lit_purify.report.paper_points import paper_fit, paper_points
 from lit_purify.report.runs_table import runs_csv, runs_table
 from lit_purify.report.sigmoid_figure import Law, MeasuredPoint, magnitude_figure, sigmoid_figure

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lit_purify.functional import SigmoidFit
+from lit_purify.records.runs import Estimate
 from lit_purify.report.canvas import new_figure
-from lit_purify.report.finished_runs import Estimate
 from lit_purify.report.paper_points import PaperPoint
 
 # Told apart by shape, so colour (Okabe and Ito's) is only a help.

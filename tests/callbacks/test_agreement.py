@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from lit_purify.report.summary import read_summary
 from tiny import evaluate
 from torch import Tensor, nn
 
@@ -23,7 +24,6 @@ from lit_purify.diffusion import FixedNoise, NoiseConfiguration, Purifier
 from lit_purify.diffusion.noise import StackedNoise, derive_seed
 from lit_purify.functional import correlation
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.report.summary import read_summary
 from lit_purify.types import InputError
 
 N, PIXELS = 6, 3 * 32 * 32

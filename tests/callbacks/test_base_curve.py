@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from lit_purify.report.summary import read_summary
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
@@ -27,7 +28,6 @@ from lit_purify.cli import main
 from lit_purify.functional import wilson_interval
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.report.base_curve import CurvePoint, base_curve_figure
-from lit_purify.report.summary import read_summary
 from lit_purify.types import InputError
 
 EPS = 0.1

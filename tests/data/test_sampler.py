@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lit_purify.data.queue import WorkQueue
 from torch.distributed import HashStore
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -19,7 +20,6 @@ from lit_purify.data.arrays import ImageArrays
 from lit_purify.data.cifar10 import CIFAR10DataModule
 from lit_purify.data.image_folder import ImageFolderDataModule
 from lit_purify.data.plan import plan_batches
-from lit_purify.data.queue import WorkQueue
 from lit_purify.data.sampler import SharedBatchSampler, evaluation_loader, shared_sampler
 
 

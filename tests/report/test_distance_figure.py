@@ -6,11 +6,11 @@ import io
 
 import pytest
 import torch
+from lit_purify.report.labels import OTHER, sections
 
 from lit_purify.attacks import PGD, Uniform
 from lit_purify.diffusion import PRESETS
 from lit_purify.report.distance_figure import Curve, distance_figure
-from lit_purify.report.labels import OTHER, sections
 from lit_purify.report.paper_distances import ATTACKED, UNIFORM, paper_distances
 
 STEPS = [0, 5, 10, 5, 0]

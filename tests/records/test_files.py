@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from lit_purify.report.files import write_whole
 
 
