@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import tiny
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 
 from lit_purify.cli import main
 

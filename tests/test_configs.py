@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 
 from lit_purify.cli import main
 from lit_purify.diffusion import PRESETS

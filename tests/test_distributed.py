@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from processes import PATIENCE, Fork, finish, forks, free_port
 from safetensors.torch import load_file
 from torch import Tensor

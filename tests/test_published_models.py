@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from published_networks import DDPM, Guided, ddpm_shapes, guided_shapes, random_state
 from safetensors.torch import save_file
 from torchvision.models import resnet50

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import processes
 import pytest
 import tiny
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from processes import Fork, finish, forks, wait_until
 
 TRIALS, EARLY = 20, 8

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from oracles import fill
 from torch import Tensor, nn
 

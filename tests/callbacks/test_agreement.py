@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from tiny import evaluate
 from torch import Tensor, nn
 

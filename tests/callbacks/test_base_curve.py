@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate

@@ -6,7 +6,7 @@ import math
 import pytest
 import tiny
 import torch
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from oracles import TinyDenoiser, reference_chain
 from safetensors.torch import load_file
 from tiny import Failing, IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from oracles import TinyDenoiser, fill
 from safetensors.torch import load_file
 from tiny import Float64Denoiser, IdentityPurifier, ScalingPurifier, evaluate

@@ -5,7 +5,7 @@ import math
 import pytest
 import tiny
 import torch
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from tiny import IdentityPurifier, NoisyPurifier, evaluate
 
 from lit_purify.attacks import PGD, Attack

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from oracles import fill
 from PIL import Image
 from safetensors.torch import load_file

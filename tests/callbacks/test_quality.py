@@ -7,7 +7,7 @@ import warnings
 import pytest
 import tiny
 import torch
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from oracles import fill
 from processes import finish, forks
 from safetensors.torch import load_file

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 from lightning.pytorch import Trainer
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from safetensors.torch import load_file
 from tiny import Failing, IdentityPurifier, NoisyPurifier, evaluate
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from oracles import ALPHA_BAR, GaussianDenoiser, draws, hash_by_hand
 from tiny import IdentityPurifier, ScalingPurifier
 from torch import Tensor

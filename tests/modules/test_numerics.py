@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 from lightning.pytorch import Callback
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from oracles import fill
 from tiny import FailingPurifier, IdentityPurifier, evaluate
 from torch import nn

@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from lit_purify.report.finished_runs import disagreements, read_runs, short_names
+from lit_purify.records.runs import disagreements, read_runs, short_names
 
 from lit_purify.cli import main
 from lit_purify.functional import wilson_interval
