@@ -1,4 +1,4 @@
-"""One image file to RGB pixels, without silent loss."""
+"""From image files to RGB pixels, without silent loss."""
 
 from __future__ import annotations
 
@@ -20,6 +20,26 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _LOSSLESS_MODES = ("RGB", "L", "P", "1")
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, zlib.error)
+
+
+def visible(folder: Path) -> list[Path]:
+    """What a folder holds, by name; hidden things are left out.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        paths = [path for path in folder.iterdir() if path.name[0] != "."]
+    except OSError as error:
+        raise InputError(
+            f"the folder {str(folder)!r} cannot be read ({error.strerror}); check who may read it"
+        ) from error
+    return sorted(paths, key=lambda path: path.name)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name is that of an image."""
+    return path.suffix.lower() in SUFFIXES
 
 
 def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
@@ -44,7 +64,7 @@ def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
         if picture.size != (width, height):
             raise InputError(
                 f"{path}: the image is {picture.width} x {picture.height} pixels (width x height); "
-                f"expected {width} x {height}. Resize it, or set image_shape."
+                f"expected {width} x {height}; resize it, or set image_shape"
             )
         _check_header(picture, path, single=True)
         picture.load()
@@ -95,24 +115,24 @@ def _opened(path: Path, expected: str = "a photograph") -> Iterator[Image.Image]
         raise
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{path}: the image is far larger than {expected} ({error}). Resize it."
+            f"{path}: the image is far larger than {expected} ({error}); resize it"
         ) from error
     except _DAMAGE as error:
         raise InputError(
             f"{path}: cannot be read ({error or type(error).__name__}); expected a complete PNG, "
-            "JPEG or WebP file. Export it again, or remove it."
+            "JPEG or WebP file; export it again, or remove it"
         ) from error
 
 
 def _check_header(picture: Image.Image, path: Path, *, single: bool) -> None:
     if single and getattr(picture, "n_frames", 1) > 1:
         raise InputError(
-            f"{path}: the image is animated; expected a single picture. Export one frame."
+            f"{path}: the image is animated; expected a single picture; export one frame"
         )
     if picture.mode.startswith(("I", "F")) or _png_bit_depth(picture, path) == 16:
         raise InputError(
             f"{path}: the image has more than 8 bits a channel; expected 8, as the conversion "
-            "would lose some. Convert it to 8 bits first."
+            "would lose some; convert it to 8 bits first"
         )
 
 
@@ -130,12 +150,12 @@ def _to_rgb(picture: Image.Image, path: Path, modes: tuple[str, ...]) -> Image.I
         if picture.getchannel("A").getextrema() != (255, 255):
             raise InputError(
                 f"{path}: the image has transparent pixels, whose colour is not defined; expected "
-                "an opaque image. Flatten it onto a background."
+                "an opaque image; flatten it onto a background"
             )
         return picture.convert("RGB")
     if picture.mode in modes:
         return picture.convert("RGB")
     raise InputError(
-        f"{path}: the image has colour mode {picture.mode}; expected RGB, greyscale or palette. "
-        "Convert it to RGB."
+        f"{path}: the image has colour mode {picture.mode}; expected RGB, greyscale or palette; "
+        "convert it to RGB"
     )

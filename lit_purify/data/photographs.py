@@ -24,8 +24,7 @@ class Photographs(ImageDataset):
     """Image files, each with its label and the dataset index that keys its noise.
 
     Args:
-        files: PNG, JPEG or WebP files of any size; N of them.
-        labels: class indices, N of them.
+        samples: PNG, JPEG or WebP files of any size, each with its class index; N of them.
         indices: dataset indices, N of them.
         preprocessing: name of what makes every picture the same size.
 
@@ -34,18 +33,13 @@ class Photographs(ImageDataset):
     """
 
     def __init__(
-        self,
-        files: Sequence[Path],
-        labels: Sequence[int],
-        indices: Sequence[int],
-        *,
-        preprocessing: str,
+        self, samples: Sequence[tuple[Path, int]], indices: Sequence[int], *, preprocessing: str
     ) -> None:
-        self.files = list(files)
-        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.files = [file for file, _ in samples]
+        self.labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
         self.indices = torch.tensor(indices, dtype=torch.int64)
         self.preprocessing = preprocessing
-        self._preprocess = preprocessing_named(preprocessing)
+        self._preprocess = preprocessing_named(preprocessing).transform
 
     def check(self) -> None:
         """Look for files that cannot be used: up to :data:`DECODED` whole, of more the headers.
@@ -77,9 +71,9 @@ class Photographs(ImageDataset):
         return len(self.files)
 
     def __getitem__(self, item: int) -> Batch:
-        pixels = self._preprocess(read_photograph(self.files[item]))
+        pixels = np.array(self._preprocess(read_photograph(self.files[item])))
         return Batch(
-            image=to_unit(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))),
+            image=to_unit(torch.from_numpy(pixels).permute(2, 0, 1).contiguous()),
             label=self.labels[item],
             index=self.indices[item],
         )
