@@ -57,7 +57,7 @@ def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
         uint8 array of shape (height, width, 3).
 
     Raises:
-        InputError: the file is damaged, has another size, more than one frame, 16 bits a channel,
+        InputError: the file is damaged, has another size, more than one frame, 16 bits per channel,
             transparent pixels, or another colour space.
     """
     with _opened(path, expected=f"{width} x {height} pixels") as picture:
@@ -87,7 +87,7 @@ def read_photograph(path: Path) -> Image.Image:
         A picture of mode RGB, decoded.
 
     Raises:
-        InputError: the file is damaged, animated, has 16 bits a channel, transparent pixels, or
+        InputError: the file is damaged, animated, has 16 bits per channel, transparent pixels, or
             another colour space.
     """
     with _opened(path) as picture:
@@ -131,7 +131,7 @@ def _check_header(picture: Image.Image, path: Path, *, single: bool) -> None:
         )
     if picture.mode.startswith(("I", "F")) or _png_bit_depth(picture, path) == 16:
         raise InputError(
-            f"{path}: the image has more than 8 bits a channel; expected 8, as the conversion "
+            f"{path}: the image has more than 8 bits per channel; expected 8, as the conversion "
             "would lose some; convert it to 8 bits first"
         )
 

@@ -17,7 +17,7 @@ from lit_purify.data.preprocessing import preprocessing_named
 from lit_purify.types import Batch
 
 DECODED = 1000
-"""Up to so many files are decoded before a run starts, which takes seconds."""
+"""Up to this number of files, all are decoded before a run starts, which takes seconds."""
 
 
 class Photographs(ImageDataset):
@@ -42,7 +42,7 @@ class Photographs(ImageDataset):
         self._preprocess = preprocessing_named(preprocessing).transform
 
     def check(self) -> None:
-        """Look for files that cannot be used: up to :data:`DECODED` whole, of more the headers.
+        """Look for files that cannot be used: whole up to :data:`DECODED` files, beyond by headers.
 
         Damage behind a header ends the run when its turn comes; a resumed run then goes on.
 

@@ -45,7 +45,7 @@ from lit_purify.functional.variance import (
 
 
 def mean_cosine(directions: Tensor) -> Tensor:
-    """Mean cosine over all pairs of different directions of a sample.
+    """Mean cosine over all pairs of different directions of each sample.
 
     Args:
         directions: shape (B, n, ...), n at least 2; in any unit.
@@ -134,7 +134,7 @@ def direction_agreement(sums: DirectionSums) -> DirectionAgreement:
 
 
 def centroid_distance(points: Tensor, centroid: Tensor | None = None) -> Tensor:
-    """Mean l2 distance of a sample's points to their centroid.
+    """Mean l2 distance of each sample's points to their centroid.
 
     Args:
         points: shape (B, n, ...), n at least 1.
