@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lit_purify.data.dataset import ImageDataset
-from lit_purify.types import Batch, InputError
+from lit_purify.types import InputError
 
 UNKNOWN_LABEL = -1
 """Label of an image whose class is not known."""
@@ -71,25 +70,12 @@ class ImageArrays(ImageDataset):
         chosen.indices = self.indices[rows]
         return chosen
 
-    def sha256(self) -> str:
-        """Hash of the images, labels and indices: the same images, whatever file they are from."""
-        digest = hashlib.sha256()
-        for part in (self.images, self.labels, self.indices):
-            digest.update(part.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+    def pixels(self, item: int) -> Tensor:
+        return self.images[item]
 
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, item: int) -> Batch:
-        return Batch(
-            image=to_unit(self.images[item]), label=self.labels[item], index=self.indices[item]
-        )
-
-
-def to_unit(image: Tensor) -> Tensor:
-    """The image as float32; uint8 values are divided by 255, others are in [0, 1] already."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
+    def content(self) -> Iterator[bytes]:
+        """The pixels alone: the same images have one hash, whatever file they are from."""
+        yield self.images.contiguous().numpy().tobytes()
 
 
 def _pixels(images: np.ndarray | Tensor) -> Tensor:

@@ -60,14 +60,12 @@ def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
         InputError: the file is damaged, has another size, more than one frame, 16 bits per channel,
             transparent pixels, or another colour space.
     """
-    with _opened(path, expected=f"{width} x {height} pixels") as picture:
+    with _opened(path, expected=f"{width} x {height} pixels", photograph=False) as picture:
         if picture.size != (width, height):
             raise InputError(
                 f"{path}: the image is {picture.width} x {picture.height} pixels (width x height); "
                 f"expected {width} x {height}; resize it, or set image_shape"
             )
-        _check_header(picture, path, single=True)
-        picture.load()
         return np.asarray(_to_rgb(picture, path, _LOSSLESS_MODES))
 
 
@@ -91,25 +89,26 @@ def read_photograph(path: Path) -> Image.Image:
             another colour space.
     """
     with _opened(path) as picture:
-        _check_header(picture, path, single=picture.format != "MPO")
-        picture.load()
         return _to_rgb(picture, path, (*_LOSSLESS_MODES, "CMYK"))
 
 
 def check_photograph_header(path: Path) -> None:
     """As :func:`read_photograph`, from the first bytes alone: damage further on is not found."""
-    with _opened(path) as picture:
-        _check_header(picture, path, single=picture.format != "MPO")
+    with _opened(path):
+        pass
 
 
 @contextmanager
-def _opened(path: Path, expected: str = "a photograph") -> Iterator[Image.Image]:
-    """A picture; whatever goes wrong with its file while it is open names the file."""
+def _opened(
+    path: Path, expected: str = "a photograph", *, photograph: bool = True
+) -> Iterator[Image.Image]:
+    """A picture whose header is sound; what goes wrong while it is open names its file."""
     try:
         with warnings.catch_warnings():
             # A huge picture is refused, or resized: that it is huge is no news.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as picture:
+                _check_header(picture, path, single=not photograph or picture.format != "MPO")
                 yield picture
     except InputError:
         raise
@@ -137,7 +136,7 @@ def _check_header(picture: Image.Image, path: Path, *, single: bool) -> None:
 
 
 def _png_bit_depth(picture: Image.Image, path: Path) -> int:
-    """Bits a channel in the PNG header: Pillow reads 16-bit RGB as 8-bit without a word."""
+    """Bits per channel in the PNG header: Pillow reads 16-bit RGB as 8-bit without a word."""
     if picture.format != "PNG":
         return 8
     with path.open("rb") as file:
@@ -145,6 +144,7 @@ def _png_bit_depth(picture: Image.Image, path: Path) -> int:
 
 
 def _to_rgb(picture: Image.Image, path: Path, modes: tuple[str, ...]) -> Image.Image:
+    picture.load()
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
         picture = picture.convert("RGBA")
         if picture.getchannel("A").getextrema() != (255, 255):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lit_purify.data.arrays import to_unit
 from lit_purify.data.dataset import ImageDataset
 from lit_purify.data.image_files import check_photograph_header, read_photograph
 from lit_purify.data.preprocessing import preprocessing_named
-from lit_purify.types import Batch
 
 DECODED = 1000
 """Up to this number of files, all are decoded before a run starts, which takes seconds."""
@@ -54,26 +53,18 @@ class Photographs(ImageDataset):
             check(file)
 
     @functools.cached_property
-    def _digest(self) -> str:
-        digest = hashlib.sha256(self.preprocessing.encode())
+    def _file_hashes(self) -> list[bytes]:
+        hashes = []
         for path in self.files:
             with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        for part in (self.labels, self.indices):
-            digest.update(part.numpy().tobytes())
-        return digest.hexdigest()
+                hashes.append(hashlib.file_digest(file, "sha256").digest())
+        return hashes
 
-    def sha256(self) -> str:
-        """Hash of the files' contents in order, the preprocessing, the labels and the indices."""
-        return self._digest
+    def content(self) -> Iterator[bytes]:
+        """The preprocessing, and of every file the hash."""
+        yield self.preprocessing.encode()
+        yield from self._file_hashes
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, item: int) -> Batch:
-        pixels = np.array(self._preprocess(read_photograph(self.files[item])))
-        return Batch(
-            image=to_unit(torch.from_numpy(pixels).permute(2, 0, 1).contiguous()),
-            label=self.labels[item],
-            index=self.indices[item],
-        )
+    def pixels(self, item: int) -> Tensor:
+        picture = self._preprocess(read_photograph(self.files[item]))
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
