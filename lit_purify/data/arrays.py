@@ -50,7 +50,7 @@ class ImageArrays(ImageDataset):
     ) -> None:
         self.images = _pixels(images)
         n, _, height, width = self.images.shape
-        if image_shape is not None and (height, width) != image_shape[1:]:
+        if image_shape is not None and (height, width) != tuple(image_shape[1:]):
             raise InputError(
                 f"the images are {width} x {height} pixels (width x height); expected "
                 f"{image_shape[2]} x {image_shape[1]}; resize them, or take a data module (or its "
