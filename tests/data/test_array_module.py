@@ -55,6 +55,13 @@ def test_indices_keep_their_order_and_place(arguments: dict, expected: list[int]
     assert batch["index"].dtype == batch["label"].dtype == torch.int64
 
 
+def test_what_is_done_is_left_out() -> None:
+    data = _data(batch_size=2)
+    data.done = frozenset({0, 3})
+    batches = list(data.test_dataloader())
+    assert torch.cat([batch["index"] for batch in batches]).tolist() == [1, 2, 4]
+
+
 def test_settings_name_the_images() -> None:
     settings = _data(limit=2, batch_size=3).settings()
     assert settings == {

@@ -7,16 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
 from lit_purify.data import ImageNetDataModule
 from lit_purify.data.imagenet_files import foolbox_samples
-from lit_purify.data.plan import plan_batches
 from lit_purify.types import InputError
 
 CLASSES = ("n15075141", "n01440764", "n01514859")
-LABELS = (999, 0, 8)
 
 
 def _data(**arguments: Any) -> ImageNetDataModule:
@@ -58,18 +55,17 @@ def test_default_is_the_20_foolbox_photographs() -> None:
     assert (images.shape, images.dtype) == ((20, 3, 224, 224), torch.float32)
 
 
-def test_validation_order_mixes_the_classes(tmp_path: Path) -> None:
-    batches = _batches(source=str(_folder(tmp_path)), batch_size=3)
+ORDERS = {
+    "validation": ([0, 1, 2, 3, 4, 5, 6], [999, 0, 8, 999, 0, 8, 999]),  # mixes the classes
+    "folder": ([1, 4, 2, 5, 0, 3, 6], [0, 0, 8, 8, 999, 999, 999]),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_order(tmp_path: Path, order: str) -> None:
+    batches = _batches(source=str(_folder(tmp_path)), order=order, batch_size=3)
     assert [batch["index"].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert _greys(batches) == [0, 1, 2, 3, 4, 5, 6]
-    assert _joined(batches, "label") == [LABELS[k % 3] for k in range(7)]
-
-
-def test_folder_order_goes_class_by_class(tmp_path: Path) -> None:
-    batches = _batches(source=str(_folder(tmp_path)), order="folder")
-    assert _joined(batches, "label") == [0, 0, 8, 8, 999, 999, 999]
-    assert _greys(batches) == [1, 4, 2, 5, 0, 3, 6]
-    assert _joined(batches, "index") == [0, 1, 2, 3, 4, 5, 6]
+    assert (_greys(batches), _joined(batches, "label")) == ORDERS[order]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -123,18 +119,15 @@ def test_another_preprocessing_gives_another_size(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         ({"limit": 0}, "limit"),
+        ({"indices": [5, 20]}, r"\[20\].*0 \.\. 19"),
         ({"order": "random"}, "'random'"),
         ({"preprocessing": "none"}, "'none'"),
+        ({"source": "folbox"}, "'folbox'"),
     ],
 )
 def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ImageNetDataModule(**arguments)
-
-
-def test_index_beyond_the_source_is_refused() -> None:
-    with pytest.raises(InputError, match=r"\[20\].*0 \.\. 19"):
-        _data(indices=[5, 20])
+        _data(**arguments)
 
 
 def _npz(size: int, label: int) -> Callable[[Path], None]:
@@ -157,11 +150,6 @@ def test_refused_arrays(tmp_path: Path, write: Callable[[Path], None], message: 
     write(tmp_path / "a.npz")
     with pytest.raises(InputError, match=message):
         _data(source=str(tmp_path / "a.npz"), limit=1)
-
-
-def test_missing_source_is_refused() -> None:
-    with pytest.raises(InputError, match="'folbox'"):
-        _data(source="folbox")
 
 
 def test_settings_name_the_images(tmp_path: Path) -> None:
@@ -187,37 +175,6 @@ def test_settings_name_the_images(tmp_path: Path) -> None:
     _npz(224, 0)(tmp_path / "a.npz")
     arrays = _data(source=str(tmp_path / "a.npz")).settings()
     assert (arrays["data_order"], arrays["data_preprocessing"]) == (None, None)
-
-
-class Recorder(LightningModule):
-    """Notes the samples of its batches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[dict[str, Any]] = []
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self.seen.append(batch)
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_resumed_run_meets_the_batches_that_are_left(tmp_path: Path, num_workers: int) -> None:
-    source, done = str(_folder(tmp_path)), frozenset({0, 3, 4})
-    data = ImageNetDataModule(source=source, batch_size=2, num_workers=num_workers)
-    data.done = done
-    module = Recorder()
-    Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).test(module, data, verbose=False)
-    assert [batch["index"].tolist() for batch in module.seen] == plan_batches(
-        range(7), 2, done=done
-    )
-    assert _greys(module.seen) == [1, 2, 5, 6]
 
 
 def test_loading_leaves_the_global_generators_alone() -> None:
