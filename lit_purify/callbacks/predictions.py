@@ -31,7 +31,7 @@ class PredictionWriter(BasePredictionWriter):
     scale, ``index`` and ``name``. PNG files are clipped to [0, 1] and rounded to 8 bits.
 
     Args:
-        figures: so many images, the first of the source, get a trajectory figure,
+        figures: how many images, the first of the source, get a trajectory figure,
             ``<name>_trajectory.png``.
     """
 

@@ -17,7 +17,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from typing_extensions import override
 
 from lit_purify.data.peers import Peers
 from lit_purify.data.sampler import shared_sampler
@@ -41,27 +40,21 @@ class EvaluationProgress(ProgressBar):
         self._total = 0
         self._started = 0.0
 
-    @override
     def disable(self) -> None:
         self._enabled = False
 
-    @override
     def enable(self) -> None:
         self._enabled = True
 
-    @override
     def print(self, *args: Any, **kwargs: Any) -> None:
         self._console.print(*args, **kwargs)
 
-    @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start(trainer.test_dataloaders)
 
-    @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start(trainer.predict_dataloaders)
 
-    @override
     def on_test_batch_start(
         self,
         trainer: Trainer,
@@ -73,7 +66,6 @@ class EvaluationProgress(ProgressBar):
         self._finish_batch(self._batch_size)
         self._batch_size = len(batch["image"])
 
-    @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A batch is done when it is measured: at its end those that measure it are still to come.
         self._finish_batch(self._batch_size)
@@ -106,7 +98,6 @@ class EvaluationProgress(ProgressBar):
         share = min(1.0, done / total) if total else 0.0
         self._show(self._batch_size * (before + share) / parts, activity)
 
-    @override
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -118,15 +109,12 @@ class EvaluationProgress(ProgressBar):
     ) -> None:
         self._finish_batch(len(batch["image"]))
 
-    @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
 
-    @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
 
-    @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:

@@ -59,10 +59,10 @@ class OutputVariability(Measurement):
       depend on M and N but for its scatter. An image whose purification does not depend on the
       noise has an infinite SNR; it is left out of the mean and counted as missing;
     - ``direction/fixed_noise`` and ``direction/fixed_input``
-      (:mod:`lit_purify.functional.directions`); a purification that changes nothing has no
+      (:mod:`lit_purify.functional.variability`); a purification that changes nothing has no
       direction, and its image is counted as missing;
     - ``centroid/l2_inputs``, ``centroid/l2_fixed_noise``, ``centroid/l2_fixed_input`` and
-      ``centroid/l2_both`` (:mod:`lit_purify.functional.centroids`), about sqrt(1 - 1/n) times as
+      ``centroid/l2_both`` (:mod:`lit_purify.functional.variability`), about sqrt(1 - 1/n) times as
       large for n points as for many: compare them at one M and N.
 
     It takes M N purifications an image. The paper has 50 images, M = 50 and N = 50. The purified
