@@ -115,17 +115,19 @@ class LinearDefence:
 
     Args:
         num_classes: K.
-        steepness: factor of the two logits.
+        matrix: A, (64, 64); by default near the identity.
     """
 
     shape = (1, 8, 8)
+    steepness = 5.0
+    """Factor of the two logits."""
 
-    def __init__(self, num_classes: int = 4, steepness: float = 5.0) -> None:
+    def __init__(self, num_classes: int = 4, matrix: Tensor | None = None) -> None:
         generator = torch.Generator().manual_seed(0)
         d = math.prod(self.shape)
+        near = 0.8 * torch.eye(d) + 0.03 * torch.randn(d, d, generator=generator)
         self.num_classes = num_classes
-        self.steepness = steepness
-        self.matrix = 0.8 * torch.eye(d) + 0.03 * torch.randn(d, d, generator=generator)
+        self.matrix = near if matrix is None else matrix
         self.offset = 0.1 * torch.rand(d, generator=generator)
         self.slope = torch.randn(d, generator=generator)
         self.threshold = self.slope @ (self.matrix @ torch.full((d,), 0.5) + self.offset)
@@ -152,6 +154,10 @@ class LinearDefence:
         """s of clean images, by the closed form, float64, shape (B,)."""
         constant = self.slope.double() @ self.offset.double() - self.threshold.double()
         return images.double().flatten(1) @ self.normal.double() + constant
+
+    def towards(self, labels: Tensor) -> Tensor:
+        """Sign of the best perturbation in l_inf, shape (B, 1, 8, 8), each entry 1 or -1."""
+        return (2 * labels - 1).view(-1, 1, 1, 1) * self.normal.sign().view(self.shape)
 
     def optimum(self, images: Tensor, p: float) -> Tensor:
         """Norms of the smallest perturbations that reach the boundary, shape (B,)."""
