@@ -257,13 +257,13 @@ def test_tiny_images_are_refused_where_square_cannot_work() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"norm": "L0"}, "Linf, L2 or L1"),
-        ({"version": "custom"}, "auto, standard, plus or rand"),
-        ({"attacks": ["pgd"]}, "attacks must be some of apgd-ce"),
-        ({"attacks": []}, "attacks must be some of"),
-        ({"attacks": ["fab"], "version": "standard"}, "with version left at auto"),
-        ({"square_queries": 0}, "at least 1"),
-        ({"eps": 8}, "eps must lie in"),
+        ({"norm": "L0"}, "norm"),
+        ({"version": "custom"}, "version"),
+        ({"attacks": ["pgd"]}, "apgd-ce"),
+        ({"attacks": []}, "apgd-ce"),
+        ({"attacks": ["fab"], "version": "standard"}, "auto"),
+        ({"square_queries": 0}, "square_queries"),
+        ({"eps": 8}, "eps"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
@@ -272,11 +272,15 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -
 
 
 def test_settings_and_names_are_for_reports() -> None:
-    settings = AutoAttack(norm="L2", eps=0.5, attacks=["apgd-ce"]).settings()
-    assert settings["attack"] == "AutoAttack"
-    assert settings["norm"] == "L2"
-    assert settings["version"] == "custom"
-    assert settings["attacks"] == ["apgd-ce"]
+    assert AutoAttack(norm="L2", eps=0.5, attacks=["apgd-ce"]).settings() == {
+        "attack": "AutoAttack",
+        "norm": "L2",
+        "eps": 0.5,
+        "version": "custom",
+        "attacks": ["apgd-ce"],
+        "square_queries": 5000,
+        "early_stop": True,
+    }
     assert AutoAttack().settings()["version"] == "auto"
     assert not AutoAttack().stops_early  # its success is the same either way
     assert AutoAttack.finding_names[:6] == (*autoattack.FLAGS, "flag_few_classes")

@@ -141,27 +141,26 @@ def test_a_gradient_of_nan_does_no_harm(name: str) -> None:
     assert not attack.findings["not_finite"].any()
 
 
-class Asserting(FixedEpsilonAttack):
+class Raises(FixedEpsilonAttack):
     distance = LpDistance(2)
 
-    def run(self, model: Any, inputs: Any, criterion: Any, *, epsilon: float, **_: Any) -> Any:
-        raise AssertionError
+    def __init__(self, error: Exception) -> None:
+        self.error = error
 
-
-class Targeted(Asserting):
     def run(self, model: Any, inputs: Any, criterion: Any, *, epsilon: float, **_: Any) -> Any:
-        raise ValueError("unsupported criterion")
+        raise self.error
 
 
 def test_an_attack_that_breaks_off_leaves_the_clean_image() -> None:
-    attack = FoolboxAttack(attack=Asserting(), eps=0.3)
+    attack = FoolboxAttack(attack=Raises(AssertionError()), eps=0.3)
     assert torch.equal(attack(LINEAR.defence(), *BATCH), IMAGES)
     assert attack.findings["broke_off"].all()
 
 
 def test_an_attack_that_wants_a_target_class_is_refused() -> None:
+    attack = FoolboxAttack(attack=Raises(ValueError("unsupported criterion")), eps=0.3)
     with pytest.raises(InputError, match="target class"):
-        FoolboxAttack(attack=Targeted(), eps=0.3)(LINEAR.defence(), *BATCH)
+        attack(LINEAR.defence(), *BATCH)
 
 
 @pytest.mark.parametrize(
@@ -183,23 +182,13 @@ def test_the_norm_is_the_attacks(attack: fa.Attack, p: float) -> None:
     assert type(attack).__name__.split("Attack")[0] in str(wrapped.settings()["foolbox_attack"])
 
 
-@pytest.mark.parametrize(
-    "attack", [fa.L0FMNAttack(), fa.GaussianBlurAttack(), fa.SpatialAttack(), fa.PointwiseAttack()]
-)
-def test_other_norms_are_refused(attack: fa.Attack) -> None:
-    with pytest.raises(InputError, match="l1, l2 or linf"):
-        FoolboxAttack(attack=attack, eps=0.5)
-
-
 def test_it_leaves_logging_and_the_console_alone(capsys: pytest.CaptureFixture[str]) -> None:
     handlers = list(logging.root.handlers)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        attack = FoolboxAttack(attack=QUICK["hopskipjump"], eps=0.3)
-        attack(Defence(constant), IMAGES, torch.zeros_like(LABELS), INDICES)
-        FoolboxAttack(attack=fa.L2DeepFoolAttack(), eps=0.3)(
-            LINEAR.defence(), IMAGES, LABELS, INDICES
-        )
+        for name in ("hopskipjump", "deepfool"):
+            attack = FoolboxAttack(attack=QUICK[name], eps=0.3)
+            attack(Defence(constant), IMAGES, torch.zeros_like(LABELS), INDICES)
     assert logging.root.handlers == handlers
     assert "".join(capsys.readouterr()) == ""
 
@@ -245,7 +234,7 @@ def test_every_attack_can_be_named(name: str) -> None:
         pytest.importorskip("numba")
     path, more = f"foolbox.attacks.{name}", NO_DEFAULT.get(name, [])
     if name in REFUSED:
-        with pytest.raises(ValueError, match="l1, l2 or linf"):
+        with pytest.raises(ValueError, match="linf"):
             named(path, *more)
     else:
         attack = named(path, *more)
@@ -267,9 +256,7 @@ OVERLAYS = [
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_overlay_takes_the_place_of_the_attack(
-    overlay: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_overlay_takes_the_place_of_the_attack(overlay: str, tmp_path: Path) -> None:
     base = tmp_path / "base.yaml"
     base.write_text(
         "attack: {class_path: lit_purify.attacks.PGD, init_args: {eps: 8/255, steps: 40}}"
@@ -283,7 +270,6 @@ def test_an_overlay_takes_the_place_of_the_attack(
     # it replaces.
     assert "early_stop:" in (CONFIGS / "attack" / overlay).read_text(encoding="utf-8")
     assert set(vars(config.attack.init_args)) == set(inspect.signature(type(attack)).parameters)
-    assert "".join(capsys.readouterr()) == ""
 
 
 def test_libraries_are_imported_where_they_are_used_and_without_git(tmp_path: Path) -> None:
