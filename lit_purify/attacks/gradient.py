@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lit_purify.defence import Defence
 from lit_purify.types import InputError
 
+_cross_entropy = partial(F.cross_entropy, reduction="none")
+
 
 def input_gradient(
     defence: Defence,
-    loss: Callable[[Tensor, Tensor], Tensor],
     images: Tensor,
     labels: Tensor,
     indices: Tensor,
     *,
+    loss: Callable[[Tensor, Tensor], Tensor] = _cross_entropy,
     draws: int = 1,
     rows_per_pass: int | None = None,
     straight_through: bool = False,
@@ -29,10 +33,10 @@ def input_gradient(
 
     Args:
         defence: bound to these samples, or to more.
-        loss: (logits, labels) -> losses, shape (B,).
         images: shape (B, C, H, W).
         labels: shape (B,).
         indices: dataset indices, shape (B,).
+        loss: (logits, labels) -> losses, shape (B,); by default the cross-entropy.
         draws: randomness configurations that the gradient is averaged over.
         rows_per_pass: most images in one pass, draws counted; at least one draw of the whole batch
             is taken. ``None`` sets no limit. Changes memory and time, not the mean.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lit_purify.attacks.base import Attack
 from lit_purify.attacks.gradient import input_gradient
@@ -94,7 +92,6 @@ class PGD(Attack):
         """What the attack follows: gradient of the cross-entropy (B, C, H, W), and the logits."""
         return input_gradient(
             defence,
-            partial(F.cross_entropy, reduction="none"),
             images,
             labels,
             indices,

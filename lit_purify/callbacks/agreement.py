@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.nn import functional as F
 
 from lit_purify.attacks import PGDEOT, Attack, input_gradient
 from lit_purify.callbacks.attack import attack_batch, run_attack
@@ -124,6 +121,4 @@ class AttackAgreement(Measurement):
 
 def _gradient(defence: Defence, batch: Batch) -> Tensor:
     """The exact gradient of the cross-entropy at the clean images, (B, C, H, W)."""
-    loss = partial(F.cross_entropy, reduction="none")
-    gradient, _ = input_gradient(defence, loss, batch["image"], batch["label"], batch["index"])
-    return gradient
+    return input_gradient(defence, batch["image"], batch["label"], batch["index"])[0]

@@ -55,7 +55,7 @@ class AdversarialExamples(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         batch["adversarial"], batch["attack_loss"] = {}, {}
-        self._watched.clear()  # with the noise that the last batch kept
+        self._watched.clear()  # with the images of the last batch
         surfaces = pl_module.surfaces
         for number, surface in enumerate(surfaces):
             defence = pl_module.attacked(surface, batch["index"])

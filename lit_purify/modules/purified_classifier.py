@@ -140,7 +140,7 @@ class PurifiedClassifier(LightningModule):
         Returns:
             Logits (B, K), differentiable in ``images``.
         """
-        # Not `bind`: a single pass needs no draw twice.
+        # Not bound: a single pass has no use for kept draws.
         return Defence(self.classifier, self.purifier, noise, indices)(images)
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from lit_purify.diffusion import FixedNoise, FreshNoise, NoiseConfiguration
 from lit_purify.types import InputError
 
 INDICES = torch.arange(70, 76)
-LOSS = partial(F.cross_entropy, reduction="none")
 KINDS = pytest.mark.parametrize(("eot", "plain"), [(PGDEOT, PGD), (BPDAEOT, BPDA)])
 
 
@@ -37,8 +35,8 @@ def test_the_gradient_is_the_mean_over_the_next_draws(batch: tuple[Tensor, Tenso
     images, labels = batch
     source = fresh()
     configurations = [source.next_configuration() for _ in range(5)]
-    each = [input_gradient(chain(xi), LOSS, images, labels, INDICES)[0] for xi in configurations]
-    found, logits = input_gradient(chain(fresh()), LOSS, images, labels, INDICES, draws=5)
+    each = [input_gradient(chain(xi), images, labels, INDICES)[0] for xi in configurations]
+    found, logits = input_gradient(chain(fresh()), images, labels, INDICES, draws=5)
     torch.testing.assert_close(found, torch.stack(each).mean(0), rtol=1e-6, atol=1e-9)
     assert logits.shape == (30, 4)
     want = torch.cat([chain(xi)(images, INDICES) for xi in configurations])
@@ -101,11 +99,11 @@ def test_straight_through_is_the_gradient_of_the_classifier_at_the_purified_imag
     images, labels = batch
     defence, alone = chain(FixedNoise(0)), Defence(convnet().double())
     purified = defence.purify(images, INDICES)
-    want, logits = input_gradient(alone, LOSS, purified, labels, INDICES)
-    found, seen = input_gradient(defence, LOSS, images, labels, INDICES, straight_through=True)
+    want, logits = input_gradient(alone, purified, labels, INDICES)
+    found, seen = input_gradient(defence, images, labels, INDICES, straight_through=True)
     torch.testing.assert_close(found.double(), want, rtol=1e-6, atol=1e-9)
     assert torch.equal(seen, logits)
-    exact, _ = input_gradient(defence, LOSS, images, labels, INDICES)
+    exact, _ = input_gradient(defence, images, labels, INDICES)
     assert not torch.allclose(exact, found)
 
 
@@ -119,7 +117,9 @@ def test_bpda_passes_a_purifier_without_gradient(batch: tuple[Tensor, Tensor]) -
     with pytest.raises(InputError, match="no gradient"):
         PGD(steps=1)(defence, images, labels, INDICES)
     found = BPDA(eps="16/255", steps=10)(defence, images, labels, INDICES)
-    before, after = (LOSS(defence(x, INDICES), labels) for x in (images, found))
+    before, after = (
+        F.cross_entropy(defence(x, INDICES), labels, reduction="none") for x in (images, found)
+    )
     assert (after > before).all()
 
 
@@ -138,9 +138,9 @@ def test_a_draw_whose_gradient_is_no_number_adds_nothing(batch: tuple[Tensor, Te
         return purified
 
     defence = Defence(convnet().double(), Rule(purify), fresh())
-    found, _ = input_gradient(defence, LOSS, images, labels, INDICES, draws=2)
+    found, _ = input_gradient(defence, images, labels, INDICES, draws=2)
     alone = Defence(convnet().double())
-    sound, _ = input_gradient(alone, LOSS, images.double(), labels, INDICES)
+    sound, _ = input_gradient(alone, images.double(), labels, INDICES)
     torch.testing.assert_close(found[:, 0, 0, 0].double(), sound[:, 0, 0, 0] / 2)
     torch.testing.assert_close(found[:, 1].double(), sound[:, 1])
 
