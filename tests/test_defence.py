@@ -77,7 +77,12 @@ class TestBinding:
         assert alone.deterministic
         assert torch.equal(alone(IMAGES), convnet()(IMAGES))
         assert alone.purify(IMAGES) is IMAGES
-        assert torch.equal(alone.bind(None, INDICES)(IMAGES, draws=3), convnet()(IMAGES))
+        images = IMAGES.clone().requires_grad_()
+        exact, straight = (
+            torch.autograd.grad(alone(images, straight_through=way)[:, 0].sum(), images)
+            for way in (False, True)
+        )
+        assert torch.equal(*exact, *straight)
 
     def test_networks_are_shared_frozen_and_in_evaluation_mode(self):
         network = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(192, 4)).train()

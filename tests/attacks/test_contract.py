@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from defences import chain, constant, convnet
+from defences import attack_whole_and_alone, chain, constant, convnet
 from oracles import some_images
 from torch import Tensor
 
@@ -86,6 +86,19 @@ def test_a_gradient_that_says_nothing_leaves_the_random_start(name: str, noise: 
     start = Uniform(eps=8 / 255)(defence(noise), images(), ZEROS, INDICES, seed=1)
     for classifier in (constant, not_a_number):
         assert torch.equal(attacked(name, defence(noise, classifier)), start)
+
+
+def test_a_sample_does_not_depend_on_its_batch(name: str, noise: str) -> None:
+    """Nor on whether its noise is drawn again at every query or kept."""
+
+    def bound() -> Defence:
+        return chain(FixedNoise(0)).bind(NOISES[noise](), INDICES)
+
+    batch = images(), chain(FixedNoise(0))(images(), INDICES).argmax(1), INDICES
+    attack, order = ATTACKS[name](24 / 255), [4, 0, 5, 2, 1, 3]
+    whole = attack(chain(NOISES[noise]()), *batch, seed=1)
+    parts = [order, order[:4], *([row] for row in order)]
+    assert torch.equal(attack_whole_and_alone(attack, bound, batch, parts), whole)
 
 
 def test_no_budget(name: str, noise: str) -> None:

@@ -32,15 +32,11 @@ BATCH = IMAGES, LABELS, INDICES = LINEAR.samples()
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def carlini_wagner() -> fa.Attack:
-    return fa.L2CarliniWagnerAttack(steps=100, binary_search_steps=4, initial_const=0.1)
-
-
 ATTACKS: dict[str, fa.Attack] = {
     "pgd": fa.L2PGD(steps=40, rel_stepsize=0.1),
     "deepfool": fa.L2DeepFoolAttack(),
     "deepfool_linf": fa.LinfDeepFoolAttack(),
-    "carlini_wagner": carlini_wagner(),
+    "carlini_wagner": fa.L2CarliniWagnerAttack(steps=100, binary_search_steps=4, initial_const=0.1),
     "fmn": fa.L2FMNAttack(steps=50),
     "fmn_linf": fa.LInfFMNAttack(steps=50),
     "hopskipjump": fa.HopSkipJumpAttack(steps=10),
