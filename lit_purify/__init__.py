@@ -69,8 +69,10 @@ __all__ = [
 ]
 
 
-_ROOMS = ("attacks", "callbacks", "checkpoints", "classifiers", "data", "diffusion", "figures")
-_ROOMS += ("functional", "metrics", "modules", "records", "report")
+_ROOMS = (
+    *("attacks", "callbacks", "checkpoints", "classifiers", "data", "diffusion", "figures"),
+    *("functional", "metrics", "modules", "records", "report"),
+)
 
 
 def __getattr__(name: str) -> Any:

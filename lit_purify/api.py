@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Trainer
@@ -21,6 +21,7 @@ from lit_purify.callbacks import (
     Summary,
 )
 from lit_purify.checkpoints import embedded_denoiser
+from lit_purify.classifiers import Classifier
 from lit_purify.data import ArrayDataModule, ImageDataModule
 from lit_purify.defence import Defence
 from lit_purify.diffusion import PRESETS, Denoiser, DiffusionPurifier, FixedNoise
@@ -165,7 +166,7 @@ def evaluate(
     elif isinstance(defence, Defence) and defence.purifier is not None:
         module = PurifiedClassifier(
             defence.purifier,
-            defence.classifier,
+            cast(Classifier, defence.classifier),
             seed=seed,
             protocols=protocols,
             test_draws=test_draws,
@@ -178,7 +179,9 @@ def evaluate(
     if isinstance(data, tuple):
         images, labels = data
         classes = module.classifier.num_classes
-        data = ArrayDataModule(images, labels, num_classes=classes, batch_size=batch_size)
+        data = ArrayDataModule(
+            images=images, labels=labels, num_classes=classes, batch_size=batch_size
+        )
     records, summary = Records(), Summary(verbose=False)
     tester = Trainer(
         inference_mode=False,

@@ -9,7 +9,8 @@ PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
     {"functional", "types"},
     {"diffusion", "checkpoints"},
-    {"attacks", "metrics", "classifiers", "data"},
+    {"defence", "classifiers"},
+    {"attacks", "metrics", "data"},
     {"callbacks", "modules", "report"},
     {"cli", "config_files", "runs", "api", "__main__", "__init__"},
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+
 from lit_purify.records.summary import read_summary
 
 DDP, SLURM = tiny.LAUNCHED

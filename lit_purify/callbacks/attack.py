@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lit_purify.attacks import Attack, Target, WatchedTarget
+from lit_purify.attacks import Attack, Watch
 from lit_purify.callbacks.progress import show_activity
+from lit_purify.defence import Defence
 from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy
 from lit_purify.modules.protocols import Surface
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
@@ -39,7 +40,7 @@ class AdversarialExamples(Callback):
 
     def __init__(self, attack: Attack) -> None:
         self.attack = attack
-        self._watched: dict[Surface, WatchedTarget] = {}
+        self._watched: dict[Surface, Watch] = {}
         self._findings: dict[Surface, dict[str, Tensor]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -69,10 +70,10 @@ class AdversarialExamples(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         batch["adversarial"], batch["attack_loss"] = {}, {}
-        self._watched.clear()  # with the noise that the last batch kept
+        self._watched.clear()  # with the images of the last batch
         surfaces = pl_module.surfaces
         for number, surface in enumerate(surfaces):
-            defence = pl_module.target(surface, batch["index"])
+            defence = pl_module.attacked(surface, batch["index"])
             num_queries = self.attack.num_queries(defence)
             keep_losses = bool(num_queries) and defence.deterministic
             batch["adversarial"][surface], watched = attack_batch(
@@ -148,41 +149,40 @@ def run_attack(trainer: Trainer, measurement: Callback) -> Attack:
 def attack_batch(
     trainer: Trainer,
     attack: Attack,
-    target: Target,
+    defence: Defence,
     batch: Batch,
     *,
     seed: int,
     activity: str,
     part: tuple[int, int] | None = None,
     keep_losses: bool = False,
-) -> tuple[Tensor, WatchedTarget]:
+) -> tuple[Tensor, Watch]:
     """Attack a batch under the conditions of a run: with gradients and in its precision.
 
     Args:
         trainer: the trainer of the run.
         attack: the attack.
-        target: the defence.
+        defence: bound to these images.
         batch: the images under test.
         seed: base seed of the attack's own randomness.
         activity: what the progress bar calls it.
         part: as in :meth:`EvaluationProgress.show`.
-        keep_losses: as in :class:`~lit_purify.attacks.WatchedTarget`.
+        keep_losses: as in :class:`~lit_purify.attacks.Watch`.
 
     Returns:
         Adversarial images (B, C, H, W) in [0, 1], and what the attack asked.
     """
     image, label, index = batch["image"], batch["label"], batch["index"]
-    num_queries = attack.num_queries(target)
-    watched = WatchedTarget(
-        target,
+    num_queries = attack.num_queries(defence)
+    watch = Watch(
         label,
         index,
         admits=lambda images, rows: attack.admits(images, image[rows]),
-        on_query=lambda queries: show_activity(trainer, activity, queries, num_queries, part=part),
+        progress=lambda queries: show_activity(trainer, activity, queries, num_queries, part=part),
         keep_losses=keep_losses,
     )
     with torch.enable_grad(), trainer.precision_plugin.forward_context():
-        return attack(watched, image, label, index, seed=seed), watched
+        return attack(defence.observed(watch), image, label, index, seed=seed), watch
 
 
 def _finding(surface: Surface, name: str) -> str:

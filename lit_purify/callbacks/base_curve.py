@@ -135,14 +135,14 @@ class BaseClassifierCurve(Measurement):
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
-        target = module.target("base", batch["index"])
+        defence = module.attacked("base", batch["index"])
         for rate, attack in self._attacks.items():
             images = batch["image"]
             if rate > 0:
                 images, _ = attack_batch(
                     trainer,
                     attack,
-                    target,
+                    defence,
                     batch,
                     seed=module.seed,
                     activity=f"BaseClassifierCurve: rate {rate:g}, attack",

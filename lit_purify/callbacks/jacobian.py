@@ -241,23 +241,17 @@ class JacobianSpectrum(Measurement):
         self, module: PurifiedClassifier, image: Tensor, index: Tensor
     ) -> JacobianOperator:
         """The Jacobian at one image; all rows of a pass share its noise."""
-        noise = module.noise.cached(index)
         return JacobianOperator(
-            function=lambda rows: module.purify(rows, noise, index.expand(len(rows))),
+            function=module.defence.bind(module.noise, index).purify,
             image=image,
             rows_per_pass=self.rows_per_pass,
             differentiation=self.differentiation,
         )
 
     def _predicted(self, module: PurifiedClassifier, image: Tensor, index: Tensor) -> Tensor:
-        noise = module.noise.cached(index)
-        eta = noise.uniform(index, like=image)
-        moved = push_forward(
-            lambda rows: module.purify(rows, noise, index),
-            image,
-            eta,
-            differentiation=self.differentiation,
-        )
+        eta = module.noise.uniform(index, like=image)
+        purify = module.defence.bind(module.noise, index).purify
+        moved = push_forward(purify, image, eta, differentiation=self.differentiation)
         zero = torch.zeros_like(eta)
         return lp_distance(moved, zero) / lp_distance(eta, zero)
 

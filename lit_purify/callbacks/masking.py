@@ -113,8 +113,7 @@ class MaskingDiagnostics(Measurement):
             self._left_out = ["attack_loss and lost_to_longer_attack (no protocol fixed)"]
             return
         attack = run_attack(trainer, self)
-        target = module.target("fixed", self._first)
-        self._gains = bool(attack.num_queries(target))
+        self._gains = bool(attack.num_queries(module.attacked("fixed", self._first)))
         if self._gains:
             module.add_metric(
                 "masking/attack_loss_gain",
@@ -206,7 +205,7 @@ class MaskingDiagnostics(Measurement):
         found, watched = attack_batch(
             trainer,
             attack,
-            module.target("fixed", index),
+            module.attacked("fixed", index),
             batch,
             seed=module.seed,
             activity="MaskingDiagnostics: longer attack",

@@ -26,9 +26,11 @@ class Summary(Callback):
 
     Args:
         next_step: printed after the table: what to type next.
+        verbose: print settings and result; without it the file alone is written.
     """
 
-    def __init__(self, *, next_step: str | None = None) -> None:
+    def __init__(self, *, next_step: str | None = None, verbose: bool = True) -> None:
+        self.verbose = verbose
         self.next_step = next_step
         self._folder = Path()
         self._settings: dict[str, Any] = {}
@@ -47,7 +49,7 @@ class Summary(Callback):
             name: {"section": shown.section, "label": shown.label, "unit": shown.unit}
             for name, shown in module.registered.items()
         }
-        if trainer.is_global_zero:
+        if self.verbose and trainer.is_global_zero:
             self._print_settings()
         self._write(trainer, "running", {})
 
@@ -78,7 +80,8 @@ class Summary(Callback):
                 for logger in trainer.loggers:
                     logger.log_metrics(known, 0)
             self._log_histograms(trainer, module)
-            self._print_result(self._folder, metrics)
+            if self.verbose:
+                self._print_result(self._folder, metrics)
         self._finished = True
 
     @staticmethod

@@ -49,7 +49,7 @@ def transfer_noise(seed: int, k: int) -> FixedNoise:
 
 def fresh_noise(seed: int, k: int) -> FixedNoise:
     """The configuration of the k-th test pass of the fresh noise, which no attack has seen."""
-    return FreshNoise(seed, "test", passes=k).configuration()
+    return FreshNoise(seed, "test", passes=k).next_configuration()
 
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {

@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
-from lit_purify.attacks.target import Target
 from lit_purify.classifiers import Classifier
-from lit_purify.diffusion.noise import FixedNoise, NoiseSource, bound_randomness
+from lit_purify.defence import Defence
+from lit_purify.diffusion.noise import FixedNoise, NoiseSource
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.functional import correct, majority
 from lit_purify.metrics import ACCURACY, OTHER, IntervalAccuracy, Statistics, SummaryMetric
@@ -124,8 +124,7 @@ class PurifiedClassifier(LightningModule):
                     f"the {name} has no weights, only their shapes, as with seed null; name "
                     "weights, or a seed"
                 )
-        self.purifier = purifier.eval().requires_grad_(False)
-        self.classifier = classifier.eval().requires_grad_(False)
+        self.defence = Defence(classifier, purifier)
         self.tf32 = tf32
         self.compile_networks = compile
         self.configure_model()  # for a model called without a Trainer
@@ -148,17 +147,26 @@ class PurifiedClassifier(LightningModule):
         Returns:
             Logits (B, K), differentiable in ``images``.
         """
-        if noise is None or indices is None:
-            noise, indices = bound_randomness(len(images))
-        return self.classifier(self.purify(images, noise, indices))
+        # Not bound: a single pass has no use for kept draws.
+        return Defence(self.classifier, self.purifier, noise, indices)(images)
+
+    @property
+    def classifier(self) -> Classifier:
+        """g, images to logits."""
+        return cast(Classifier, self.defence.classifier)
+
+    @property
+    def purifier(self) -> Purifier:
+        """f, images to purified images."""
+        return cast(Purifier, self.defence.purifier)
 
     def purify(self, images: Tensor, noise: NoiseSource, indices: Tensor) -> Tensor:
         """Purified images f_xi(x) under the source's next randomness configuration."""
-        return self.purifier.purify(images, noise.configuration(), indices)
+        return self.purifier.purify(images, noise.next_configuration(), indices)
 
     def trajectory(self, images: Tensor, noise: NoiseSource, indices: Tensor) -> list[State]:
         """Every state of a purification under the source's next randomness configuration."""
-        return list(self.purifier.trajectory(images, noise.configuration(), indices))
+        return list(self.purifier.trajectory(images, noise.next_configuration(), indices))
 
     @property
     def noise(self) -> FixedNoise:
@@ -175,9 +183,9 @@ class PurifiedClassifier(LightningModule):
         """What the adversarial images of a protocol were found against."""
         return PROTOCOLS[protocol].surface
 
-    def target(
+    def attacked(
         self, surface: Surface, indices: Tensor, *, noise: NoiseSource | None = None
-    ) -> Target:
+    ) -> Defence:
         """What an attack on these samples sees of the defence.
 
         Args:
@@ -187,9 +195,8 @@ class PurifiedClassifier(LightningModule):
         """
         make_noise = ATTACK_NOISE[surface]
         if make_noise is None:
-            return Target(self.classifier)
-        source = make_noise(self.seed) if noise is None else noise
-        return Target(self.classifier, self.purifier.purify, source.cached(indices))
+            return Defence(self.classifier, indices=indices)
+        return self.defence.bind(noise or make_noise(self.seed), indices)
 
     def add_metric(
         self, name: str, metric: SummaryMetric, *, section: str = OTHER, label: str | None = None

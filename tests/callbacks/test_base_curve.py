@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lit_purify.records.summary import read_summary
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
@@ -27,6 +26,7 @@ from lit_purify.classifiers.wrap import from_module
 from lit_purify.cli import main
 from lit_purify.functional import wilson_interval
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.summary import read_summary
 from lit_purify.report.base_curve import CurvePoint, base_curve_figure
 from lit_purify.types import InputError
 

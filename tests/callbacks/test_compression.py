@@ -3,7 +3,6 @@
 import pytest
 import tiny
 import torch
-from lit_purify.records.summary import read_summary
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
 
 from lit_purify.attacks import PGD
@@ -11,6 +10,7 @@ from lit_purify.callbacks import CompressionRate, Records, Summary
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import FixedNoise
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 

@@ -6,7 +6,6 @@ import math
 import pytest
 import tiny
 import torch
-from lit_purify.records.summary import read_summary
 from oracles import TinyDenoiser, reference_chain
 from safetensors.torch import load_file
 from tiny import Failing, IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
@@ -15,6 +14,7 @@ from lit_purify.callbacks import DistanceTrajectories, Records, Summary
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import DDIMSampler, DiffusionPurifier, FixedNoise
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 N = 7

@@ -4,8 +4,8 @@ import sys
 
 import numpy as np
 import pytest
-from lit_purify.records.runs import Estimate
 
+from lit_purify.records.runs import Estimate
 from lit_purify.report.paper_points import paper_fit, paper_points
 from lit_purify.report.sigmoid_figure import Law, MeasuredPoint, magnitude_figure, sigmoid_figure
 
