@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -183,24 +185,25 @@ def evaluate(
             images=images, labels=labels, num_classes=classes, batch_size=batch_size
         )
     records, summary = Records(), Summary(verbose=False)
-    tester = Trainer(
-        inference_mode=False,
-        logger=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        enable_progress_bar=progress,
-        default_root_dir=root,
-        callbacks=[
-            *([EvaluationProgress()] if progress else []),
-            AdversarialExamples(PGD() if attack is None else attack),
-            *measurements,
-            records,
-            summary,
-        ],
-        **(trainer or {}),
-    )
-    tester.logger = run_logger(tester)
-    tester.test(module, data, verbose=False)
+    with _without_advice():
+        tester = Trainer(
+            inference_mode=False,
+            logger=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            enable_progress_bar=progress,
+            default_root_dir=root,
+            callbacks=[
+                *([EvaluationProgress()] if progress else []),
+                AdversarialExamples(PGD() if attack is None else attack),
+                *measurements,
+                records,
+                summary,
+            ],
+            **(trainer or {}),
+        )
+        tester.logger = run_logger(tester)
+        tester.test(module, data, verbose=False)
     folder = Path(str(tester.log_dir))
     return Evaluation(
         metrics=module.statistics,
@@ -211,3 +214,15 @@ def evaluate(
         settings=records.settings,
         folder=folder,
     )
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep Lightning from listing the devices that are not used, and the like."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

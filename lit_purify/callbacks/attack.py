@@ -24,6 +24,11 @@ _ON: dict[Surface, str] = {
 }
 """Surface -> what reports call it."""
 
+_EVERY_ITERATION: dict[Surface, str] = {
+    "base": "Classifier alone, attacked: correct at every iteration",
+    "fixed": "Purified, attacked: correct at every iteration (fixed)",
+}
+
 
 class AdversarialExamples(Callback):
     """Attacks the classifier and the purification chain under the run's protocols.
@@ -56,7 +61,7 @@ class AdversarialExamples(Callback):
                     _any_iteration(surface),
                     IntervalAccuracy(),
                     section=ACCURACY,
-                    label=f"{_ON[surface]}, attacked: correct at every iteration",
+                    label=_EVERY_ITERATION[surface],
                 )
                 if self.attack.stops_early:
                     module.drop_metric(f"{surface}/robust_accuracy")

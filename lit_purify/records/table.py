@@ -79,10 +79,12 @@ class SampleTable:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The numbers sample by sample; what does not apply is left out, not finite is ``None``."""
+        names = sorted(self.columns, key=lambda name: ("/" in name, name))  # index and label first
         numbers = {
             name: (values.tolist(), None if where is None else where.tolist())
-            for name, (values, where) in self.columns.items()
-            if values.ndim == 1
+            for name in names
+            if (column := self.columns[name]).values.ndim == 1
+            for values, where in [column]
         }
         for place in range(len(self)):
             yield {
