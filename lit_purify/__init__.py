@@ -1,7 +1,88 @@
-"""Measure how diffusion purification makes classifiers robust."""
+"""Measure how diffusion purification makes classifiers robust.
 
-from lit_purify.api import purify
-from lit_purify.modules import PurifiedClassifier
+What a user needs can be imported from here; it is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lit_purify.api import Evaluation, evaluate, purify
+    from lit_purify.attacks import PGD, PGDEOT, Attack
+    from lit_purify.callbacks import Measurement
+    from lit_purify.checkpoints import embedded_denoiser, load_denoiser
+    from lit_purify.classifiers import Classifier, embedded_resnet18, from_module
+    from lit_purify.defence import Defence
+    from lit_purify.diffusion import (
+        DDIMSampler,
+        DDPMSampler,
+        Denoiser,
+        DiffusionPurifier,
+        FixedNoise,
+        FreshNoise,
+        Purifier,
+        randomness,
+    )
+    from lit_purify.modules import PurifiedClassifier
 
 __version__ = "0.1.0"
-__all__ = ["PurifiedClassifier", "__version__", "purify"]
+
+_HOMES = {
+    "api": ("Evaluation", "evaluate", "purify"),
+    "attacks": ("PGD", "PGDEOT", "Attack"),
+    "callbacks": ("Measurement",),
+    "checkpoints": ("embedded_denoiser", "load_denoiser"),
+    "classifiers": ("Classifier", "embedded_resnet18", "from_module"),
+    "defence": ("Defence",),
+    "diffusion": (
+        *("DDIMSampler", "DDPMSampler", "Denoiser", "DiffusionPurifier", "FixedNoise"),
+        *("FreshNoise", "Purifier", "randomness"),
+    ),
+    "modules": ("PurifiedClassifier",),
+}
+"""Module -> the names it is loaded for."""
+
+__all__ = [
+    "PGD",
+    "PGDEOT",
+    "Attack",
+    "Classifier",
+    "DDIMSampler",
+    "DDPMSampler",
+    "Defence",
+    "Denoiser",
+    "DiffusionPurifier",
+    "Evaluation",
+    "FixedNoise",
+    "FreshNoise",
+    "Measurement",
+    "PurifiedClassifier",
+    "Purifier",
+    "__version__",
+    "embedded_denoiser",
+    "embedded_resnet18",
+    "evaluate",
+    "from_module",
+    "load_denoiser",
+    "purify",
+    "randomness",
+]
+
+
+_ROOMS = (
+    *("attacks", "callbacks", "checkpoints", "classifiers", "data", "diffusion", "figures"),
+    *("functional", "metrics", "modules", "records", "report"),
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"lit_purify.{name}")
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"lit_purify.{home}"), name)
+    raise AttributeError(f"module 'lit_purify' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,15 +1,39 @@
-"""One call to purify images from Python."""
+"""What a user calls from Python: purify images, evaluate a defence."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
 import torch
+from lightning.pytorch import Trainer
+from rich.console import Console
 from torch import Tensor
 
+from lit_purify.attacks import PGD, Attack
+from lit_purify.callbacks import (
+    AdversarialExamples,
+    EvaluationProgress,
+    Measurement,
+    Records,
+    Summary,
+)
 from lit_purify.checkpoints import embedded_denoiser
+from lit_purify.classifiers import Classifier
+from lit_purify.data import ArrayDataModule, ImageDataModule
+from lit_purify.defence import Defence
 from lit_purify.diffusion import PRESETS, Denoiser, DiffusionPurifier, FixedNoise
 from lit_purify.diffusion.presets import PresetName
+from lit_purify.metrics import Statistics
+from lit_purify.modules import PurifiedClassifier
+from lit_purify.modules.protocols import ProtocolName
+from lit_purify.records import SampleTable, read_summary
+from lit_purify.report import summary_table
+from lit_purify.runs import run_logger
 from lit_purify.types import InputError
 
 
@@ -63,3 +87,142 @@ def purify(
     ).to(images)
     rows = range(len(images)) if indices is None else indices
     return purifier.purify(images, FixedNoise(seed), torch.as_tensor(rows))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: name -> ``value`` and, where they make sense, ``low``, ``high`` (95 % interval),
+            ``std``, ``n``.
+        rows: what was found for every image, one mapping per image, by ``<protocol>/<column>``.
+        table: the same with the tensors, such as ``table["fixed/adversarial"]``, (N, C, H, W).
+        figures: the pictures that were drawn, by name.
+        flags: what looks suspicious, in sentences.
+        settings: what decides the numbers.
+        folder: the run folder, with everything above as files.
+    """
+
+    metrics: dict[str, Statistics]
+    rows: list[dict[str, Any]]
+    table: SampleTable
+    figures: dict[str, Path]
+    flags: list[str]
+    settings: dict[str, Any]
+    folder: Path
+
+    def __str__(self) -> str:
+        console = Console(width=100)
+        with console.capture() as text:
+            console.print(summary_table(read_summary(self.folder / "summary.json")))
+        return "\n".join([text.get(), *(f"Warning: {flag}" for flag in self.flags)])
+
+
+def evaluate(
+    defence: Defence | PurifiedClassifier,
+    data: ImageDataModule | tuple[Tensor, Tensor],
+    *,
+    attack: Attack | None = None,
+    protocols: Sequence[ProtocolName] = ("base", "fixed"),
+    measurements: Sequence[Measurement] = (),
+    seed: int = 0,
+    test_draws: int = 1,
+    batch_size: int = 64,
+    root: str | Path = ".",
+    progress: bool = True,
+    trainer: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Attack a defence and measure it; what ``python -m lit_purify test`` does, without YAML.
+
+    Args:
+        defence: a classifier behind a purifier. A ``PurifiedClassifier`` brings its own protocols,
+            seed and test draws.
+        data: a data module, or images (N, C, H, W) in [0, 1] and their labels (N,).
+        attack: finds the adversarial images; ``None`` takes PGD at 8/255 in 40 steps.
+        protocols: how the defence is attacked and tested (:mod:`lit_purify.modules.protocols`).
+        measurements: what to measure besides, such as ``lit_purify.callbacks.CompressionRate()``.
+        seed: base seed of everything random.
+        test_draws: noise draws that `transfer` and `fresh` test an image under.
+        batch_size: images per batch, where ``data`` are images and labels.
+        root: folder in which ``lightning_logs/version_N`` is made.
+        progress: show a progress bar.
+        trainer: further arguments of the Lightning Trainer, such as
+            ``{"accelerator": "gpu", "devices": 4, "strategy": "ddp"}``.
+
+    Returns:
+        Metrics with intervals, rows, tensors, pictures and flags. They are files of a run folder
+        too, which ``python -m lit_purify report`` reads.
+
+    Raises:
+        InputError: an argument is not as above, or the parts do not fit together.
+
+    Example::
+
+        defence = Defence(embedded_resnet18(), DiffusionPurifier(embedded_denoiser(), num_steps=10))
+        result = evaluate(defence, CIFAR10DataModule(limit=20), attack=PGD(steps=10))
+        result.metrics["fixed/robust_accuracy"]
+    """
+    if isinstance(defence, PurifiedClassifier):
+        module = defence
+    elif isinstance(defence, Defence) and defence.purifier is not None:
+        module = PurifiedClassifier(
+            defence.purifier,
+            cast(Classifier, defence.classifier),
+            seed=seed,
+            protocols=protocols,
+            test_draws=test_draws,
+        )
+    else:
+        raise InputError(
+            "evaluate needs lit_purify.Defence(classifier, purifier) or a PurifiedClassifier, got "
+            f"a {type(defence).__name__}"
+        )
+    if isinstance(data, tuple):
+        images, labels = data
+        classes = module.classifier.num_classes
+        data = ArrayDataModule(
+            images=images, labels=labels, num_classes=classes, batch_size=batch_size
+        )
+    records, summary = Records(), Summary(verbose=False)
+    with _without_advice():
+        tester = Trainer(
+            inference_mode=False,
+            logger=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            enable_progress_bar=progress,
+            default_root_dir=root,
+            callbacks=[
+                *([EvaluationProgress()] if progress else []),
+                AdversarialExamples(PGD() if attack is None else attack),
+                *measurements,
+                records,
+                summary,
+            ],
+            **(trainer or {}),
+        )
+        tester.logger = run_logger(tester)
+        tester.test(module, data, verbose=False)
+    folder = Path(str(tester.log_dir))
+    return Evaluation(
+        metrics=module.statistics,
+        rows=list(module.table.rows()),
+        table=module.table,
+        figures={path.stem: path for path in sorted(folder.glob("*.png"))},
+        flags=read_summary(folder / "summary.json")["flags"],
+        settings=records.settings,
+        folder=folder,
+    )
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep Lightning from listing the devices that are not used, and the like."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -8,8 +8,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lit_purify.report.header import read_header
-from lit_purify.report.records import records_folder
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_purify.records import records_folder
+from lit_purify.records.header import read_header
 from lit_purify.types import InputError
 
 AUTO = "auto"
@@ -86,6 +89,20 @@ def new_run(root: Path) -> Path:
             (folder := logs / f"version_{number}").mkdir()
             return folder
     raise AssertionError
+
+
+def run_logger(trainer: Trainer, folder: Path | None = None) -> TensorBoardLogger:
+    """The logger of a run, which decides its folder; every process must ask.
+
+    Args:
+        trainer: the trainer of the run, whose ``default_root_dir`` a new folder is made in.
+        folder: that of an earlier run, to go on with.
+    """
+    if folder is None and trainer.is_global_zero:
+        folder = new_run(Path(trainer.default_root_dir).resolve())
+    if folder is None:  # the first process tells the others which it is
+        return TensorBoardLogger(trainer.default_root_dir)
+    return TensorBoardLogger(folder.parent.parent, folder.parent.name, folder.name)
 
 
 def _version(folder: Path) -> int:

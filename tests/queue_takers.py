@@ -6,9 +6,8 @@ sure, see ``metric_ranks``.
 
 from typing import Any
 
-from torch.distributed import Store, TCPStore
-
 from lit_purify.data.queue import WorkQueue
+from torch.distributed import Store, TCPStore
 
 
 def take_below(store: Store, rank: int, processes: int, n: int) -> list[int]:

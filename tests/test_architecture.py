@@ -9,8 +9,9 @@ PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
     {"functional", "types"},
     {"diffusion", "checkpoints"},
-    {"attacks", "metrics", "classifiers", "data", "paper", "figures"},
-    {"callbacks", "modules", "report"},
+    {"defence", "classifiers"},
+    {"attacks", "metrics", "data", "paper", "figures"},
+    {"callbacks", "modules", "records", "report"},
     {"cli", "config_files", "runs", "api", "__main__", "__init__"},
 )
 ALLOWED = {

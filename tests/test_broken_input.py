@@ -293,7 +293,7 @@ ARRAYS: dict[str, tuple[str, Make, str]] = {
     "text images": ("test", _npz(images=IMAGES.astype(str)), "type <U3"),
     "long doubles": ("test", _npz(images=np.zeros_like(IMAGES, np.longdouble)), "of type float"),
     "records": ("test", _npz(images=np.zeros(4, [("a", "u1")])), "shape (4,)"),
-    "0 .. 255 in floats": ("test", _npz(images=IMAGES * 1.0), "Divide 0 .. 255 values by 255"),
+    "0 .. 255 in floats": ("test", _npz(images=IMAGES * 1.0), "divide 0 .. 255 values by 255"),
     "-1 .. 1 in floats": ("test", _npz(images=IMAGES / 100.0 - 2), "[-1, -1]"),
     "one NaN": (
         EVERY,

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from lit_purify.cli import main
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 
 
 @pytest.fixture(scope="module")

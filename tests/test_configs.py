@@ -14,7 +14,7 @@ import torch
 
 from lit_purify.cli import main
 from lit_purify.diffusion import PRESETS
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 
 ROOT = tiny.CONFIGS.parent
 FILES = sorted(str(path.relative_to(tiny.CONFIGS)) for path in tiny.CONFIGS.rglob("*.yaml"))

@@ -16,7 +16,7 @@ from processes import PATIENCE, Fork, finish, forks, free_port
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 
 IMAGES = 16
 RELATIVE = 1e-5

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 
 DDP, SLURM = tiny.LAUNCHED
 

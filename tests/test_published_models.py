@@ -18,7 +18,7 @@ from lit_purify.checkpoints.weights import CACHE, MIRROR, WEIGHTS
 from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.cli import main
 from lit_purify.diffusion import ddpm_unet
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 
 SMALL_DDPM = DDPM(widths=(32, 64), attention=(1,), layers=1)
 SMALL_GUIDED = Guided(width=64, factors=(1, 1), attention=(1,), layers=1)

@@ -17,7 +17,7 @@ import pytest
 import tiny
 from processes import Fork, finish, forks, wait_until
 
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 
 TRIALS, EARLY = 20, 8
 IMAGES, BATCH = 16, 2

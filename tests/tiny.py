@@ -31,7 +31,7 @@ from lit_purify.diffusion import (
     small_unet,
 )
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 
 ARCHITECTURE: dict[str, Any] = {"block_out_channels": (8, 16), "norm_num_groups": 4}
 CONFIGS = Path(__file__).parents[1] / "configs"

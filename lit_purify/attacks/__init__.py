@@ -6,10 +6,10 @@ from lit_purify.attacks.bpda import BPDA, BPDAEOT
 from lit_purify.attacks.eot import PGDEOT
 from lit_purify.attacks.external import ExternalAttack
 from lit_purify.attacks.foolbox_attack import FoolboxAttack
+from lit_purify.attacks.gradient import input_gradient
 from lit_purify.attacks.pgd import PGD
-from lit_purify.attacks.target import Target, input_gradient
 from lit_purify.attacks.uniform import Uniform
-from lit_purify.attacks.watch import WatchedTarget
+from lit_purify.attacks.watch import Watch
 
 __all__ = [
     "BPDA",
@@ -20,8 +20,7 @@ __all__ = [
     "AutoAttack",
     "ExternalAttack",
     "FoolboxAttack",
-    "Target",
     "Uniform",
-    "WatchedTarget",
+    "Watch",
     "input_gradient",
 ]

@@ -8,16 +8,17 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import pyautoattack
 import torch
-from pyautoattack import checks
 from torch import Tensor
 
-from lit_purify.attacks.external import ExternalAttack, Fooled, OneSample
-from lit_purify.attacks.target import Target
+from lit_purify.attacks.external import ExternalAttack, ExternalModel, Fooled
+from lit_purify.defence import Defence
 from lit_purify.types import InputError
+
+if TYPE_CHECKING:  # imported by the attack that needs it
+    import pyautoattack
 
 Norm = Literal["Linf", "L2", "L1"]
 Version = Literal["auto", "standard", "plus", "rand"]
@@ -103,25 +104,23 @@ class AutoAttack(ExternalAttack):
         if square_queries < 1:
             raise InputError(f"square_queries must be at least 1, got {square_queries}")
         self.norm = norm
-        self.version = version
+        self.version = version if attacks is None else "custom"
         self.attacks = None if attacks is None else list(attacks)
         self.square_queries = square_queries
 
     def perturb(
-        self, model: Target, images: Tensor, labels: Tensor, indices: Tensor, seed: int
+        self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
-        if self.version != "auto" and model.deterministic != (self.version != "rand"):
-            kind, fit = ("deterministic", "standard") if model.deterministic else ("random", "rand")
+        if self.version in (("rand",) if defence.deterministic else ("standard", "plus")):
+            kind = "deterministic" if defence.deterministic else "random"
             raise InputError(
                 f"AutoAttack's version {self.version} is not made for this defence, which is "
-                f"{kind}; ask for {fit}, or auto, which chooses"
+                f"{kind}; ask for {_fitting(defence)}, or auto, which chooses"
             )
-        return super().perturb(model, images, labels, indices, seed)
+        return super().perturb(defence, images, labels, indices, seed)
 
-    def search(self, network: OneSample, image: Tensor, label: Tensor, seed: int) -> Tensor:
-        with torch.no_grad():
-            num_classes = network(image).shape[1]
-        attack = self._ensemble(network, num_classes, tuple(image.shape[1:]), image.device, seed)
+    def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
+        attack = self._ensemble(network, image, seed)
         log = _Log()
         logger = logging.Logger(self.library, logging.DEBUG)  # known to nobody else
         logger.addHandler(log)
@@ -138,38 +137,28 @@ class AutoAttack(ExternalAttack):
         return found
 
     def settings(self) -> dict[str, object]:
-        return {
-            "attack": type(self).__name__,
-            "norm": self.norm,
-            "eps": self.eps,
-            "version": self.version if self.attacks is None else "custom",
-            "attacks": self.attacks,
-            "square_queries": self.square_queries,
-            "early_stop": self.early_stop,
-        }
+        names = ("norm", "eps", "version", "attacks", "square_queries", "early_stop")
+        return {"attack": type(self).__name__, **{name: getattr(self, name) for name in names}}
 
     def _ensemble(
-        self,
-        network: OneSample,
-        num_classes: int,
-        shape: tuple[int, ...],
-        device: torch.device,
-        seed: int,
+        self, network: ExternalModel, image: Tensor, seed: int
     ) -> pyautoattack.AutoAttack:
-        random = not network.target.deterministic
-        version = self.version if self.version != "auto" else "rand" if random else "standard"
+        import pyautoattack
+
+        with torch.no_grad():
+            num_classes = network(image).shape[1]
         attack = pyautoattack.AutoAttack(
             network,
             attacks=self.attacks,
-            device=device,
+            device=image.device,
             eps=self.eps,
             norm=self.norm,
             seed=seed,
-            version=version if self.attacks is None else "custom",
+            version=_fitting(network.defence) if self.version == "auto" else self.version,
         )
         parts = attack.attacks_to_run
         attack.square.n_queries = self.square_queries
-        if random:
+        if not network.defence.deterministic:
             attack.apgd.eot_iter = attack.apgd_targeted.eot_iter = _EOT_DRAWS
         needed = max(_LEAST_CLASSES.get(part, 2) for part in parts)
         if num_classes < needed:
@@ -178,10 +167,10 @@ class AutoAttack(ExternalAttack):
                 f"compares that many logits), and the defence has {num_classes}; choose attacks "
                 "[apgd-ce, fab, square]"
             )
-        if "square" in parts and self.norm != "Linf" and min(shape[-2:]) < 5:
+        if "square" in parts and self.norm != "Linf" and min(image.shape[-2:]) < 5:
             raise InputError(
                 f"Square in {self.norm} needs images of at least 5 x 5 pixels, got "
-                f"{shape[-2]} x {shape[-1]}; choose attacks without it"
+                f"{image.shape[-2]} x {image.shape[-1]}; choose attacks without it"
             )
         for part, targeted in {"apgd-t": attack.apgd_targeted, "fab-t": attack.fab}.items():
             if targeted.n_target_classes > num_classes - 1:
@@ -189,6 +178,11 @@ class AutoAttack(ExternalAttack):
                 if part in parts:
                     network.findings.add("flag_few_classes")
         return attack
+
+
+def _fitting(defence: Defence) -> Version:
+    """The version that is made for this kind of defence."""
+    return "standard" if defence.deterministic else "rand"
 
 
 class _Log(logging.Handler):
@@ -221,6 +215,8 @@ def _untraced() -> Iterator[None]:
 
     That check counts calls over the life of the process: it starts from 0 for every sample here.
     """
+    from pyautoattack import checks
+
     tracer = sys.gettrace()
     checks.funcs.update(dict.fromkeys(checks.funcs, 0))
     try:

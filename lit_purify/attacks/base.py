@@ -1,4 +1,4 @@
-"""The contract of every attack: (model, images, labels, indices) -> adversarial images."""
+"""The contract of every attack: (defence, images, labels, indices) -> adversarial images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
-from lit_purify.attacks.target import Target
+from lit_purify.defence import Defence
 from lit_purify.functional import lp_distance, project
 from lit_purify.types import InputError, ratio
 
@@ -25,12 +25,14 @@ class Attack(ABC):
         p: norm of the ball: ``math.inf``, 2 or 1.
         finding_names: what the attack finds out about each sample beside its image, such as
             warnings; the names are known before any batch.
+        findings: of the last batch, for every one of ``finding_names``: shape (B,), bool.
     """
 
     p: float = math.inf
     finding_names: tuple[str, ...] = ()
 
     def __init__(self, *, eps: float | str) -> None:
+        self.findings: dict[str, Tensor] = {}
         self.eps = ratio(eps)
         if self.p == math.inf and not 0 <= self.eps <= 1:
             raise InputError(
@@ -41,12 +43,12 @@ class Attack(ABC):
             raise InputError(f"eps must be finite and at least 0, got {self.eps}")
 
     def __call__(
-        self, model: Target, images: Tensor, labels: Tensor, indices: Tensor, *, seed: int = 0
+        self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, *, seed: int = 0
     ) -> Tensor:
         """Attack a batch.
 
         Args:
-            model: the defence.
+            defence: bound to these samples, or to more.
             images: clean images in [0, 1], shape (B, C, H, W); the attack works in float32.
             labels: true classes, shape (B,).
             indices: dataset indices, shape (B,).
@@ -64,14 +66,14 @@ class Attack(ABC):
                 f"{images.min():.4g} to {images.max():.4g}; divide 8-bit images by 255"
             )
         clean = images.detach().float()
-        found = self.perturb(model, clean, labels, indices, seed)
+        found = self.perturb(defence, clean, labels, indices, seed)
         if not found.isfinite().all():
             raise RuntimeError(f"{type(self).__name__} returned images that are not finite")
         return self.project(found.detach().float(), clean)
 
     @abstractmethod
     def perturb(
-        self, model: Target, images: Tensor, labels: Tensor, indices: Tensor, seed: int
+        self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
         """Search for adversarial images; the caller projects what comes back."""
 
@@ -84,8 +86,8 @@ class Attack(ABC):
         inside = lp_distance(perturbed, clean, self.p) <= self.eps + SLACK
         return inside & ((perturbed >= 0) & (perturbed <= 1)).flatten(1).all(1)
 
-    def num_queries(self, model: Target) -> int | None:
-        """Queries of the model an attack on a batch makes, for progress; ``None`` if unknown."""
+    def num_queries(self, defence: Defence) -> int | None:
+        """Queries that an attack on a batch makes, for progress; ``None`` if unknown."""
         return None
 
     @property
@@ -96,11 +98,8 @@ class Attack(ABC):
         """
         return False
 
-    @property
-    def findings(self) -> dict[str, Tensor]:
-        """Of the last batch, for every one of ``finding_names``: shape (B,), bool."""
-        return {}
-
     def settings(self) -> dict[str, object]:
-        """What a report must say about this attack."""
-        return {"attack": type(self).__name__, **vars(self)}
+        """What a report must say about this attack: by default its public attributes."""
+        hidden = ("p", "findings")
+        public = {k: v for k, v in vars(self).items() if k[0] != "_" and k not in hidden}
+        return {"attack": type(self).__name__, **public}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_purify.attacks.base import Attack
-from lit_purify.attacks.target import Target, check_differentiable
+from lit_purify.attacks.gradient import check_differentiable
+from lit_purify.defence import Defence, Observer
 from lit_purify.diffusion.noise import derive_seed
 from lit_purify.functional import correct
 
@@ -36,49 +37,39 @@ class Fooled(Exception):
         self.image = image
 
 
-class OneSample(nn.Module):
-    """A defence as a module of one sample: what it is asked, in batches of any size, is about that.
+class ExternalModel(nn.Module):
+    """A defence as a library is given it: any floating dtype in, float32 logits of its own out.
 
     A gradient that is not a number becomes 0 and an infinite one finite, as libraries would carry
-    either into the image; the sample's findings say so.
+    either into the image; the findings say so.
 
     Args:
-        target: the defence.
-        index: dataset index of the sample, shape (1,).
-        on_query: called with (images, logits), both detached, after every query.
+        defence: bound to a single sample: what it is asked, in batches of any size, is about that.
     """
 
-    def __init__(
-        self,
-        target: Target,
-        index: Tensor,
-        on_query: Callable[[Tensor, Tensor], None] | None = None,
-    ) -> None:
+    def __init__(self, defence: Defence) -> None:
         super().__init__()
-        self.target = target
-        self.index = index
-        self.on_query = on_query
+        self.defence = defence.observed(_refuse_without_gradient)
         self.findings: set[str] = set()
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K), float32, of images (N, C, H, W) of any floating dtype."""
         x = images.float()
-        differentiated = torch.is_grad_enabled() and x.requires_grad
-        if differentiated:
+        if torch.is_grad_enabled() and x.requires_grad:
             x = x.view_as(x)  # the hook must not outlive this query
             x.register_hook(self._finite)  # type: ignore[no-untyped-call]
-        logits = self.target(x, self.index.expand(len(x)))
-        if differentiated:
-            check_differentiable(logits)
-        if self.on_query is not None:
-            self.on_query(x.detach(), logits.detach())
-        return logits.float().clone()  # libraries write into what they are given
+        return self.defence(x).float().clone()
 
     def _finite(self, gradient: Tensor) -> Tensor:
         if not gradient.isfinite().all():
             self.findings.add("gradient_not_finite")
         return gradient.nan_to_num()
+
+
+def _refuse_without_gradient(images: Tensor, logits: Tensor, indices: Tensor, draws: int) -> None:
+    if torch.is_grad_enabled() and images.requires_grad:
+        check_differentiable(logits)
 
 
 class ExternalAttack(Attack):
@@ -105,10 +96,9 @@ class ExternalAttack(Attack):
     def __init__(self, *, eps: float | str, early_stop: bool) -> None:
         super().__init__(eps=eps)
         self.early_stop = early_stop
-        self._findings: dict[str, Tensor] = {}
 
     @abstractmethod
-    def search(self, network: OneSample, image: Tensor, label: Tensor, seed: int) -> Tensor:
+    def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
         """Run the library's attack on a sample; the caller projects what comes back.
 
         Args:
@@ -122,36 +112,34 @@ class ExternalAttack(Attack):
             Shape (1, C, H, W).
         """
 
-    @property
-    def findings(self) -> dict[str, Tensor]:
-        return self._findings
-
     def perturb(
-        self, model: Target, images: Tensor, labels: Tensor, indices: Tensor, seed: int
+        self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
         none = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        self._findings = {name: none.clone() for name in self.finding_names}
+        self.findings = {name: none.clone() for name in self.finding_names}
         found = images.clone()
         if self.eps == 0:
             return found
         for row, index in enumerate(indices.tolist()):
-            network = OneSample(model, indices[row : row + 1])
+            one = slice(row, row + 1)
+            # A fresh source counts its passes. Of a copy the k-th query of every sample meets the
+            # k-th configuration, whichever samples were attacked before it.
+            network = ExternalModel(defence.bind(copy.copy(defence.source), indices[one]))
             own_seed = derive_seed(seed, self.library, index)
-            with _same_noise(model), own_randomness(own_seed), torch.enable_grad():
-                found[row] = self._attack(
-                    network, images[row : row + 1], labels[row : row + 1], own_seed
-                )[0]
+            with own_randomness(own_seed), torch.enable_grad():
+                found[one] = self._attack(network, images[one], labels[one], own_seed)
             for name in network.findings:
-                self._findings[name][row] = True
+                self.findings[name][row] = True
         return found
 
-    def _attack(self, network: OneSample, image: Tensor, label: Tensor, seed: int) -> Tensor:
-        if network.target.deterministic:
+    def _attack(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
+        if network.defence.deterministic:
             with torch.no_grad():
                 if not correct(network(image), label).item():
                     return image
             if self.early_stop:
-                network.on_query = lambda x, logits: self._stop(network, x, logits, image, label)
+                stop = self._stop(network.defence, image, label)
+                network.defence = network.defence.observed(stop)
         try:
             found = self.search(network, image.clone(), label.clone(), seed).detach()
         except Fooled as success:
@@ -161,17 +149,21 @@ class ExternalAttack(Attack):
             return image
         return found
 
-    def _stop(
-        self, network: OneSample, x: Tensor, logits: Tensor, image: Tensor, label: Tensor
-    ) -> None:
-        """Raise :class:`Fooled` if an image of a query lies in the ball and is misclassified."""
-        wrong = ~correct(logits, label.expand(len(x))) & self.admits(x, image.expand_as(x))
-        for candidate in x[wrong]:
-            # Rounding may have put it just outside the ball: what counts is what is returned.
-            inside = self.project(candidate.unsqueeze(0), image)
-            with torch.no_grad():
-                if not correct(network.target(inside, network.index), label).item():
-                    raise Fooled(inside)
+    def _stop(self, defence: Defence, image: Tensor, label: Tensor) -> Observer:
+        """Raises :class:`Fooled` if an image of a query lies in the ball and is misclassified."""
+
+        def stop(images: Tensor, logits: Tensor, indices: Tensor, draws: int) -> None:
+            images = images.detach()
+            wrong = ~correct(logits, label.expand(len(images)))
+            wrong &= self.admits(images, image.expand_as(images))
+            for candidate in images[wrong]:
+                # Rounding may have put it just outside the ball: what counts is what is returned.
+                inside = self.project(candidate.unsqueeze(0), image)
+                with torch.no_grad():
+                    if not correct(defence(inside), label).item():
+                        raise Fooled(inside)
+
+        return stop
 
 
 @contextmanager
@@ -190,19 +182,3 @@ def own_randomness(seed: int) -> Iterator[None]:
         finally:
             random.setstate(python)
             np.random.set_state(legacy)  # noqa: NPY002
-
-
-@contextmanager
-def _same_noise(model: Target) -> Iterator[None]:
-    """Let every sample meet the noise source as it stood before the batch.
-
-    A fresh source counts its passes: the k-th query of a sample must meet the k-th configuration,
-    whichever samples were attacked before it.
-    """
-    source = model.noise
-    if not model.deterministic:
-        model.noise = copy.copy(source)
-    try:
-        yield
-    finally:
-        model.noise = source

@@ -8,18 +8,18 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+from lit_purify.attacks.external import ExternalAttack, ExternalModel
+from lit_purify.types import InputError
 
 # foolbox imports GitPython for its model zoo, which refuses to be imported where there is no git.
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
-import foolbox
-from foolbox.attacks.base import MinimizationAttack, Repeated
-from foolbox.models.pytorch import PyTorchModel
-
-from lit_purify.attacks.external import ExternalAttack, OneSample
-from lit_purify.types import InputError
+if TYPE_CHECKING:  # imported by who names an attack of it
+    import foolbox.attacks.base
 
 
 class FoolboxAttack(ExternalAttack):
@@ -74,7 +74,10 @@ class FoolboxAttack(ExternalAttack):
     def stops_early(self) -> bool:
         return self.early_stop
 
-    def search(self, network: OneSample, image: Tensor, label: Tensor, seed: int) -> Tensor:
+    def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
+        from foolbox.attacks.base import MinimizationAttack
+        from foolbox.models.pytorch import PyTorchModel
+
         model = PyTorchModel(network, bounds=(0, 1), device=image.device)
         minimises = isinstance(_innermost(self._foolbox), MinimizationAttack)
         try:
@@ -100,13 +103,8 @@ class FoolboxAttack(ExternalAttack):
         return found
 
     def settings(self) -> dict[str, object]:
-        return {
-            "attack": type(self).__name__,
-            "foolbox_attack": repr(self._foolbox),
-            "norm": _NAMES[self.p],
-            "eps": self.eps,
-            "early_stop": self.early_stop,
-        }
+        named = {"foolbox_attack": repr(self._foolbox), "norm": _NAMES[self.p]}
+        return {"attack": type(self).__name__, **named, **super().settings()}
 
 
 _NAMES = {1: "L1", 2: "L2", math.inf: "Linf"}
@@ -114,6 +112,8 @@ _NAMES = {1: "L1", 2: "L2", math.inf: "Linf"}
 
 def _innermost(attack: foolbox.attacks.base.Attack) -> foolbox.attacks.base.Attack:
     """The attack itself where it is one that is repeated."""
+    from foolbox.attacks.base import Repeated
+
     while isinstance(attack, Repeated):
         attack = attack.attack
     return attack

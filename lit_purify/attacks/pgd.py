@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from lit_purify.attacks.base import Attack
-from lit_purify.attacks.target import Target, input_gradient
+from lit_purify.attacks.gradient import input_gradient
+from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise
 from lit_purify.functional import correct
 from lit_purify.types import InputError, ratio
@@ -60,15 +59,15 @@ class PGD(Attack):
         self.random_start = random_start
         self.early_stop = early_stop
 
-    def num_queries(self, model: Target) -> int:
-        return self.steps * self._num_draws(model)
+    def num_queries(self, defence: Defence) -> int:
+        return self.steps * self._num_draws(defence)
 
     @property
     def stops_early(self) -> bool:
         return self.early_stop
 
     def perturb(
-        self, model: Target, images: Tensor, labels: Tensor, indices: Tensor, seed: int
+        self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
         x = images.clone()
         if self.random_start:
@@ -76,8 +75,8 @@ class PGD(Attack):
             x = self.project(images + self.eps * start, images)
         active = torch.arange(len(images), device=images.device)
         for _ in range(self.steps):
-            gradient, logits = self.gradient(model, x[active], labels[active], indices[active])
-            if self.early_stop and model.deterministic:
+            gradient, logits = self.gradient(defence, x[active], labels[active], indices[active])
+            if self.early_stop and defence.deterministic:
                 standing = correct(logits, labels[active])
                 active, gradient = active[standing], gradient[standing]
                 if len(active) == 0:
@@ -88,16 +87,15 @@ class PGD(Attack):
         return x
 
     def gradient(
-        self, model: Target, images: Tensor, labels: Tensor, indices: Tensor
+        self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What the attack follows: gradient of the cross-entropy (B, C, H, W), and the logits."""
         return input_gradient(
-            model,
-            partial(F.cross_entropy, reduction="none"),
+            defence,
             images,
             labels,
             indices,
-            draws=self._num_draws(model),
+            draws=self._num_draws(defence),
             rows_per_pass=self.rows_per_pass,
             straight_through=self.straight_through,
         )
@@ -106,5 +104,5 @@ class PGD(Attack):
         gradient = "purifier taken for the identity" if self.straight_through else "exact"
         return {**super().settings(), "gradient": gradient}
 
-    def _num_draws(self, model: Target) -> int:
-        return 1 if model.deterministic else self.draws
+    def _num_draws(self, defence: Defence) -> int:
+        return 1 if defence.deterministic else self.draws

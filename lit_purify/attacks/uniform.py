@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lit_purify.attacks.base import Attack
-from lit_purify.attacks.target import Target
+from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise
 
 
@@ -16,10 +16,10 @@ class Uniform(Attack):
         eps: half-width, a number or a fraction such as ``"8/255"``.
     """
 
-    def num_queries(self, model: Target) -> int:
+    def num_queries(self, defence: Defence) -> int:
         return 0
 
     def perturb(
-        self, model: Target, images: Tensor, labels: Tensor, indices: Tensor, seed: int
+        self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
         return images + self.eps * FixedNoise(seed).uniform(indices, like=images)

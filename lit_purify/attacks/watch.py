@@ -8,21 +8,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lit_purify.attacks.target import Target
 from lit_purify.diffusion.noise import rows_of
 from lit_purify.functional import correct
 
 
-class WatchedTarget(Target):
-    """A target that remembers what it was asked.
+class Watch:
+    """Observes a defence under attack and remembers what it was asked.
 
     Args:
-        target: the defence.
         labels: true classes of the batch under attack, shape (B,).
         indices: its dataset indices, shape (B,), each once.
         admits: (images, their rows in the batch) -> whether they count, shape (B,), bool: an image
             outside the ball of the attack fools nobody. ``None`` counts all.
-        on_query: called with the number of queries answered so far, for progress.
+        progress: called with the number of queries answered so far.
         keep_losses: keep the losses, which attacks of many thousand calls have no use for.
 
     Attributes:
@@ -34,33 +32,37 @@ class WatchedTarget(Target):
 
     def __init__(
         self,
-        target: Target,
         labels: Tensor,
         indices: Tensor,
         *,
         admits: Callable[[Tensor, Tensor], Tensor] | None = None,
-        on_query: Callable[[int], None] | None = None,
+        progress: Callable[[int], None] | None = None,
         keep_losses: bool = False,
     ) -> None:
-        super().__init__(target.classify, target.purify, target.noise)
         self.labels = labels
         self.indices = indices
         self.admits = admits
-        self.on_query = on_query
+        self.progress = progress
         self.keep_losses = keep_losses
         self.queries = 0
         self.losses: list[Tensor] = []
         self.fooled = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
 
-    def __call__(
-        self, images: Tensor, indices: Tensor, *, draws: int = 1, straight_through: bool = False
-    ) -> Tensor:
-        logits = super().__call__(images, indices, draws=draws, straight_through=straight_through)
-        self._remember(images.detach(), logits.detach(), rows_of(indices, self.indices))
+    def __call__(self, images: Tensor, logits: Tensor, indices: Tensor, draws: int) -> None:
+        """An :data:`~lit_purify.defence.Observer`."""
+        images, logits = images.detach(), logits.detach()
+        rows = rows_of(indices, self.indices)
+        wrong = ~correct(logits, self.labels[rows])
+        if self.admits is not None:
+            wrong &= self.admits(images, rows)
+        self.fooled[rows[wrong]] = True
+        if self.keep_losses:
+            losses = F.cross_entropy(logits.float(), self.labels[rows], reduction="none")
+            total = torch.zeros(len(self.labels), device=losses.device).index_add(0, rows, losses)
+            self.losses.append(total / rows.bincount(minlength=len(self.labels)))
         self.queries += draws
-        if self.on_query is not None:
-            self.on_query(self.queries)
-        return logits
+        if self.progress is not None:
+            self.progress(self.queries)
 
     def loss_by_query(self, num_queries: int) -> Tensor:
         """:attr:`losses` as (B, num_queries), nan behind the last call."""
@@ -68,14 +70,3 @@ class WatchedTarget(Target):
         for position, losses in enumerate(self.losses[:num_queries]):
             table[:, position] = losses
         return table
-
-    def _remember(self, images: Tensor, logits: Tensor, rows: Tensor) -> None:
-        wrong = ~correct(logits, self.labels[rows])
-        if self.admits is not None:
-            wrong &= self.admits(images, rows)
-        self.fooled[rows[wrong]] = True
-        if not self.keep_losses:
-            return
-        losses = F.cross_entropy(logits.float(), self.labels[rows], reduction="none")
-        total = torch.zeros(len(self.labels), device=losses.device).index_add(0, rows, losses)
-        self.losses.append(total / rows.bincount(minlength=len(self.labels)))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.nn import functional as F
 
-from lit_purify.attacks import PGDEOT, Attack, Target, input_gradient
+from lit_purify.attacks import PGDEOT, Attack, input_gradient
 from lit_purify.callbacks.attack import attack_batch, run_attack
 from lit_purify.callbacks.measurement import Measurement
+from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise, derive_seed
 from lit_purify.functional import correlation
 from lit_purify.metrics import MeanWithDeviation
@@ -72,9 +70,14 @@ class AttackAgreement(Measurement):
                 "AttackAgreement"
             )
         self._other = FixedNoise(derive_seed(module.seed, "agreement", 0))
-        for part in ("", "_eot") if self.eot is not None else ("",):
-            for what in ("perturbation", "gradient"):
-                module.add_metric(f"agreement/{what}{part}", MeanWithDeviation())
+        for what, plural in (("perturbation", "attacks found"), ("gradient", "gradients")):
+            labels = {f"agreement/{what}": f"Agreement of {plural} under different noises"}
+            if self.eot is not None:
+                labels[f"agreement/{what}_eot"] = (
+                    f"Agreement of {plural} in the mean (EOT) with those under one noise"
+                )
+            for name, label in labels.items():
+                module.add_metric(name, MeanWithDeviation(), section="Gradients", label=label)
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
@@ -82,18 +85,18 @@ class AttackAgreement(Measurement):
         assert self._other is not None
         image, index = batch["image"], batch["index"]
         attack = run_attack(trainer, self)
-        other_target = module.target("fixed", index, noise=self._other)
-        other = self._attack(trainer, attack, other_target, batch, seed=self._other.seed)
+        other_defence = module.attacked("fixed", index, noise=self._other)
+        other = self._attack(trainer, attack, other_defence, batch, seed=self._other.seed)
         found = {"perturbation": (batch["adversarial"]["fixed"] - image, other - image)}
         with trainer.precision_plugin.forward_context():
-            other_gradient = _gradient(other_target, batch)
-            found["gradient"] = (_gradient(module.target("fixed", index), batch), other_gradient)
+            other_gradient = _gradient(other_defence, batch)
+            found["gradient"] = (_gradient(module.attacked("fixed", index), batch), other_gradient)
         if self.eot is not None:
             under_fresh = self._attack_fresh(trainer, module, attack, self.eot, batch)
             found["perturbation_eot"] = (under_fresh - image, other - image)
             with trainer.precision_plugin.forward_context():
                 followed, _ = self.eot.gradient(
-                    module.target("fresh", index), image, batch["label"], index
+                    module.attacked("fresh", index), image, batch["label"], index
                 )
             found["gradient_eot"] = (followed, other_gradient)
         for name, (one, two) in found.items():
@@ -110,19 +113,17 @@ class AttackAgreement(Measurement):
         """What ``eot`` finds on the fresh noise; as the run itself attacks it."""
         if "fresh" in module.surfaces and attack.settings() == eot.settings():
             return batch["adversarial"]["fresh"]
-        target = module.target("fresh", batch["index"])
-        return self._attack(trainer, eot, target, batch, seed=module.seed)
+        defence = module.attacked("fresh", batch["index"])
+        return self._attack(trainer, eot, defence, batch, seed=module.seed)
 
     @staticmethod
     def _attack(
-        trainer: Trainer, attack: Attack, target: Target, batch: Batch, *, seed: int
+        trainer: Trainer, attack: Attack, defence: Defence, batch: Batch, *, seed: int
     ) -> Tensor:
         activity = f"AttackAgreement: {type(attack).__name__}"
-        return attack_batch(trainer, attack, target, batch, seed=seed, activity=activity)[0]
+        return attack_batch(trainer, attack, defence, batch, seed=seed, activity=activity)[0]
 
 
-def _gradient(target: Target, batch: Batch) -> Tensor:
+def _gradient(defence: Defence, batch: Batch) -> Tensor:
     """The exact gradient of the cross-entropy at the clean images, (B, C, H, W)."""
-    loss = partial(F.cross_entropy, reduction="none")
-    gradient, _ = input_gradient(target, loss, batch["image"], batch["label"], batch["index"])
-    return gradient
+    return input_gradient(defence, batch["image"], batch["label"], batch["index"])[0]

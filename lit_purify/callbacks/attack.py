@@ -9,12 +9,25 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lit_purify.attacks import Attack, Target, WatchedTarget
+from lit_purify.attacks import Attack, Watch
 from lit_purify.callbacks.progress import show_activity
-from lit_purify.metrics import IntervalAccuracy
+from lit_purify.defence import Defence
+from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy
 from lit_purify.modules.protocols import Surface
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.types import Batch, InputError
+
+_ON: dict[Surface, str] = {
+    "base": "Classifier alone",
+    "fixed": "Purified, attacker knows the noise",
+    "fresh": "Purified, new noise at every pass",
+}
+"""Surface -> what reports call it."""
+
+_EVERY_ITERATION: dict[Surface, str] = {
+    "base": "Classifier alone, attacked: correct at every iteration",
+    "fixed": "Purified, attacked: correct at every iteration (fixed)",
+}
 
 
 class AdversarialExamples(Callback):
@@ -32,18 +45,26 @@ class AdversarialExamples(Callback):
 
     def __init__(self, attack: Attack) -> None:
         self.attack = attack
-        self._watched: dict[Surface, WatchedTarget] = {}
+        self._watched: dict[Surface, Watch] = {}
         self._findings: dict[Surface, dict[str, Tensor]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
-            assert isinstance(pl_module, PurifiedClassifier)
-            for surface, name in product(pl_module.surfaces, self.attack.finding_names):
-                pl_module.add_metric(_finding(surface, name), IntervalAccuracy())
-            for surface in self._deterministic(pl_module):
-                pl_module.add_metric(_any_iteration(surface), IntervalAccuracy())
+            module = PurifiedClassifier.tested_by(self, pl_module)
+            for surface, name in product(module.surfaces, self.attack.finding_names):
+                label = f"{_ON[surface]}: {name.replace('_', ' ')}"
+                module.add_metric(
+                    _finding(surface, name), IntervalAccuracy(), section=NOTED, label=label
+                )
+            for surface in self._deterministic(module):
+                module.add_metric(
+                    _any_iteration(surface),
+                    IntervalAccuracy(),
+                    section=ACCURACY,
+                    label=_EVERY_ITERATION[surface],
+                )
                 if self.attack.stops_early:
-                    pl_module.drop_metric(f"{surface}/robust_accuracy")
+                    module.drop_metric(f"{surface}/robust_accuracy")
 
     def on_test_batch_start(  # type: ignore[override]
         self,
@@ -54,10 +75,10 @@ class AdversarialExamples(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         batch["adversarial"], batch["attack_loss"] = {}, {}
-        self._watched.clear()  # with the noise that the last batch kept
+        self._watched.clear()  # with the images of the last batch
         surfaces = pl_module.surfaces
         for number, surface in enumerate(surfaces):
-            defence = pl_module.target(surface, batch["index"])
+            defence = pl_module.attacked(surface, batch["index"])
             num_queries = self.attack.num_queries(defence)
             keep_losses = bool(num_queries) and defence.deterministic
             batch["adversarial"][surface], watched = attack_batch(
@@ -133,41 +154,40 @@ def run_attack(trainer: Trainer, measurement: Callback) -> Attack:
 def attack_batch(
     trainer: Trainer,
     attack: Attack,
-    target: Target,
+    defence: Defence,
     batch: Batch,
     *,
     seed: int,
     activity: str,
     part: tuple[int, int] | None = None,
     keep_losses: bool = False,
-) -> tuple[Tensor, WatchedTarget]:
+) -> tuple[Tensor, Watch]:
     """Attack a batch under the conditions of a run: with gradients and in its precision.
 
     Args:
         trainer: the trainer of the run.
         attack: the attack.
-        target: the defence.
+        defence: bound to these images.
         batch: the images under test.
         seed: base seed of the attack's own randomness.
         activity: what the progress bar calls it.
         part: as in :meth:`EvaluationProgress.show`.
-        keep_losses: as in :class:`~lit_purify.attacks.WatchedTarget`.
+        keep_losses: as in :class:`~lit_purify.attacks.Watch`.
 
     Returns:
         Adversarial images (B, C, H, W) in [0, 1], and what the attack asked.
     """
     image, label, index = batch["image"], batch["label"], batch["index"]
-    num_queries = attack.num_queries(target)
-    watched = WatchedTarget(
-        target,
+    num_queries = attack.num_queries(defence)
+    watch = Watch(
         label,
         index,
         admits=lambda images, rows: attack.admits(images, image[rows]),
-        on_query=lambda queries: show_activity(trainer, activity, queries, num_queries, part=part),
+        progress=lambda queries: show_activity(trainer, activity, queries, num_queries, part=part),
         keep_losses=keep_losses,
     )
     with torch.enable_grad(), trainer.precision_plugin.forward_context():
-        return attack(watched, image, label, index, seed=seed), watched
+        return attack(defence.observed(watch), image, label, index, seed=seed), watch
 
 
 def _finding(surface: Surface, name: str) -> str:

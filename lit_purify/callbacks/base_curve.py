@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -19,9 +18,8 @@ from lit_purify.figures import CurvePoint, base_curve_figure
 from lit_purify.functional import correct
 from lit_purify.metrics import IntervalAccuracy
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.report import aggregate
-from lit_purify.report.finished_runs import FinishedRun, read_runs
-from lit_purify.report.records import read_rows
+from lit_purify.records import SampleTable
+from lit_purify.records.runs import FinishedRun, read_runs
 from lit_purify.types import Batch, Estimate, InputError, ratio
 
 RATES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
@@ -108,7 +106,12 @@ class BaseClassifierCurve(Measurement):
         self._check_comparable(module)
         self._attacks = {rate: _scaled(attack, rate * self._whole.eps) for rate in self.rates}
         for rate in self.rates:
-            module.add_metric(_name(rate), IntervalAccuracy())
+            module.add_metric(
+                _name(rate),
+                IntervalAccuracy(),
+                section="Classifier alone, attacked with less",
+                label=f"Accuracy at {100 * rate:g} % of the budget",
+            )
 
     def _check_comparable(self, module: PurifiedClassifier) -> None:
         assert self._whole is not None
@@ -132,14 +135,14 @@ class BaseClassifierCurve(Measurement):
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
-        target = module.target("base", batch["index"])
+        defence = module.attacked("base", batch["index"])
         for rate, attack in self._attacks.items():
             images = batch["image"]
             if rate > 0:
                 images, _ = attack_batch(
                     trainer,
                     attack,
-                    target,
+                    defence,
                     batch,
                     seed=module.seed,
                     activity=f"BaseClassifierCurve: rate {rate:g}, attack",
@@ -149,24 +152,20 @@ class BaseClassifierCurve(Measurement):
             module.record(_name(rate), correct(logits, batch["label"]))
 
     def figures(
-        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+        self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable
     ) -> Mapping[str, Figure]:
         if self._whole is None:
             return {}
-        drawn = {*map(_name, self.rates), self.rate_name, ACCURACY}
-        metrics = {name: metric for name, metric in module.figures.items() if name in drawn}
-        figures = aggregate(read_rows(records, run), metrics)
+        found = module.statistics
         curve = [
-            point
-            for rate in self.rates
-            if (point := _point(rate, figures[_name(rate)])) is not None
+            point for rate in self.rates if (point := _point(rate, found[_name(rate)])) is not None
         ]
         if not curve:
             return {}
         measured = [point for _, point in self._measured]
         if self._whole.eps == run_attack(trainer, self).eps:
-            rate = figures.get(self.rate_name, {}).get("value")
-            own = None if rate is None else _point(rate, figures.get(ACCURACY, {}), "this run")
+            rate = found.get(self.rate_name, {}).get("value")
+            own = None if rate is None else _point(rate, found.get(ACCURACY, {}), "this run")
             measured += [] if own is None else [own]
         figure = base_curve_figure(curve, measured, eps=self._whole.eps, p=self._whole.p)
         return {"base_curve": figure}

@@ -10,6 +10,13 @@ from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.types import Batch, InputError, ratio
 
+SECTION = "Size of a perturbation, after / before purification"
+_ATTACK_LABELS = {
+    "attack/compression_rate": "Attack perturbations",
+    "attack/compression_rate_robust": "Attack perturbations, where the attack failed",
+    "attack/compression_rate_nonrobust": "Attack perturbations, where the attack succeeded",
+}
+
 
 class CompressionRate(Measurement):
     """Measures how much of a perturbation a purification under fixed noise lets through.
@@ -39,11 +46,11 @@ class CompressionRate(Measurement):
                 "the compression rate is a ratio of small differences, which precision "
                 f"{trainer.precision} rounds away; use 32-true, or drop CompressionRate"
             )
-        names = ["uniform/compression_rate"]
+        labels = {"uniform/compression_rate": "Random perturbations (uniform)"}
         if "fixed" in module.protocols:
-            names += [f"attack/compression_rate{part}" for part in ("", "_robust", "_nonrobust")]
-        for name in names:
-            module.add_metric(name, MeanWithDeviation())
+            labels |= _ATTACK_LABELS
+        for name, label in labels.items():
+            module.add_metric(name, MeanWithDeviation(), section=SECTION, label=label)
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch

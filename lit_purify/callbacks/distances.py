@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from itertools import product
 
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
@@ -18,11 +18,12 @@ from lit_purify.functional import init_max_end, trajectory_distances
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.paper import PaperDistances, paper_distances
-from lit_purify.report.records import read_tensors
+from lit_purify.records import SampleTable
 from lit_purify.types import Batch, InputError, ratio
 
 LEVELS = ("8/255", "16/255", "32/255", "64/255", "128/255")
-NORMS = ("l2", "linf")
+NORMS = {"l2": "l2", "linf": "Largest pixel difference"}
+PLACES = {"init": "before purification", "max": "at its largest", "end": "after purification"}
 ATTACK = "distance"
 
 
@@ -80,10 +81,13 @@ class DistanceTrajectories(Measurement):
                 f"{list(module.protocols)} attack no fixed noise; add fixed to "
                 "model.protocols, or give it levels"
             )
-        for name in self._measured:
-            for norm in NORMS:
-                for place in ("init", "max", "end"):
-                    module.add_metric(f"{name}/{norm}_{place}", MeanWithDeviation())
+        for norm, place, name in product(NORMS, PLACES, self._measured):
+            module.add_metric(
+                f"{name}/{norm}_{place}",
+                MeanWithDeviation(),
+                section="Distance to the clean image, pixels in [0, 1]",
+                label=f"{NORMS[norm]} {PLACES[place]}, {_label(name)}",
+            )
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
@@ -113,15 +117,13 @@ class DistanceTrajectories(Measurement):
                 yield name, clean + self.levels[name] * module.noise.uniform(index, like=clean)
 
     def figures(
-        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+        self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable
     ) -> Mapping[str, Figure]:
-        names = [f"{name}/trajectory" for name in self._measured]
-        tensors = read_tensors(records, run, names)
         paper = self._paper(trainer, module)
         curves = [
-            Curve(_label(name), tensors[f"{name}/trajectory"], paper.get(name))
+            Curve(_label(name), table[f"{name}/trajectory"], paper.get(name))
             for name in self._measured
-            if f"{name}/trajectory" in tensors
+            if f"{name}/trajectory" in table
         ]
         if not curves:
             return {}

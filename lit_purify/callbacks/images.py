@@ -40,7 +40,7 @@ class ImageGrid(Measurement):
         resumed = bool(getattr(trainer.datamodule, "done", ()))  # type: ignore[attr-defined]
         for protocol in module.protocols:
             if resumed and (self._folder / f"images_{protocol}.png").exists():
-                continue  # drawn of the first images, in an earlier sitting
+                continue  # drawn of the first images, before the run was resumed
             attacked = outputs[f"{protocol}/adversarial"]
             seen_clean = outputs["base/clean" if protocol == "base" else "fixed/clean"]
             adversarial = batch["adversarial"][module.surface(protocol)][first].cpu()

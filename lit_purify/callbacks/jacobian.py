@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from statistics import fmean
 from typing import Literal, get_args
 
 import torch
@@ -12,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lit_purify.callbacks.compression import SECTION as COMPRESSION
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.data import ImageDataModule
 from lit_purify.diffusion.noise import FixedNoise, derive_seed
@@ -33,8 +32,7 @@ from lit_purify.functional import (
 from lit_purify.functional.jacobian import Differentiation
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.report.aggregate import column
-from lit_purify.report.records import read_rows, read_tensors
+from lit_purify.records import SampleTable
 from lit_purify.types import Batch, InputError
 
 Mode = Literal["dense", "matrix_free"]
@@ -42,8 +40,14 @@ Mode = Literal["dense", "matrix_free"]
 SMALL = 0.25
 """The paper counts the singular values below this one, and those above 1."""
 
-FIGURES = ("share_below_0.25", "share_above_1", "largest", "frobenius")
-BOUNDED = FIGURES[:2] + FIGURES[3:]  # in matrix_free mode they come with an interval
+LABELS = {
+    "share_below_0.25": "Directions shrunk to less than a quarter",
+    "share_above_1": "Directions that grow",
+    "largest": "Largest growth of a small perturbation",
+    "frobenius": "Frobenius norm of the Jacobian",
+}
+BOUNDED = ("share_below_0.25", "share_above_1", "frobenius")
+"""What comes with an interval in ``matrix_free`` mode."""
 PREDICTED = "jacobian/uniform_compression_rate"
 _DRAWN = 8  # images in the picture of the singular vectors
 _LARGEST_DENSE = 2**14  # rows; the decomposition of more takes hours and 2 GiB
@@ -162,16 +166,25 @@ class JacobianSpectrum(Measurement):
                 f"the Jacobian of an image of {n} values has {n} x {n} entries, too many for the "
                 "dense spectrum; set mode: matrix_free"
             )
-        names = [f"jacobian/{name}" for name in FIGURES] if self._chosen else []
-        for name in [*names, *([PREDICTED] if self.predict_compression else [])]:
-            module.add_metric(name, MeanWithDeviation())
+        for name, label in LABELS.items() if self._chosen else ():
+            unit = "%" if name.startswith("share") else ""
+            module.add_metric(
+                f"jacobian/{name}", MeanWithDeviation(unit=unit), section="Gradients", label=label
+            )
+        if self.predict_compression:
+            module.add_metric(
+                PREDICTED,
+                MeanWithDeviation(),
+                section=COMPRESSION,
+                label="Random perturbations, predicted by the Jacobian",
+            )
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # One product, so that a purifier that gives none is refused before the work, not after it.
-        assert isinstance(pl_module, PurifiedClassifier)
+        module = PurifiedClassifier.tested_by(self, pl_module)
         sample = _data(trainer).test_set[0]
         operator = self._operator(
-            pl_module, sample["image"].to(pl_module.device), sample["index"].view(1)
+            module, sample["image"].to(module.device), sample["index"].view(1)
         )
         operator.push(operator.image.new_zeros(1, operator.size))
 
@@ -210,8 +223,8 @@ class JacobianSpectrum(Measurement):
     @property
     def _columns(self) -> list[str]:
         if self.mode == "dense":
-            return [*FIGURES]
-        return [*FIGURES, *(f"{name}_{end}" for name in BOUNDED for end in ("low", "high"))]
+            return [*LABELS]
+        return [*LABELS, *(f"{name}_{end}" for name in BOUNDED for end in ("low", "high"))]
 
     def _shapes(self, image: torch.Size) -> dict[str, tuple[int, ...]]:
         """Tensors recorded for every image."""
@@ -229,23 +242,17 @@ class JacobianSpectrum(Measurement):
         self, module: PurifiedClassifier, image: Tensor, index: Tensor
     ) -> JacobianOperator:
         """The Jacobian at one image; all rows of a pass share its noise."""
-        noise = module.noise.cached(index)
         return JacobianOperator(
-            function=lambda rows: module.purify(rows, noise, index.expand(len(rows))),
+            function=module.defence.bind(module.noise, index).purify,
             image=image,
             rows_per_pass=self.rows_per_pass,
             differentiation=self.differentiation,
         )
 
     def _predicted(self, module: PurifiedClassifier, image: Tensor, index: Tensor) -> Tensor:
-        noise = module.noise.cached(index)
-        eta = noise.uniform(index, like=image)
-        moved = push_forward(
-            lambda rows: module.purify(rows, noise, index),
-            image,
-            eta,
-            differentiation=self.differentiation,
-        )
+        eta = module.noise.uniform(index, like=image)
+        purify = module.defence.bind(module.noise, index).purify
+        moved = push_forward(purify, image, eta, differentiation=self.differentiation)
         zero = torch.zeros_like(eta)
         return lp_distance(moved, zero) / lp_distance(eta, zero)
 
@@ -309,24 +316,24 @@ class JacobianSpectrum(Measurement):
         }
 
     def figures(
-        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+        self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable
     ) -> Mapping[str, Figure]:
         if not self._chosen:
             return {}
         names = ["singular_values", "left_vectors", "right_vectors"]
         names += ["density_values", "density_shares"] if self.mode == "matrix_free" else []
-        tensors = read_tensors(records, run, [f"jacobian/{name}" for name in names])
-        measured = tensors.get("jacobian/singular_values", torch.empty(0, 1))[:, 0].isfinite()
+        if "jacobian/singular_values" not in table:
+            return {}
+        measured = table["jacobian/singular_values"][:, 0].isfinite()
         if not measured.any():
             return {}
-        index = tensors["index"][measured].tolist()[:_DRAWN]
-        found = {name: tensors[f"jacobian/{name}"][measured] for name in names}
+        index = table["index"][measured].tolist()[:_DRAWN]
+        found = {name: table[f"jacobian/{name}"][measured] for name in names}
         values, shares = found["singular_values"], None
         if self.mode == "matrix_free":  # those of the largest values alone are no distribution
             values, shares = (found[f"density_{name}"].flatten(1) for name in ("values", "shares"))
-        rows = read_rows(records, run)
         below, above = (
-            fmean(column(rows, f"jacobian/{name}"))
+            table[f"jacobian/{name}"].double().nanmean().item()
             for name in ("share_below_0.25", "share_above_1")
         )
         test_set = _data(trainer).test_set

@@ -14,6 +14,12 @@ from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.types import Batch, InputError
 
 NORMS = {"l2": 2.0, "linf": math.inf}
+_WORDS = {"l2": "l2", "linf": "Largest pixel difference"}
+_ON: dict[Surface, str] = {
+    "fixed": "the purified classifier (fixed)",
+    "base": "the classifier alone",
+}
+_SECTION = "Size of the attack's perturbation, pixels in [0, 1]"
 _SUFFIX: dict[Surface, str] = {"fixed": "", "base": "_base"}
 
 
@@ -44,11 +50,16 @@ class AttackMagnitude(Measurement):
                 f"the protocols {list(module.protocols)} have neither; add fixed or base to "
                 "model.protocols, or drop AttackMagnitude"
             )
-        names = [f"magnitude/{norm}{_SUFFIX[surface]}" for surface in surfaces for norm in NORMS]
+        labels = {
+            f"magnitude/{norm}{_SUFFIX[surface]}": f"{_WORDS[norm]}, attack on {_ON[surface]}"
+            for surface in surfaces
+            for norm in NORMS
+        }
         if "fixed" in module.protocols:
-            names += ["magnitude/l2_robust", "magnitude/l2_nonrobust"]
-        for name in names:
-            module.add_metric(name, MeanWithDeviation())
+            for part, words in (("robust", "failed"), ("nonrobust", "succeeded")):
+                labels[f"magnitude/l2_{part}"] = f"{_WORDS['l2']}, where the attack {words}"
+        for name, label in labels.items():
+            module.add_metric(name, MeanWithDeviation(), section=_SECTION, label=label)
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
@@ -28,12 +27,21 @@ from lit_purify.functional import (
 )
 from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.report.records import read_tensors
+from lit_purify.records import SampleTable
 from lit_purify.types import Batch, InputError
 
 WRONG = 0.1
 """Relative error from which on a derivative counts as wrong. A sound one in float32 is a hundred
 times closer; a gradient that is no derivative of the loss is further off than this."""
+
+_SECTION = "Signs of masked gradients"
+_LABELS = {
+    "gradient_growth_log10": "Gradient's norm, input over output of the chain, log10",
+    "nonfinite_gradient": "Images whose gradient is infinite or no number",
+    "zero_gradient": "Pixels whose gradient is exactly 0",
+    "derivative_error": "Gradient against measured slope, relative error",
+    "wrong_gradient": "Images whose gradient is off by more than 0.1 of the slope",
+}
 
 
 class MaskingDiagnostics(Measurement):
@@ -97,23 +105,33 @@ class MaskingDiagnostics(Measurement):
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         self._gains, self._attack, self._left_out = False, None, []
-        for name in ("gradient_growth_log10", "zero_gradient", "derivative_error"):
-            module.add_metric(f"masking/{name}", MeanWithDeviation())
-        for name in ("nonfinite_gradient", "wrong_gradient"):
-            module.add_metric(f"masking/{name}", IntervalAccuracy())
+        for name, label in _LABELS.items():
+            share = name in ("nonfinite_gradient", "wrong_gradient")
+            unit = "%" if name == "zero_gradient" else ""
+            metric = IntervalAccuracy() if share else MeanWithDeviation(unit=unit)
+            module.add_metric(f"masking/{name}", metric, section=_SECTION, label=label)
         if "fixed" not in module.protocols:
             self._left_out = ["attack_loss and lost_to_longer_attack (no protocol fixed)"]
             return
         attack = run_attack(trainer, self)
-        target = module.target("fixed", self._first)
-        self._gains = bool(attack.num_queries(target))
+        self._gains = bool(attack.num_queries(module.attacked("fixed", self._first)))
         if self._gains:
-            module.add_metric("masking/attack_loss_gain", MeanWithDeviation())
+            module.add_metric(
+                "masking/attack_loss_gain",
+                MeanWithDeviation(),
+                section=_SECTION,
+                label="Rise of the loss during the attack",
+            )
         else:
             self._left_out.append("attack_loss (the attack does not know its number of queries)")
         self._attack = self._longer_attack(trainer, attack)
         if self._attack is not None:
-            module.add_metric("masking/lost_to_longer_attack", IntervalAccuracy())
+            module.add_metric(
+                "masking/lost_to_longer_attack",
+                IntervalAccuracy(),
+                section=_SECTION,
+                label="Images that stood and fall to a longer attack",
+            )
 
     def _longer_attack(self, trainer: Trainer, attack: Attack) -> Attack | None:
         steps = getattr(attack, "steps", None)
@@ -188,7 +206,7 @@ class MaskingDiagnostics(Measurement):
         found, watched = attack_batch(
             trainer,
             attack,
-            module.target("fixed", index),
+            module.attacked("fixed", index),
             batch,
             seed=module.seed,
             activity="MaskingDiagnostics: longer attack",
@@ -198,17 +216,15 @@ class MaskingDiagnostics(Measurement):
         return watched.fooled | ~correct(logits, label)
 
     def figures(
-        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+        self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable
     ) -> Mapping[str, Figure]:
-        names = ["masking/gradient_norm", "masking/attack_loss"]
-        tensors = read_tensors(records, run, names)
         figures = {
             "masking/gradient_norm": gradient_norm_figure(
-                tensors["masking/gradient_norm"], chain_steps(module.purifier)
+                table["masking/gradient_norm"], chain_steps(module.purifier)
             )
         }
         if self._gains:
-            figures["masking/attack_loss"] = attack_loss_figure(tensors["masking/attack_loss"])
+            figures["masking/attack_loss"] = attack_loss_figure(table["masking/attack_loss"])
         return figures
 
 

@@ -11,11 +11,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
 from lit_purify.callbacks.progress import show_activity
-from lit_purify.callbacks.records import Records
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.report.header import read_header
-from lit_purify.report.records import records_folder
+from lit_purify.records import SampleTable
 from lit_purify.types import Batch
 
 
@@ -60,9 +58,9 @@ class Measurement(Callback, ABC):
         return {}
 
     def figures(
-        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+        self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable
     ) -> Mapping[str, Figure]:
-        """Draw the records of the whole run, those of all processes and sittings.
+        """Draw what the whole run has recorded, all processes and sessions together.
 
         Called once, on the first process, at the end of a test with the callback
         :class:`~lit_purify.callbacks.Records`.
@@ -70,8 +68,7 @@ class Measurement(Callback, ABC):
         Args:
             trainer: the trainer of the run.
             module: the defence under test.
-            records: the folder of the records.
-            run: the run that they belong to.
+            table: the records, sorted by dataset index.
 
         Returns:
             Figures by their name in TensorBoard; in the run folder ``a/b`` is ``a_b.png``.
@@ -90,8 +87,7 @@ class Measurement(Callback, ABC):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
-            assert isinstance(pl_module, PurifiedClassifier)
-            self.prepare(trainer, pl_module)
+            self.prepare(trainer, PurifiedClassifier.tested_by(self, pl_module))
             self._folder = run_folder(trainer)
 
     def on_test_batch_end(  # type: ignore[override]
@@ -105,21 +101,6 @@ class Measurement(Callback, ABC):
     ) -> None:
         show_activity(trainer, type(self).__name__)
         self.measure(trainer, pl_module, outputs, batch)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # The records are whole by now: those of a run that had been stopped behind its last batch
-        # were so from the start, and Lightning then calls no other hook.
-        if stage != "test" or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        if not any(isinstance(c, Records) for c in trainer.callbacks):  # type: ignore[attr-defined]
-            return  # what lies in the folder is of another run
-        assert isinstance(pl_module, PurifiedClassifier)
-        records = records_folder(self._folder)
-        header = read_header(records)
-        if header is not None:
-            figures = self.figures(trainer, pl_module, records, header["run"])
-            for name, figure in figures.items():
-                save_figure(trainer, self._folder, name, figure)
 
 
 def save_figure(trainer: Trainer, folder: Path, name: str, figure: Figure) -> None:

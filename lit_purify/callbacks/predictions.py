@@ -33,7 +33,7 @@ class PredictionWriter(BasePredictionWriter):
     scale, ``index`` and ``name``. PNG files are clipped to [0, 1] and rounded to 8 bits.
 
     Args:
-        figures: so many images, the first of the source, get a trajectory figure,
+        figures: how many images, the first of the source, get a trajectory figure,
             ``<name>_trajectory.png``.
     """
 
@@ -85,12 +85,12 @@ class PredictionWriter(BasePredictionWriter):
                 name=np.array(self._names),
             )
         if sampler := shared_sampler(trainer.predict_dataloaders):
-            sampler.queue.gather()
+            sampler.peers.gather()
         if trainer.is_global_zero:
             count = _merge(folder, trainer.world_size)
             print(f"purified {count} images; figures and images are in {folder / 'purified'}")
             print(folder, flush=True)
-        # The first process holds the queue that the others wait on: it leaves last.
+        # The first process holds what the others wait on: it leaves last.
         trainer.strategy.barrier("predictions are merged")
 
 

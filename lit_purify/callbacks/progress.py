@@ -17,9 +17,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from typing_extensions import override
 
-from lit_purify.data.queue import WorkQueue
+from lit_purify.data.peers import Peers
 from lit_purify.data.sampler import shared_sampler
 
 
@@ -35,33 +34,27 @@ class EvaluationProgress(ProgressBar):
         self._console = Console(stderr=True)
         self._task = TaskID(0)
         self._bar: Progress | None = None
-        self._queue: WorkQueue | None = None
+        self._peers: Peers | None = None
         self._seen = 0
         self._batch_size = 0
         self._total = 0
         self._started = 0.0
 
-    @override
     def disable(self) -> None:
         self._enabled = False
 
-    @override
     def enable(self) -> None:
         self._enabled = True
 
-    @override
     def print(self, *args: Any, **kwargs: Any) -> None:
         self._console.print(*args, **kwargs)
 
-    @override
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start(trainer.test_dataloaders)
 
-    @override
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start(trainer.predict_dataloaders)
 
-    @override
     def on_test_batch_start(
         self,
         trainer: Trainer,
@@ -73,7 +66,6 @@ class EvaluationProgress(ProgressBar):
         self._finish_batch(self._batch_size)
         self._batch_size = len(batch["image"])
 
-    @override
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A batch is done when it is measured: at its end those that measure it are still to come.
         self._finish_batch(self._batch_size)
@@ -106,7 +98,6 @@ class EvaluationProgress(ProgressBar):
         share = min(1.0, done / total) if total else 0.0
         self._show(self._batch_size * (before + share) / parts, activity)
 
-    @override
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -118,15 +109,12 @@ class EvaluationProgress(ProgressBar):
     ) -> None:
         self._finish_batch(len(batch["image"]))
 
-    @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
 
-    @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._stop()
 
-    @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
@@ -134,7 +122,7 @@ class EvaluationProgress(ProgressBar):
 
     def _start(self, loaders: Any) -> None:
         sampler = shared_sampler(loaders)
-        self._queue = None if sampler is None else sampler.queue
+        self._peers = None if sampler is None else sampler.peers
         self._total = len(loaders.dataset) if sampler is None else sampler.num_items
         self._seen, self._batch_size = 0, 0
         self._started = time.monotonic()
@@ -156,7 +144,7 @@ class EvaluationProgress(ProgressBar):
     def _finish_batch(self, size: int) -> None:
         if size == 0:  # there was none yet
             return
-        self._seen = self._seen + size if self._queue is None else self._queue.report(size)
+        self._seen = self._seen + size if self._peers is None else self._peers.report(size)
         self._show(0.0, "")
         if self._enabled and self._bar is None:
             elapsed = time.monotonic() - self._started

@@ -17,6 +17,7 @@ from lit_purify.types import Batch, InputError
 
 Features = Literal["inception", "classifier"]
 WHEN = ("before", "after")
+_SECTION = "Image quality"
 
 
 class ImageQuality(Measurement):
@@ -82,14 +83,29 @@ class ImageQuality(Measurement):
                 "or drop ImageQuality"
             )
         for when in WHEN:
-            module.add_metric(f"quality/ssim_{when}", MeanWithDeviation())
+            module.add_metric(
+                f"quality/ssim_{when}",
+                MeanWithDeviation(),
+                section=_SECTION,
+                label=f"Similarity to the clean image (SSIM) {when} purification",
+            )
         if self.features == "inception":
             self._extractor = InceptionFeatures(self.inception_weights)
         elif self.features == "classifier":
             self._extractor = ClassifierFeatures(module.classifier)
         if self._extractor is not None:
             for when in WHEN:
-                module.add_metric(self._name(when), FrechetDistance(self._extractor.dimension))
+                distance = (
+                    "FID"
+                    if self.features == "inception"
+                    else "Fréchet distance in the classifier's features"
+                )
+                module.add_metric(
+                    self._name(when),
+                    FrechetDistance(self._extractor.dimension),
+                    section=_SECTION,
+                    label=f"{distance} {when} purification",
+                )
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch

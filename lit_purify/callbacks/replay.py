@@ -1,17 +1,16 @@
-"""A sequence of large tensors that is computed once and gone through more often."""
+"""A sequence of large tensors that is computed once and gone through several times."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import BinaryIO, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lit_purify.report.files import naming
+from lit_purify.records.files import naming
 
 
 class Replay:
@@ -47,12 +46,7 @@ class Replay:
     def __enter__(self) -> Replay:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._file is not None:
             self._file.close()
 
@@ -61,7 +55,7 @@ class Replay:
             self._file = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115
             return self._record(self._file)
         if not self._complete:
-            raise RuntimeError("a later round begins before the first one was gone through")
+            raise RuntimeError("a later round begins before the first one is complete")
         return self._read(self._file)
 
     def _record(self, file: BinaryIO) -> Iterator[Tensor]:

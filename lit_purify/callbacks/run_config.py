@@ -5,7 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_purify.callbacks.run_folder import run_folder
-from lit_purify.report.files import write_whole
+from lit_purify.records.files import write_whole
 
 CONFIG = "config.yaml"
 

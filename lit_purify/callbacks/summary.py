@@ -5,50 +5,51 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 from lit_purify.callbacks.records import Records
 from lit_purify.callbacks.run_folder import run_folder
-from lit_purify.metrics import SummaryMetric
 from lit_purify.modules.purified_classifier import PurifiedClassifier
-from lit_purify.report import aggregate, conclusion, flags, summary_table, versions, write_summary
-from lit_purify.report.aggregate import column
+from lit_purify.records import versions, write_summary
+from lit_purify.report import conclusion, flags, summary_table
 from lit_purify.types import InputError
 
 
 class Summary(Callback):
     """Prints the resolved settings, keeps ``summary.json`` and prints the result.
 
-    The figures are computed from the records, so :class:`~lit_purify.callbacks.Records` must stand
-    before it in the list of callbacks. The file says ``running`` from the start and ``finished``
-    only at the end; an interrupted or failed run says so.
+    :class:`~lit_purify.callbacks.Records`, which knows the settings, must stand before it in the
+    list of callbacks. The file says ``running`` from the start and ``finished`` only at the end; an
+    interrupted or failed run says so.
 
     Args:
         next_step: printed after the table: what to type next.
+        verbose: print settings and result; without it the file alone is written.
     """
 
-    def __init__(self, *, next_step: str | None = None) -> None:
+    def __init__(self, *, next_step: str | None = None, verbose: bool = True) -> None:
+        self.verbose = verbose
         self.next_step = next_step
         self._folder = Path()
         self._settings: dict[str, Any] = {}
-        self._records = Records()
-        self._figures: dict[str, SummaryMetric] = {}
+        self._labels: dict[str, dict[str, str]] = {}
         self._finished = False
         self._console = Console()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "test" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        assert isinstance(pl_module, PurifiedClassifier)
-        self._records = self._find_records(trainer)
+        module = PurifiedClassifier.tested_by(self, pl_module)
         self._folder = run_folder(trainer)
         self._finished = False
-        self._settings = self._records.settings
-        self._figures = pl_module.figures
-        if trainer.is_global_zero:
+        self._settings = self._find_records(trainer).settings
+        self._labels = {
+            name: {"section": shown.section, "label": shown.label, "unit": shown.unit}
+            for name, shown in module.registered.items()
+        }
+        if self.verbose and trainer.is_global_zero:
             self._print_settings()
         self._write(trainer, "running", {})
 
@@ -58,37 +59,44 @@ class Summary(Callback):
             if isinstance(callback, Records):
                 return callback
         raise InputError(
-            "Summary computes its figures from the records; put lit_purify.callbacks.Records() "
-            "before it in the Trainer's callbacks"
+            "Summary needs the callback lit_purify.callbacks.Records(); put it before Summary in "
+            "the Trainer's callbacks"
         )
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer)
+        self._finish(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Where nothing was missing Lightning calls no other hook.
-        self._finish(trainer)
+        self._finish(trainer, pl_module)
 
-    def _finish(self, trainer: Trainer) -> None:
+    def _finish(self, trainer: Trainer, module: LightningModule) -> None:
         if self._settings and not self._finished and trainer.is_global_zero:
-            metrics = aggregate(self._records.rows, self._figures, self._records.tensors)
+            assert isinstance(module, PurifiedClassifier)
+            metrics = module.statistics
             self._write(trainer, "finished", metrics)
             if not trainer.callback_metrics:  # nothing was missing, so nothing was logged
                 known = {name: f["value"] for name, f in metrics.items() if f["value"] is not None}
                 for logger in trainer.loggers:
                     logger.log_metrics(known, 0)
-            self._log_histograms(trainer)
-            self._print_result(self._folder, metrics)
+            self._log_histograms(trainer, module)
+            if self.verbose:
+                self._print_result(self._folder, metrics)
         self._finished = True
 
-    def _log_histograms(self, trainer: Trainer) -> None:
-        """The figures image by image; yes and no have no histogram."""
-        for name in self._figures:
-            values = [v for v in column(self._records.rows, name) if isinstance(v, float)]
-            for logger in trainer.loggers if values else []:
+    @staticmethod
+    def _log_histograms(trainer: Trainer, module: PurifiedClassifier) -> None:
+        """The numbers image by image; yes and no have no histogram."""
+        for name in module.registered.keys() & module.table.columns.keys():
+            values = module.table[name]
+            if not values.is_floating_point() or values.ndim > 1 or not len(values):
+                continue
+            for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):
                     # Not under the name of the scalar: TensorBoard shows one kind under a name.
-                    logger.experiment.add_histogram(f"per_image/{name}", np.array(values), 0)
+                    logger.experiment.add_histogram(
+                        f"per_image/{name}", values[values.isfinite()].numpy(), 0
+                    )
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -109,6 +117,7 @@ class Summary(Callback):
             "settings": self._settings,
             "metrics": metrics,
             "flags": flags(metrics, self._settings),
+            "labels": self._labels,
         }
 
     def _print_settings(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
@@ -25,15 +24,29 @@ from lit_purify.functional import (
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.paper import PAPER_EPS
-from lit_purify.report.aggregate import column
-from lit_purify.report.records import read_rows
+from lit_purify.records import SampleTable
 from lit_purify.types import Batch, InputError, ratio
 
+LABELS = {
+    "variance/total": "Variance per pixel",
+    "variance/input": "Variance from the input, at a given noise",
+    "variance/internal": "Variance from the noise",
+    "variance/snr": "Input over noise (SNR)",
+    "variance/internal_unbiased": "Variance from the noise, bias corrected",
+    "direction/fixed_noise": "Agreement of directions: same noise, other inputs",
+    "direction/fixed_input": "Agreement of directions: same input, other noises",
+    "centroid/l2_inputs": "Distance to the centre: the inputs themselves",
+    "centroid/l2_fixed_noise": "Distance to the centre: purified, same noise",
+    "centroid/l2_fixed_input": "Distance to the centre: purified, same input",
+    "centroid/l2_both": "Distance to the centre: purified, both vary",
+}
+"""Metric -> what reports call it."""
 NAMES = (
     *(f"variance/{name}" for name in VarianceComponents._fields),
     *(f"direction/{name}" for name in DirectionAgreement._fields),
     *(f"centroid/l2_{name}" for name in CentroidDistances._fields),
 )
+"""The same metrics in the order of :func:`~lit_purify.functional.variability`."""
 
 
 class OutputVariability(Measurement):
@@ -47,10 +60,10 @@ class OutputVariability(Measurement):
       depend on M and N but for its scatter. An image whose purification does not depend on the
       noise has an infinite SNR; it is left out of the mean and counted as missing;
     - ``direction/fixed_noise`` and ``direction/fixed_input``
-      (:mod:`lit_purify.functional.directions`); a purification that changes nothing has no
+      (:mod:`lit_purify.functional.variability`); a purification that changes nothing has no
       direction, and its image is counted as missing;
     - ``centroid/l2_inputs``, ``centroid/l2_fixed_noise``, ``centroid/l2_fixed_input`` and
-      ``centroid/l2_both`` (:mod:`lit_purify.functional.centroids`), about sqrt(1 - 1/n) times as
+      ``centroid/l2_both`` (:mod:`lit_purify.functional.variability`), about sqrt(1 - 1/n) times as
       large for n points as for many: compare them at one M and N.
 
     It takes M N purifications an image. The paper has 50 images, M = 50 and N = 50. The purified
@@ -108,7 +121,12 @@ class OutputVariability(Measurement):
             )
         self._papers_data = isinstance(trainer.datamodule, CIFAR10DataModule)  # type: ignore[attr-defined]
         for name in NAMES:
-            module.add_metric(name, MeanWithDeviation())
+            module.add_metric(
+                name,
+                MeanWithDeviation(),
+                section="What the purified image depends on",
+                label=LABELS[name],
+            )
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
@@ -135,7 +153,7 @@ class OutputVariability(Measurement):
         index: Tensor,
         on_draws: Callable[[int], None],
     ) -> Tensor:
-        """The figures of some images, in the order of NAMES: (K, B), float64."""
+        """The values of some images, in the order of NAMES: (K, B), float64."""
         perturbations = [
             FixedNoise(derive_seed(module.seed, "variance/input", m)).uniform(index, like=image)
             for m in range(self.inputs)
@@ -151,10 +169,9 @@ class OutputVariability(Measurement):
             return torch.stack([figure for part in variability(inputs, draws) for figure in part])
 
     def figures(
-        self, trainer: Trainer, module: PurifiedClassifier, records: Path, run: str
+        self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable
     ) -> Mapping[str, Figure]:
-        rows = read_rows(records, run)
-        columns = {name: column(rows, name) for name in NAMES}
+        columns = {name: table.known(name) for name in LABELS}
         if not any(columns.values()):
             return {}
         figure = variance_figure(

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+import copy
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lit_purify.data.dataset import ImageDataset
-from lit_purify.types import Batch, InputError
+from lit_purify.types import InputError
 
 UNKNOWN_LABEL = -1
 """Label of an image whose class is not known."""
 
+_PIXELS = ("uint8", "float16", "float32", "float64")
+"""Types of pixels. numpy's longdouble is a float too, but torch has no such type."""
+
 
 class ImageArrays(ImageDataset):
-    """Images, each with its label and the dataset index that keys its noise.
+    """Images, each with its label; their dataset indices count from 0.
 
     Args:
-        images: uint8 array of shape (N, H, W, 3), or finite floats in [0, 1] of the same shape.
-        labels: class indices, shape (N,), any integer type; ``None`` labels every image
-            :data:`UNKNOWN_LABEL`.
-        indices: dataset index of every image; ``None`` counts from 0.
+        images: array of shape (N, H, W, 3) or tensor of shape (N, 3, H, W); uint8, or finite
+            floats in [0, 1].
+        labels: class indices, array or tensor of shape (N,), any integer type; ``None`` labels
+            every image :data:`UNKNOWN_LABEL`.
         num_classes: the labels must lie in 0 .. ``num_classes`` - 1; ``None`` does not ask.
         image_shape: (3, H, W) that the images must have; ``None`` does not ask.
 
@@ -38,113 +42,105 @@ class ImageArrays(ImageDataset):
 
     def __init__(
         self,
-        images: np.ndarray,
-        labels: np.ndarray | None,
-        indices: Sequence[int] | None = None,
+        images: np.ndarray | Tensor,
+        labels: np.ndarray | Tensor | None,
         *,
         num_classes: int | None = None,
         image_shape: tuple[int, int, int] | None = None,
     ) -> None:
-        check_images(images)
-        n = len(images)
-        if labels is None:
-            labels = np.full(n, UNKNOWN_LABEL)
-        else:
-            check_labels(labels, n, num_classes)
-        if indices is not None and len(indices) != n:
+        self.images = _pixels(images)
+        n, _, height, width = self.images.shape
+        if image_shape is not None and (height, width) != tuple(image_shape[1:]):
             raise InputError(
-                f"{n} images came with {len(indices)} dataset indices; give one index an image."
+                f"the images are {width} x {height} pixels (width x height); expected "
+                f"{image_shape[2]} x {image_shape[1]}; resize them, or take a data module (or its "
+                "image_shape) for that size"
             )
-        if image_shape is not None:
-            check_size(images, image_shape)
-        self.images = _tensor(images).permute(0, 3, 1, 2)
-        self.labels = torch.from_numpy(labels.astype(np.int64))
-        self.indices = torch.as_tensor(
-            np.arange(n) if indices is None else np.asarray(indices), dtype=torch.int64
-        )
+        if labels is None:
+            self.labels = torch.full((n,), UNKNOWN_LABEL)
+        else:
+            self.labels = _classes(labels, n, num_classes)
+        self.indices = torch.arange(n)
 
-    def sha256(self) -> str:
-        """Hash of the images, labels and indices: the same images, whatever file they are from."""
-        digest = hashlib.sha256()
-        for part in (self.images, self.labels, self.indices):
-            digest.update(part.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+    def select(self, positions: Sequence[int]) -> ImageArrays:
+        """The images at these positions, in this order, under their dataset indices."""
+        chosen = copy.copy(self)
+        rows = torch.tensor(positions)
+        chosen.images, chosen.labels = self.images[rows], self.labels[rows]
+        chosen.indices = self.indices[rows]
+        return chosen
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def pixels(self, item: int) -> Tensor:
+        return self.images[item]
 
-    def __getitem__(self, item: int) -> Batch:
-        return Batch(
-            image=to_unit(self.images[item]), label=self.labels[item], index=self.indices[item]
-        )
+    def content(self) -> Iterator[bytes]:
+        """The pixels alone: the same images have one hash, whatever file they are from."""
+        yield self.images.contiguous().numpy().tobytes()
 
 
-def check_images(images: np.ndarray) -> None:
-    """Raise :class:`InputError` unless ``images`` is a non-empty image array of this package."""
-    if images.ndim != 4 or images.shape[3] != 3:
+def _pixels(images: np.ndarray | Tensor) -> Tensor:
+    """Checked images (N, 3, H, W), which share the memory of what was given where torch can."""
+    if isinstance(images, Tensor):
+        axis, layout, kind = 1, "(N, 3, H, W), channels first", str(images.dtype)[len("torch.") :]
+    else:
+        axis, layout, kind = 3, "(N, H, W, 3), channels last", images.dtype.name
+    if images.ndim != 4 or images.shape[axis] != 3:
         raise InputError(
-            f"The images have shape {images.shape}; expected (N, H, W, 3), channels last and RGB. "
-            "Move the channel axis to the end, or repeat a single grey channel three times."
+            f"the images have shape {tuple(images.shape)}; expected RGB images {layout}; move the "
+            "channel axis, or repeat a single grey channel three times"
         )
     if 0 in images.shape:
-        raise InputError(f"The image array is empty, shape {images.shape}; give at least 1 image.")
-    if images.dtype == np.uint8:
-        return
-    # numpy's longdouble is a float too, but torch has no such type.
-    if not np.issubdtype(images.dtype, np.floating) or images.dtype.itemsize > 8:
         raise InputError(
-            f"The images are of type {images.dtype}; expected uint8, or floats in [0, 1]. "
-            "Convert them, for example with images.astype('uint8')."
+            f"the images are empty, of shape {tuple(images.shape)}; expected at least one; give "
+            "one or more"
         )
-    low, high = images.min(), images.max()
-    # A NaN or an infinity shows in the extremes too: no third pass over the array.
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError("The images hold NaN or infinity; expected finite floats in [0, 1].")
+    if kind not in _PIXELS:
+        raise InputError(
+            f"the images are of type {images.dtype}; expected uint8, or floats in [0, 1]; convert "
+            "them to one of these"
+        )
+    if isinstance(images, Tensor):
+        pixels = images.detach().cpu()
+    else:
+        images = np.ascontiguousarray(images, images.dtype.newbyteorder("="))
+        pixels = torch.from_numpy(images if images.flags.writeable else images.copy())
+    if pixels.dtype != torch.uint8:
+        _check_range(pixels)
+    return pixels.movedim(axis, 1)
+
+
+def _check_range(pixels: Tensor) -> None:
+    # A NaN or an infinity shows in the extremes too: no further pass over the pixels.
+    low, high = (float(extreme) for extreme in pixels.aminmax())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise InputError(
+            "the images hold NaN or infinity; expected finite floats in [0, 1]; correct them"
+        )
     if low < 0 or high > 1:
         raise InputError(
-            f"The float images range over [{low:g}, {high:g}]; expected [0, 1]. "
-            "Divide 0 .. 255 values by 255, or map [-1, 1] values with (x + 1) / 2."
+            f"the float images range over [{low:g}, {high:g}]; expected [0, 1]; divide 0 .. 255 "
+            "values by 255, or map [-1, 1] values with (x + 1) / 2"
         )
 
 
-def check_size(images: np.ndarray, image_shape: tuple[int, int, int]) -> None:
-    """Raise :class:`InputError` unless images (N, H, W, 3) have the shape (3, H, W) asked for."""
-    _, height, width = image_shape
-    if images.shape[1:3] != (height, width):
-        raise InputError(
-            f"The images are {images.shape[2]} x {images.shape[1]} pixels (width x height); "
-            f"expected {width} x {height}. Resize them, or use a data module for that size."
-        )
-
-
-def check_labels(labels: np.ndarray, num_images: int, num_classes: int | None) -> None:
-    """Raise :class:`InputError` unless ``labels`` holds one class index an image."""
+def _classes(labels: np.ndarray | Tensor, num_images: int, num_classes: int | None) -> Tensor:
+    """Checked labels, shape (N,), int64."""
+    if isinstance(labels, Tensor):
+        labels = labels.detach().cpu().numpy()
     if labels.shape != (num_images,):
         raise InputError(
-            f"The labels have shape {labels.shape} beside {num_images} images; "
-            f"expected ({num_images},), one class index an image."
+            f"the labels have shape {labels.shape} beside {num_images} images; expected "
+            f"({num_images},), one class index per image; give as many"
         )
     if not np.issubdtype(labels.dtype, np.integer):
         raise InputError(
-            f"The labels are of type {labels.dtype}; expected integers. "
-            "Take the argmax of one-hot labels, or convert with labels.astype('int64')."
+            f"the labels are of type {labels.dtype}; expected integers; take the argmax of one-hot "
+            "labels, or convert with labels.astype('int64')"
         )
-    if num_classes is None:
-        return
     low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= num_classes:
+    if num_classes is not None and (low < 0 or high >= num_classes):
         raise InputError(
-            f"The labels range over {low} .. {high}; expected 0 .. {num_classes - 1} for "
-            f"{num_classes} classes."
+            f"the labels range over {low} .. {high}; expected 0 .. {num_classes - 1} for "
+            f"{num_classes} classes; correct them, or take the data module of that data set"
         )
-
-
-def _tensor(images: np.ndarray) -> Tensor:
-    """The array as a tensor, copied only where torch cannot share it."""
-    images = np.ascontiguousarray(images, images.dtype.newbyteorder("="))
-    return torch.from_numpy(images if images.flags.writeable else images.copy())
-
-
-def to_unit(image: Tensor) -> Tensor:
-    """The image as float32; uint8 values are divided by 255, others are in [0, 1] already."""
-    return image.float() / 255 if image.dtype == torch.uint8 else image.float()
+    return torch.from_numpy(labels.astype(np.int64))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lit_purify.data.arrays import ImageArrays
@@ -19,7 +20,8 @@ class ImageDataModule(LightningDataModule):
     """Serves images for evaluation, each once over all processes.
 
     Args:
-        batch_size: images a batch, for each process.
+        source: where the images come from, as a report says it.
+        batch_size: images per batch, for each process.
         limit: evaluate on the first ``limit`` images only, or on all where there are fewer.
         num_workers: loading processes; 0 loads in the main one.
         indices: positions in the source of the images to evaluate on, in this order; ``None``
@@ -27,9 +29,13 @@ class ImageDataModule(LightningDataModule):
 
     Attributes:
         test_set: the images of a test, set by ``setup``.
+        details: what else a report must say about the source, set by ``setup``.
         done: dataset indices that a test leaves out because their records exist.
         num_classes: how many classes the labels may name; ``None`` where that is not said.
         image_shape: (3, H, W) of every image; ``None`` where that is not said.
+
+    Raises:
+        InputError: an argument is not as above.
     """
 
     num_classes: int | None = None
@@ -39,6 +45,7 @@ class ImageDataModule(LightningDataModule):
     def __init__(
         self,
         *,
+        source: str,
         batch_size: int,
         limit: int | None,
         num_workers: int,
@@ -46,25 +53,35 @@ class ImageDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if not 1 <= batch_size < 2**31:
-            raise InputError(f"batch_size is {batch_size}; expected 1 or more images a batch.")
+            raise InputError(f"batch_size is {batch_size}; expected 1 or more images per batch")
         if num_workers < 0:
-            raise InputError(
-                f"num_workers is {num_workers}; expected 0 (no extra process) or more."
-            )
+            raise InputError(f"num_workers is {num_workers}; expected 0 (no extra process) or more")
         if limit is not None and limit < 1:
             raise InputError(
-                f"limit is {limit}; expected 1 or more images, or null to take every image."
+                f"limit is {limit}; expected 1 or more images, or null to take every image"
             )
         if indices is not None:
-            check_indices(indices)
+            _check_indices(indices)
+        self.source = source
         self.batch_size = batch_size
         self.limit = limit
         self.num_workers = num_workers
         self.indices = indices
+        self.details: dict[str, object] = {}
         self.done: frozenset[int] = frozenset()
 
-    def positions(self, n: int, source: str) -> list[int]:
-        """Which of the ``n`` images of a source are evaluated, by ``indices`` and ``limit``.
+    def settings(self) -> dict[str, object]:
+        """What a report must say about the images of a test."""
+        return {
+            "data": self.source,
+            **self.details,
+            "data_sha256": self.test_set.sha256(),
+            "images": len(self.test_set),
+            "batch_size": self.batch_size,
+        }
+
+    def positions(self, n: int) -> list[int]:
+        """Which of the ``n`` images of the source are evaluated, by ``indices`` and ``limit``.
 
         Raises:
             InputError: ``indices`` holds a position beyond the source.
@@ -73,29 +90,34 @@ class ImageDataModule(LightningDataModule):
         outside = [i for i in positions if i >= n]
         if outside:
             raise InputError(
-                f"indices holds {outside[:5]}, but the source {source!r} has {n} images; "
-                f"expected 0 .. {n - 1}. Drop them, or choose a larger source."
+                f"indices holds {outside[:5]}, but the source {self.source!r} has {n} images; "
+                f"expected 0 .. {n - 1}; drop them, or choose a larger source"
             )
         return positions[: self.limit]
 
-    def take(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        source: str,
-        *,
-        num_classes: int,
-        image_shape: tuple[int, int, int],
+    def checked(
+        self, images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None
     ) -> ImageArrays:
-        """The images of a source that are evaluated, arguments as of :class:`ImageArrays`.
+        """The images of a source, which must have this module's classes and shape.
 
         Raises:
-            InputError: an array is not as it should be, or ``indices`` go beyond the source.
+            InputError: an array is not as :class:`ImageArrays` wants it.
         """
-        positions = self.positions(len(images), source)
-        # The whole source is checked before anything is taken from it.
-        ImageArrays(images, labels, num_classes=num_classes, image_shape=image_shape)
-        return ImageArrays(images[positions], labels[positions], positions)
+        return ImageArrays(
+            images, labels, num_classes=self.num_classes, image_shape=self.image_shape
+        )
+
+    def take(self, images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None) -> ImageArrays:
+        """Those of the source's images that are evaluated; all of them are :meth:`checked`.
+
+        Raises:
+            InputError: as above, or ``indices`` go beyond the source.
+        """
+        whole = self.checked(images, labels)
+        return whole.select(self.positions(len(whole)))
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self.evaluation_loader(self.test_set)
 
     def evaluation_loader(self, dataset: ImageDataset) -> DataLoader[Batch]:
         """The batches of this process; a collective, so every process must call it."""
@@ -108,18 +130,18 @@ class ImageDataModule(LightningDataModule):
         )
 
 
-def check_indices(indices: Sequence[int]) -> None:
+def _check_indices(indices: Sequence[int]) -> None:
     """Raise :class:`InputError` unless ``indices`` are positions, each once."""
     if not indices:
-        raise InputError("indices is empty; give at least one position, or null for every image.")
+        raise InputError("indices is empty; give at least one position, or null for every image")
     negative = [i for i in indices if i < 0]
     if negative:
         raise InputError(
-            f"indices holds {negative[:5]}; expected positions in the source, from 0 upwards."
+            f"indices holds {negative[:5]}; expected positions in the source, from 0 upwards"
         )
     repeated = [i for i, times in Counter(indices).items() if times > 1]
     if repeated:
         raise InputError(
             f"indices holds {repeated[:5]} more than once; expected each position once, because "
-            "the index keys the noise and the records of a sample."
+            "the index keys the noise and the records of an image"
         )

@@ -9,11 +9,8 @@ import torch
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 from lit_purify.data import sources
-from lit_purify.data.arrays import ImageArrays
 from lit_purify.data.base import ImageDataModule
 from lit_purify.types import Batch, InputError
-
-NUM_CLASSES = 10
 
 
 class CIFAR10DataModule(ImageDataModule):
@@ -26,7 +23,7 @@ class CIFAR10DataModule(ImageDataModule):
             or the path of an ``.npz`` file with the keys ``images`` (N, 32, 32, 3) and ``labels``.
         train_source: training images: ``torchvision`` or the path of an ``.npz`` file.
         root: folder of the torchvision download.
-        batch_size: images a batch, for each process.
+        batch_size: images per batch, for each process.
         limit: evaluate on the first ``limit`` images only, or on all where there are fewer; applied
             to ``indices`` where both are given. Training is not limited.
         indices: positions in the source of the images to evaluate on, in this order.
@@ -39,7 +36,7 @@ class CIFAR10DataModule(ImageDataModule):
         InputError: an argument or the source is not as above.
     """
 
-    num_classes = NUM_CLASSES
+    num_classes = 10
     image_shape = (3, 32, 32)
 
     def __init__(
@@ -56,28 +53,22 @@ class CIFAR10DataModule(ImageDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(
-            batch_size=batch_size, limit=limit, num_workers=num_workers, indices=indices
+            source=source,
+            batch_size=batch_size,
+            limit=limit,
+            num_workers=num_workers,
+            indices=indices,
         )
         _check_source("source", source, ("embedded", "torchvision"))
         _check_source("train_source", train_source, ("torchvision",))
         if not 0 <= seed < 2**63:
             raise InputError(f"seed must lie between 0 and 2**63 - 1, got {seed}")
         if num_holdout < 0:
-            raise InputError(f"num_holdout is {num_holdout}; expected 0 or more images.")
-        self.source = source
+            raise InputError(f"num_holdout is {num_holdout}; expected 0 or more images")
         self.train_source = train_source
         self.root = root
         self.num_holdout = num_holdout
         self.seed = seed
-
-    def settings(self) -> dict[str, object]:
-        """What a report must say about the images of a test."""
-        return {
-            "data": self.source,
-            "data_sha256": self.test_set.sha256(),
-            "images": len(self.test_set),
-            "batch_size": self.batch_size,
-        }
 
     def prepare_data(self) -> None:
         """Download once, in one process; the others find the files there."""
@@ -91,29 +82,18 @@ class CIFAR10DataModule(ImageDataModule):
         if stage in ("fit", "validate"):
             self._setup_training()
         if stage == "test":
-            self.test_set = self._test_set()
+            self.test_set = self.take(*self._load(self.source, train=False))
 
     def _setup_training(self) -> None:
-        images, labels = self._load(self.train_source, train=True)
-        dataset = ImageArrays(images, labels, num_classes=NUM_CLASSES, image_shape=self.image_shape)
+        dataset = self.checked(*self._load(self.train_source, train=True))
         split = len(dataset) - self.num_holdout
         if split < self.batch_size:
             raise InputError(
                 f"{len(dataset)} training images less num_holdout {self.num_holdout} do not fill "
-                f"one batch of {self.batch_size}. Lower num_holdout or batch_size."
+                f"one batch of {self.batch_size}; lower num_holdout or batch_size"
             )
         self.train_set = Subset(dataset, range(split))
         self.val_set = Subset(dataset, range(split, len(dataset)))
-
-    def _test_set(self) -> ImageArrays:
-        images, labels = self._load(self.source, train=False)
-        return self.take(
-            images,
-            labels,
-            self.source,
-            num_classes=NUM_CLASSES,
-            image_shape=self.image_shape,
-        )
 
     def _load(self, source: str, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
         if source == "embedded":
@@ -142,14 +122,9 @@ class CIFAR10DataModule(ImageDataModule):
         return DataLoader(
             self.val_set,
             batch_size=self.batch_size,
-            shuffle=False,
-            drop_last=False,
             num_workers=self.num_workers,
             generator=torch.Generator(),
         )
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self.evaluation_loader(self.test_set)
 
 
 def _check_source(name: str, source: str, known: tuple[str, ...]) -> None:
@@ -157,5 +132,5 @@ def _check_source(name: str, source: str, known: tuple[str, ...]) -> None:
         names = " or ".join(repr(word) for word in known)
         raise InputError(
             f"{name} is {source!r}; expected {names}, or the path of an .npz file with the keys "
-            "'images' and 'labels'."
+            "'images' and 'labels'"
         )

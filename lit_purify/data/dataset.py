@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -22,13 +25,27 @@ class ImageDataset(Dataset[Batch], ABC):
     indices: Tensor
 
     @abstractmethod
+    def pixels(self, item: int) -> Tensor:
+        """One image, shape (3, H, W): uint8, or floats in [0, 1]."""
+
+    @abstractmethod
+    def content(self) -> Iterator[bytes]:
+        """Bytes that name the images and their order, in as many parts as is convenient."""
+
     def sha256(self) -> str:
         """Hash that names the images, their labels, their indices and their order."""
+        digest = hashlib.sha256()
+        for part in self.content():
+            digest.update(part)
+        for numbers in (self.labels, self.indices):
+            digest.update(numbers.numpy().tobytes())
+        return digest.hexdigest()
 
-    @abstractmethod
     def __len__(self) -> int:
-        """N."""
+        return len(self.labels)
 
-    @abstractmethod
     def __getitem__(self, item: int) -> Batch:
         """One sample: an image (3, H, W) in [0, 1], and its label and index, both of shape ()."""
+        pixels = self.pixels(item)
+        image = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+        return Batch(image=image, label=self.labels[item], index=self.indices[item])

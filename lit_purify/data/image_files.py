@@ -1,4 +1,4 @@
-"""One image file to RGB pixels, without silent loss."""
+"""From image files to RGB pixels, without silent loss."""
 
 from __future__ import annotations
 
@@ -22,6 +22,26 @@ _LOSSLESS_MODES = ("RGB", "L", "P", "1")
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, zlib.error)
 
 
+def visible(folder: Path) -> list[Path]:
+    """What a folder holds, by name; hidden things are left out.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        paths = [path for path in folder.iterdir() if path.name[0] != "."]
+    except OSError as error:
+        raise InputError(
+            f"the folder {str(folder)!r} cannot be read ({error.strerror}); check who may read it"
+        ) from error
+    return sorted(paths, key=lambda path: path.name)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file's name is that of an image."""
+    return path.suffix.lower() in SUFFIXES
+
+
 def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
     """Read an 8-bit image of one size, pixels as stored (no colour or orientation correction).
 
@@ -37,17 +57,15 @@ def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
         uint8 array of shape (height, width, 3).
 
     Raises:
-        InputError: the file is damaged, has another size, more than one frame, 16 bits a channel,
+        InputError: the file is damaged, has another size, more than one frame, 16 bits per channel,
             transparent pixels, or another colour space.
     """
-    with _opened(path, expected=f"{width} x {height} pixels") as picture:
+    with _opened(path, expected=f"{width} x {height} pixels", photograph=False) as picture:
         if picture.size != (width, height):
             raise InputError(
                 f"{path}: the image is {picture.width} x {picture.height} pixels (width x height); "
-                f"expected {width} x {height}. Resize it, or set image_shape."
+                f"expected {width} x {height}; resize it, or set image_shape"
             )
-        _check_header(picture, path, single=True)
-        picture.load()
         return np.asarray(_to_rgb(picture, path, _LOSSLESS_MODES))
 
 
@@ -67,57 +85,58 @@ def read_photograph(path: Path) -> Image.Image:
         A picture of mode RGB, decoded.
 
     Raises:
-        InputError: the file is damaged, animated, has 16 bits a channel, transparent pixels, or
+        InputError: the file is damaged, animated, has 16 bits per channel, transparent pixels, or
             another colour space.
     """
     with _opened(path) as picture:
-        _check_header(picture, path, single=picture.format != "MPO")
-        picture.load()
         return _to_rgb(picture, path, (*_LOSSLESS_MODES, "CMYK"))
 
 
 def check_photograph_header(path: Path) -> None:
     """As :func:`read_photograph`, from the first bytes alone: damage further on is not found."""
-    with _opened(path) as picture:
-        _check_header(picture, path, single=picture.format != "MPO")
+    with _opened(path):
+        pass
 
 
 @contextmanager
-def _opened(path: Path, expected: str = "a photograph") -> Iterator[Image.Image]:
-    """A picture; whatever goes wrong with its file while it is open names the file."""
+def _opened(
+    path: Path, expected: str = "a photograph", *, photograph: bool = True
+) -> Iterator[Image.Image]:
+    """A picture whose header is sound; what goes wrong while it is open names its file."""
     try:
         with warnings.catch_warnings():
             # A huge picture is refused, or resized: that it is huge is no news.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=_FORMATS) as picture:
+                _check_header(picture, path, single=not photograph or picture.format != "MPO")
                 yield picture
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{path}: the image is far larger than {expected} ({error}). Resize it."
+            f"{path}: the image is far larger than {expected} ({error}); resize it"
         ) from error
     except _DAMAGE as error:
         raise InputError(
             f"{path}: cannot be read ({error or type(error).__name__}); expected a complete PNG, "
-            "JPEG or WebP file. Export it again, or remove it."
+            "JPEG or WebP file; export it again, or remove it"
         ) from error
 
 
 def _check_header(picture: Image.Image, path: Path, *, single: bool) -> None:
     if single and getattr(picture, "n_frames", 1) > 1:
         raise InputError(
-            f"{path}: the image is animated; expected a single picture. Export one frame."
+            f"{path}: the image is animated; expected a single picture; export one frame"
         )
     if picture.mode.startswith(("I", "F")) or _png_bit_depth(picture, path) == 16:
         raise InputError(
-            f"{path}: the image has more than 8 bits a channel; expected 8, as the conversion "
-            "would lose some. Convert it to 8 bits first."
+            f"{path}: the image has more than 8 bits per channel; expected 8, as the conversion "
+            "would lose some; convert it to 8 bits first"
         )
 
 
 def _png_bit_depth(picture: Image.Image, path: Path) -> int:
-    """Bits a channel in the PNG header: Pillow reads 16-bit RGB as 8-bit without a word."""
+    """Bits per channel in the PNG header: Pillow reads 16-bit RGB as 8-bit without a word."""
     if picture.format != "PNG":
         return 8
     with path.open("rb") as file:
@@ -125,17 +144,18 @@ def _png_bit_depth(picture: Image.Image, path: Path) -> int:
 
 
 def _to_rgb(picture: Image.Image, path: Path, modes: tuple[str, ...]) -> Image.Image:
+    picture.load()
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
         picture = picture.convert("RGBA")
         if picture.getchannel("A").getextrema() != (255, 255):
             raise InputError(
                 f"{path}: the image has transparent pixels, whose colour is not defined; expected "
-                "an opaque image. Flatten it onto a background."
+                "an opaque image; flatten it onto a background"
             )
         return picture.convert("RGB")
     if picture.mode in modes:
         return picture.convert("RGB")
     raise InputError(
-        f"{path}: the image has colour mode {picture.mode}; expected RGB, greyscale or palette. "
-        "Convert it to RGB."
+        f"{path}: the image has colour mode {picture.mode}; expected RGB, greyscale or palette; "
+        "convert it to RGB"
     )

@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_args
 
-from torch.utils.data import DataLoader
-
 from lit_purify.data import sources
-from lit_purify.data.arrays import ImageArrays
 from lit_purify.data.base import ImageDataModule
 from lit_purify.data.dataset import ImageDataset
 from lit_purify.data.imagenet_files import NUM_CLASSES, Order, folder_files, foolbox_samples
 from lit_purify.data.photographs import Photographs
 from lit_purify.data.preprocessing import preprocessing_named
-from lit_purify.types import Batch, InputError
+from lit_purify.types import InputError
 
 FOOLBOX = "foolbox"
 
@@ -38,7 +35,7 @@ class ImageNetDataModule(ImageDataModule):
         preprocessing: what makes photographs the classifier's size, by RobustBench's names:
             ``Res256Crop224`` (shorter side to 256, bilinear; centre of 224 x 224),
             ``BicubicRes256Crop224``, ``Res224``, ``Crop288`` and the like.
-        batch_size: images a batch, for each process.
+        batch_size: images per batch, for each process.
         limit: evaluate on the first ``limit`` images only, or on all where there are fewer; applied
             to ``indices`` where both are given.
         indices: positions in the source of the images to evaluate on, in this order.
@@ -66,29 +63,18 @@ class ImageNetDataModule(ImageDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(
-            batch_size=batch_size, limit=limit, num_workers=num_workers, indices=indices
+            source=source,
+            batch_size=batch_size,
+            limit=limit,
+            num_workers=num_workers,
+            indices=indices,
         )
         if order not in get_args(Order):
-            raise InputError(f"order is {order!r}; expected {' or '.join(get_args(Order))}.")
+            raise InputError(f"order is {order!r}; expected {' or '.join(get_args(Order))}")
         size = preprocessing_named(preprocessing).size
-        self.source = source
         self.order: Order = order
         self.preprocessing = preprocessing
         self.image_shape = (3, size, size)
-        self.source_images = 0
-
-    def settings(self) -> dict[str, object]:
-        """What a report must say about the images of a test; ``None`` where nothing was done."""
-        arrays = isinstance(self.test_set, ImageArrays)
-        return {
-            "data": self.source,
-            "data_order": None if arrays or self.source == FOOLBOX else self.order,
-            "data_preprocessing": None if arrays else self.preprocessing,
-            "data_source_images": self.source_images,
-            "data_sha256": self.test_set.sha256(),
-            "images": len(self.test_set),
-            "batch_size": self.batch_size,
-        }
 
     def setup(self, stage: str) -> None:
         """Find the images of a ``test``, and look whether they can be read."""
@@ -98,30 +84,26 @@ class ImageNetDataModule(ImageDataModule):
 
     def _arrays(self) -> ImageDataset:
         images, labels = sources.npz(self.source)
-        self.source_images = len(images)
-        return self.take(
-            images,
-            labels,
-            self.source,
-            num_classes=NUM_CLASSES,
-            image_shape=self.image_shape,
-        )
+        self._describe(len(images), order=None, preprocessing=None)
+        return self.take(images, labels)
 
     def _photographs(self) -> ImageDataset:
         if self.source == FOOLBOX:
-            files, labels = foolbox_samples()
+            order, samples = None, foolbox_samples()
         else:
-            files, labels = folder_files(self.source, self.order)
-        self.source_images = len(files)
-        positions = self.positions(len(files), self.source)
+            order, samples = self.order, folder_files(self.source, self.order)
+        self._describe(len(samples), order=order, preprocessing=self.preprocessing)
+        positions = self.positions(len(samples))
         photographs = Photographs(
-            [files[i] for i in positions],
-            [labels[i] for i in positions],
-            positions,
-            preprocessing=self.preprocessing,
+            [samples[i] for i in positions], positions, preprocessing=self.preprocessing
         )
         photographs.check()
         return photographs
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        return self.evaluation_loader(self.test_set)
+    def _describe(self, images: int, *, order: str | None, preprocessing: str | None) -> None:
+        """What a report must say about the source; ``None`` where nothing was done."""
+        self.details = {
+            "data_order": order,
+            "data_preprocessing": preprocessing,
+            "data_source_images": images,
+        }

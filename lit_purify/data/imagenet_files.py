@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
-from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from lit_purify.data.image_files import SUFFIXES
+from lit_purify.data.image_files import SUFFIXES, is_picture, visible
 from lit_purify.types import InputError
 
 Order = Literal["validation", "folder"]
 
-Labelled = tuple[list[Path], list[int]]
-"""Image files, and the class index of each."""
+Labelled = list[tuple[Path, int]]
+"""Image files, each with its class index."""
 
 NUM_CLASSES = 1000
 
@@ -38,18 +37,18 @@ def foolbox_samples() -> Labelled:
         InputError: foolbox, or a part of it, is not installed.
     """
     folder = _package("foolbox", "foolbox") / "data"
-    found = {}
-    for path in folder.glob("imagenet_*"):
+    samples, numbers = [], []
+    for path in sorted(folder.glob("imagenet_*")):
         # imagenet_<number>_<class index>.jpg
         if match := re.fullmatch(r"imagenet_(\d+)_(\d+)", path.stem):
-            found[int(match[1])] = path, int(match[2])
-    if sorted(found) != list(range(_FOOLBOX_COUNT)):
+            samples.append((path, int(match[2])))
+            numbers.append(int(match[1]))
+    if numbers != list(range(_FOOLBOX_COUNT)):
         raise InputError(
-            f"{folder} holds {len(found)} images of the {_FOOLBOX_COUNT} that belong to foolbox. "
-            "Reinstall it (pip install --force-reinstall --no-deps foolbox)."
+            f"{folder} holds {len(samples)} images of the {_FOOLBOX_COUNT} that belong to foolbox; "
+            "reinstall it: pip install --force-reinstall --no-deps foolbox"
         )
-    numbered = [found[number] for number in sorted(found)]
-    return [path for path, _ in numbered], [label for _, label in numbered]
+    return samples
 
 
 def class_indices() -> dict[str, int]:
@@ -82,8 +81,8 @@ def class_indices() -> dict[str, int]:
 
 def _damaged(path: Path, why: str) -> InputError:
     return InputError(
-        f"The list of ImageNet's classes cannot be read from {path} ({why}). Reinstall it "
-        "(pip install --force-reinstall --no-deps robustbench==1.1.1)."
+        f"the list of ImageNet's classes cannot be read from {path} ({why}); reinstall it: "
+        "pip install --force-reinstall --no-deps robustbench==1.1.1"
     )
 
 
@@ -91,7 +90,7 @@ def _package(name: str, requirement: str) -> Path:
     """The folder of an installed package, which is not imported."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(f"The package {name} is not installed (pip install {requirement}).")
+        raise InputError(f"the package {name} is not installed; pip install {requirement}")
     return Path(spec.submodule_search_locations[0])
 
 
@@ -112,81 +111,58 @@ def folder_files(folder: str | Path, order: Order) -> Labelled:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
-            f"There is no folder {str(folder)!r}; {_LAYOUT}; or source is 'foolbox', or the path "
-            "of an .npz file with the keys 'images' and 'labels'."
+            f"there is no folder {str(folder)!r}; {_LAYOUT}; or source is 'foolbox', or the path "
+            "of an .npz file with the keys 'images' and 'labels'"
         )
     if (folder / "val").is_dir():
         folder = folder / "val"
     indices = class_indices()
-    files: list[Path] = []
-    labels: list[int] = []
-    for name in _class_folders(folder, indices):
-        inside = [folder / name / entry.name for entry in _entries(folder / name)]
-        images = [path for path in inside if path.suffix.lower() in SUFFIXES]
-        files += images
-        labels += [indices[name]] * len(images)
-    if not files:
+    samples = [
+        (path, indices[class_folder.name])
+        for class_folder in _class_folders(folder, indices)
+        for path in filter(is_picture, visible(class_folder))
+    ]
+    if not samples:
         raise InputError(
-            f"The class folders in {str(folder)!r} hold no images; expected files that end in "
-            f"{', '.join(SUFFIXES)} directly in them. Check that the images were unpacked."
+            f"the class folders in {str(folder)!r} hold no images; expected files that end in "
+            f"{', '.join(SUFFIXES)} directly in them; check that the images were unpacked"
         )
-    if order == "folder":
-        return files, labels
-    numbers = _validation_numbers(files)
-    places = sorted(range(len(files)), key=numbers.__getitem__)
-    return [files[place] for place in places], [labels[place] for place in places]
+    return samples if order == "folder" else _by_number(samples)
 
 
-def _class_folders(folder: Path, indices: dict[str, int]) -> list[str]:
-    entries = _entries(folder)
-    loose = [entry.name for entry in entries if Path(entry.name).suffix.lower() in SUFFIXES]
-    if loose:
+def _class_folders(folder: Path, indices: dict[str, int]) -> list[Path]:
+    entries = visible(folder)
+    loose = next(filter(is_picture, entries), None)
+    if loose is not None:
         raise InputError(
-            f"The folder {str(folder)!r} holds images directly, such as {loose[0]}, whose class is "
-            f"not known; {_LAYOUT}; {_MAKE_LAYOUT}."
+            f"the folder {str(folder)!r} holds images directly, such as {loose.name}, whose class "
+            f"is not known; {_LAYOUT}; {_MAKE_LAYOUT}"
         )
-    names = [entry.name for entry in entries if entry.is_dir()]
-    if not names:
-        raise InputError(f"The folder {str(folder)!r} holds no folders; {_LAYOUT}; {_MAKE_LAYOUT}.")
-    unknown = [name for name in names if name not in indices]
+    folders = [path for path in entries if path.is_dir()]
+    if not folders:
+        raise InputError(f"the folder {str(folder)!r} holds no folders; {_LAYOUT}; {_MAKE_LAYOUT}")
+    unknown = [path.name for path in folders if path.name not in indices]
     if unknown:
         raise InputError(
-            f"The folder {str(folder)!r} holds {', '.join(unknown[:3])}, which is no WordNet id of "
-            f"the {NUM_CLASSES} classes; {_LAYOUT}. Rename such folders, or move them away."
+            f"the folder {str(folder)!r} holds {', '.join(unknown[:3])}, which is no WordNet id of "
+            f"the {NUM_CLASSES} classes; {_LAYOUT}; rename such folders, or move them away"
         )
-    return names
+    return folders
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, by name; hidden things are left out."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                (entry for entry in entries if entry.name[0] != "."), key=lambda e: e.name
-            )
-    except OSError as error:
-        raise InputError(
-            f"The folder {str(folder)!r} cannot be read ({error.strerror}). Check who may read it."
-        ) from error
-
-
-def _validation_numbers(files: Sequence[Path]) -> list[int]:
-    """The official number of every image, each once."""
-    numbers = []
-    for path in files:
-        match = re.fullmatch(r"ILSVRC2012_val_(\d{8})", path.stem)
-        if match is None:
+def _by_number(samples: Labelled) -> Labelled:
+    """In the order of the official numbers, each once."""
+    for path, _ in samples:
+        if not re.fullmatch(r"ILSVRC2012_val_\d{8}", path.stem):
             raise InputError(
                 f"{path}: the name has no place in the validation order; expected names such as "
-                "ILSVRC2012_val_00000293.JPEG. Take the images class by class: --data.order folder."
+                "ILSVRC2012_val_00000293.JPEG; take the images class by class: --data.order folder"
             )
-        numbers.append(int(match[1]))
-    seen: dict[int, Path] = {}
-    for number, path in zip(numbers, files, strict=True):
-        if number in seen:
+    numbered = sorted(samples, key=lambda sample: sample[0].stem)
+    for (path, _), (following, _) in pairwise(numbered):
+        if path.stem == following.stem:
             raise InputError(
-                f"{seen[number]} and {path} have the same number; expected each image of the "
-                "validation set once. Remove one of them."
+                f"{path} and {following} have the same number; expected each image of the "
+                "validation set once; remove one of them"
             )
-        seen[number] = path
-    return numbers
+    return numbered

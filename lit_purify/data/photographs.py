@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lit_purify.data.arrays import to_unit
 from lit_purify.data.dataset import ImageDataset
 from lit_purify.data.image_files import check_photograph_header, read_photograph
 from lit_purify.data.preprocessing import preprocessing_named
-from lit_purify.types import Batch
 
 DECODED = 1000
-"""Up to so many files are decoded before a run starts, which takes seconds."""
+"""Up to this number of files, all are decoded before a run starts, which takes seconds."""
 
 
 class Photographs(ImageDataset):
     """Image files, each with its label and the dataset index that keys its noise.
 
     Args:
-        files: PNG, JPEG or WebP files of any size; N of them.
-        labels: class indices, N of them.
+        samples: PNG, JPEG or WebP files of any size, each with its class index; N of them.
         indices: dataset indices, N of them.
         preprocessing: name of what makes every picture the same size.
 
@@ -34,21 +32,16 @@ class Photographs(ImageDataset):
     """
 
     def __init__(
-        self,
-        files: Sequence[Path],
-        labels: Sequence[int],
-        indices: Sequence[int],
-        *,
-        preprocessing: str,
+        self, samples: Sequence[tuple[Path, int]], indices: Sequence[int], *, preprocessing: str
     ) -> None:
-        self.files = list(files)
-        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.files = [file for file, _ in samples]
+        self.labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
         self.indices = torch.tensor(indices, dtype=torch.int64)
         self.preprocessing = preprocessing
-        self._preprocess = preprocessing_named(preprocessing)
+        self._preprocess = preprocessing_named(preprocessing).transform
 
     def check(self) -> None:
-        """Look for files that cannot be used: up to :data:`DECODED` whole, of more the headers.
+        """Look for files that cannot be used: whole up to :data:`DECODED` files, beyond by headers.
 
         Damage behind a header ends the run when its turn comes; a resumed run then goes on.
 
@@ -60,26 +53,18 @@ class Photographs(ImageDataset):
             check(file)
 
     @functools.cached_property
-    def _digest(self) -> str:
-        digest = hashlib.sha256(self.preprocessing.encode())
+    def _file_hashes(self) -> list[bytes]:
+        hashes = []
         for path in self.files:
             with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        for part in (self.labels, self.indices):
-            digest.update(part.numpy().tobytes())
-        return digest.hexdigest()
+                hashes.append(hashlib.file_digest(file, "sha256").digest())
+        return hashes
 
-    def sha256(self) -> str:
-        """Hash of the files' contents in order, the preprocessing, the labels and the indices."""
-        return self._digest
+    def content(self) -> Iterator[bytes]:
+        """The preprocessing, and of every file the hash."""
+        yield self.preprocessing.encode()
+        yield from self._file_hashes
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, item: int) -> Batch:
-        pixels = self._preprocess(read_photograph(self.files[item]))
-        return Batch(
-            image=to_unit(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))),
-            label=self.labels[item],
-            index=self.indices[item],
-        )
+    def pixels(self, item: int) -> Tensor:
+        picture = self._preprocess(read_photograph(self.files[item]))
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()

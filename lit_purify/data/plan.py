@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
-SMALLEST_SHARE = 8
-"""With several processes the last batches shrink, down to this part of a batch."""
+import numpy as np
 
 
 def plan_batches(
@@ -13,14 +13,12 @@ def plan_batches(
 ) -> list[list[int]]:
     """Cut a dataset into batches of positions, and leave out what is done.
 
-    A batch does not depend on what was done before, on the process that evaluates it or on the
-    speed of the others, so a resumed run meets the batches of an uninterrupted one. With several
-    processes the batches shrink towards the end (guided self-scheduling: half of an even share of
-    what is left), so that the processes finish close to each other.
+    A batch does not depend on what was done before, so a resumed run meets the batches of an
+    uninterrupted one. Several processes get equally many batches of about equal size.
 
     Args:
         indices: dataset index of every position, shape (N,).
-        batch_size: most samples of a batch.
+        batch_size: most samples per batch.
         done: dataset indices that need no evaluation; a batch keeps the others.
         processes: how many processes share the work.
 
@@ -31,16 +29,14 @@ def plan_batches(
         >>> plan_batches([30, 40, 50, 60], 2, done={30, 40, 60})
         [[2]]
         >>> [len(batch) for batch in plan_batches(range(40), 8, processes=2)]
-        [8, 8, 6, 4, 3, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+        [7, 7, 7, 7, 6, 6]
     """
     n = len(indices)
-    smallest = max(1, batch_size // SMALLEST_SHARE)
-    batches = []
-    start = 0
-    while start < n:
-        size = batch_size
-        if processes > 1:
-            size = min(batch_size, max(smallest, (n - start) // (2 * processes)))
-        batches.append([p for p in range(start, min(n, start + size)) if indices[p] not in done])
-        start += size
-    return [batch for batch in batches if batch]
+    if processes == 1:
+        cuts = np.arange(batch_size, n, batch_size)
+        batches = np.split(np.arange(n), cuts)
+    else:
+        count = math.ceil(n / (batch_size * processes)) * processes
+        batches = np.array_split(np.arange(n), max(1, count))
+    left = [[p for p in batch.tolist() if indices[p] not in done] for batch in batches]
+    return [batch for batch in left if batch]

@@ -10,29 +10,29 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
 
 from lit_purify.data.dataset import ImageDataset
+from lit_purify.data.peers import Peers, peers_of
 from lit_purify.data.plan import plan_batches
-from lit_purify.data.queue import WorkQueue, shared_queue
 from lit_purify.types import Batch
 
 
 class SharedBatchSampler(DistributedSampler[Any]):
-    """The batches of a run; each goes to one process, the next free one.
+    """The batches of this process: of N processes each takes every Nth batch of the run.
 
     Lightning's own sampler repeats samples until every process has as many, which biases every
     average. It leaves a sampler alone that already is a ``DistributedSampler``.
 
-    Its length is the number of batches of all processes: how many this one will take is known
-    only at the end.
+    Its length is the number of batches of all processes: Lightning leaves out the end of a test,
+    in which processes wait for each other, on one whose loader is empty.
 
     Args:
-        batches: positions in the dataset, batch by batch.
-        queue: hands out the numbers of the batches.
+        batches: positions in the dataset, batch by batch, of all processes.
+        peers: the processes.
     """
 
-    def __init__(self, batches: Sequence[list[int]], queue: WorkQueue) -> None:
-        super().__init__(batches, queue.processes, queue.rank, shuffle=False)  # type: ignore[arg-type]
+    def __init__(self, batches: Sequence[list[int]], peers: Peers) -> None:
+        super().__init__(batches, peers.processes, peers.rank, shuffle=False)  # type: ignore[arg-type]
         self.batches = batches
-        self.queue = queue
+        self.peers = peers
 
     @property
     def num_items(self) -> int:
@@ -40,8 +40,7 @@ class SharedBatchSampler(DistributedSampler[Any]):
         return sum(map(len, self.batches))
 
     def __iter__(self) -> Iterator[list[int]]:
-        while (number := self.queue.take()) < len(self.batches):
-            yield self.batches[number]
+        return iter(self.batches[self.peers.rank :: self.peers.processes])
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -72,19 +71,18 @@ def evaluation_loader(
     Args:
         dataset: what to evaluate on.
         batch_size: images a batch, for each process.
-        num_workers: loading processes; 0 loads in the main one. Each asks for batches ahead, so
-            that with several processes the work is shared out less evenly.
+        num_workers: loading processes; 0 loads in the main one.
         trainer: says how many processes run; ``None`` stands for one.
         done: dataset indices to leave out.
     """
-    queue = shared_queue(trainer)
+    peers = peers_of(trainer)
     batches = plan_batches(
-        dataset.indices.tolist(), batch_size, done=done, processes=queue.processes
+        dataset.indices.tolist(), batch_size, done=done, processes=peers.processes
     )
     return DataLoader(
         _Batches(dataset),
         batch_size=None,
-        sampler=SharedBatchSampler(batches, queue),
+        sampler=SharedBatchSampler(batches, peers),
         num_workers=num_workers,
         # Without its own generator a DataLoader takes a number from the global one.
         generator=torch.Generator(),

@@ -15,11 +15,9 @@ from PIL import Image
 
 from lit_purify.types import InputError
 
-EMBEDDED_COUNT = 1000
-"""Images shipped with the package."""
-
 _TILE = 32
-_TILES_A_ROW = 100
+_TILES_PER_ROW = 100
+_WRITE = "numpy.savez(path, images=images, labels=labels)"
 
 
 def embedded() -> tuple[np.ndarray, np.ndarray]:
@@ -42,8 +40,8 @@ def embedded() -> tuple[np.ndarray, np.ndarray]:
             mosaic = np.asarray(picture.convert("RGB"))
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The shipped CIFAR-10 images cannot be read ({error}). Reinstall lit_purify, and "
-            "Pillow with WebP support (pip install --force-reinstall lit_purify pillow)."
+            f"the shipped CIFAR-10 images cannot be read ({error}); reinstall lit_purify, and "
+            "Pillow with WebP support: pip install --force-reinstall lit_purify pillow"
         ) from error
     return _tiles(mosaic), labels
 
@@ -51,7 +49,7 @@ def embedded() -> tuple[np.ndarray, np.ndarray]:
 def _tiles(mosaic: np.ndarray) -> np.ndarray:
     """Cut a mosaic, filled row by row, into its tiles, shape (N, 32, 32, 3)."""
     bands = np.split(mosaic, mosaic.shape[0] // _TILE)
-    return np.stack([tile for band in bands for tile in np.split(band, _TILES_A_ROW, axis=1)])
+    return np.stack([tile for band in bands for tile in np.split(band, _TILES_PER_ROW, axis=1)])
 
 
 def torchvision_cifar10(root: str | Path, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -74,11 +72,11 @@ def torchvision_cifar10(root: str | Path, *, train: bool) -> tuple[np.ndarray, n
         dataset = CIFAR10(str(root), train=train, download=True)
     except (OSError, RuntimeError, EOFError) as error:
         raise InputError(
-            f"CIFAR-10 is not in {str(root)!r} and could not be downloaded ({error}). Download "
+            f"CIFAR-10 is not in {str(root)!r} and could not be downloaded ({error}); download "
             "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz on a machine with network "
             f"access and unpack it there, so that {str(Path(root) / 'cifar-10-batches-py')!r} "
             "exists; or give another source: the path of an .npz file with the keys 'images' and "
-            "'labels', or, for evaluation, 'embedded'."
+            "'labels', or, for evaluation, 'embedded'"
         ) from error
     return dataset.data, np.asarray(dataset.targets, dtype=np.int64)
 
@@ -92,8 +90,8 @@ def npz(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     images, labels = npz_optional_labels(path)
     if labels is None:
         raise InputError(
-            f"{str(path)!r} holds no array 'labels'; expected the keys 'images' and 'labels'. "
-            "Write it with numpy.savez(path, images=images, labels=labels)."
+            f"{str(path)!r} holds no array 'labels'; expected the keys 'images' and 'labels'; "
+            f"write it with {_WRITE}"
         )
     return images, labels
 
@@ -104,7 +102,7 @@ def npz_optional_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray | None
     try:
         if not path.is_file():
             raise InputError(
-                f"There is no file {str(path)!r}; expected an .npz file. Check the path."
+                f"there is no file {str(path)!r}; expected an .npz file; check the path"
             )
         with path.open("rb") as file:
             if file.read(2) != b"PK":
@@ -114,8 +112,7 @@ def npz_optional_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray | None
             if "images" not in archive:
                 raise InputError(
                     f"{str(path)!r} holds {sorted(archive) or 'nothing'}; expected the keys "
-                    "'images' and 'labels'. Write it with "
-                    "numpy.savez(path, images=images, labels=labels)."
+                    f"'images' and 'labels'; write it with {_WRITE}"
                 )
             images, labels = archive["images"], archive.get("labels")
         for array in (images, labels):
@@ -127,7 +124,6 @@ def npz_optional_labels(path: str | Path) -> tuple[np.ndarray, np.ndarray | None
     except Exception as error:  # a damaged archive can raise nearly anything
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         raise InputError(
-            f"{str(path)!r} cannot be read as an .npz file of plain arrays ({reason}). Write it "
-            "again with numpy.savez(path, images=images, labels=labels); object arrays are "
-            "refused."
+            f"{str(path)!r} cannot be read as an .npz file of plain arrays ({reason}), and object "
+            f"arrays are refused; write it again with {_WRITE}"
         ) from error

@@ -85,7 +85,7 @@ def rows_of(indices: Tensor, samples: Tensor) -> Tensor:
 
 
 class NoiseConfiguration(ABC):
-    """One randomness configuration xi a sample: every Gaussian draw of a purification."""
+    """One randomness configuration xi: every Gaussian draw of a purification, sample by sample."""
 
     def normal(self, indices: Tensor, process: Process, t: int, *, like: Tensor) -> Tensor:
         """Standard normal draws of step t.
@@ -115,8 +115,8 @@ class NoiseSource(ABC):
     """Where forward passes take their randomness from."""
 
     @abstractmethod
-    def configuration(self) -> FixedNoise:
-        """The randomness configuration xi of the next forward pass."""
+    def next_configuration(self) -> FixedNoise:
+        """The randomness configuration xi of the next forward pass, which it counts as made."""
 
     def cached(self, indices: Tensor) -> NoiseSource:
         """The same source with draws for these samples kept, where they would be drawn again."""
@@ -144,7 +144,7 @@ class FixedNoise(NoiseConfiguration, NoiseSource):
         if self.seed < 0:
             raise ValueError(f"the base seed must be at least 0, got {self.seed}")
 
-    def configuration(self) -> FixedNoise:
+    def next_configuration(self) -> FixedNoise:
         return self
 
     def cached(self, indices: Tensor) -> FixedNoise:
@@ -173,7 +173,7 @@ class CachedNoise(FixedNoise):
         samples: dataset indices whose draws are kept, shape (B,). Only they may be asked for.
     """
 
-    samples: Tensor = field(kw_only=False, compare=False, default_factory=lambda: torch.empty(0))
+    samples: Tensor = field(compare=False)
     _store: dict[tuple[object, ...], Tensor] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
@@ -206,7 +206,7 @@ class FreshNoise(NoiseSource):
     stream: str
     passes: int = 0
 
-    def configuration(self) -> FixedNoise:
+    def next_configuration(self) -> FixedNoise:
         self.passes += 1
         return FixedNoise(derive_seed(self.seed, f"fresh/{self.stream}", self.passes - 1))
 
@@ -267,24 +267,16 @@ def randomness(source: NoiseSource, indices: Tensor) -> Iterator[None]:
         _bound.reset(token)
 
 
-def bound_randomness(batch_size: int) -> tuple[NoiseSource, Tensor]:
-    """What :func:`randomness` has bound, for a batch of the given size.
+def bound_randomness() -> tuple[NoiseSource, Tensor]:
+    """What :func:`randomness` has bound.
 
     Raises:
-        RuntimeError: nothing is bound, or another number of indices than images.
+        RuntimeError: nothing is bound.
     """
     bound = _bound.get()
     if bound is None:
         raise RuntimeError(
-            "a purified model was called without randomness; pass `noise` and `indices`, or wrap "
-            "the call in `with randomness(FixedNoise(seed), indices):`"
+            "a purified model was called without randomness; bind a noise and dataset indices, or "
+            "wrap the call in `with randomness(FixedNoise(seed), indices):`"
         )
-    source, indices = bound
-    if len(indices) == 1:
-        indices = indices.expand(batch_size)
-    if len(indices) != batch_size:
-        raise RuntimeError(
-            f"{batch_size} images were given, but randomness is bound for {len(indices)} sample "
-            "indices; bind the indices of exactly these images, or a single one"
-        )
-    return source, indices
+    return bound

@@ -1,20 +1,13 @@
 """The equations: pure functions of tensors and numbers, without modules or state."""
 
-from lit_purify.functional.centroids import (
-    CentroidDistances,
-    centroid_distance,
-    centroid_distances,
-)
-from lit_purify.functional.compression import compression_rate
 from lit_purify.functional.correlation import correlation
-from lit_purify.functional.directions import (
-    DirectionAgreement,
-    DirectionSums,
-    add_directions,
-    direction_agreement,
-    mean_cosine,
+from lit_purify.functional.distances import (
+    compression_rate,
+    init_max_end,
+    lp_distance,
+    project,
+    trajectory_distances,
 )
-from lit_purify.functional.distances import init_max_end, lp_distance, trajectory_distances
 from lit_purify.functional.frechet import (
     feature_moments,
     frechet_distance,
@@ -31,7 +24,6 @@ from lit_purify.functional.masking import (
     zero_share,
 )
 from lit_purify.functional.moments import merge_moments, moments
-from lit_purify.functional.projection import project
 from lit_purify.functional.quadrature import (
     density_above,
     density_below,
@@ -47,7 +39,18 @@ from lit_purify.functional.spectral import (
     share_below,
     singular_values,
 )
-from lit_purify.functional.variability import Variability, variability
+from lit_purify.functional.variability import (
+    CentroidDistances,
+    DirectionAgreement,
+    DirectionSums,
+    Variability,
+    add_directions,
+    centroid_distance,
+    centroid_distances,
+    direction_agreement,
+    mean_cosine,
+    variability,
+)
 from lit_purify.functional.variance import (
     CrossedMoments,
     VarianceComponents,

@@ -1,4 +1,8 @@
-r"""Distances between images, :math:`\|a - b\|_p` over all pixels and channels."""
+r"""Lengths of perturbations: :math:`\|a - b\|_p` over all pixels and channels of an image.
+
+From it the distances along a purification, the compression rate of a purifier (eq. 10), and the
+ball in which an attack searches.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,74 @@ def lp_distance(a: Tensor, b: Tensor, p: float = 2) -> Tensor:
     if a.shape != b.shape:
         raise ValueError(f"expected two batches of one shape, got {(*a.shape,)} and {(*b.shape,)}")
     return torch.linalg.vector_norm((a - b).flatten(1), ord=p, dim=1)
+
+
+def project(perturbed: Tensor, clean: Tensor, eps: float, p: float = math.inf) -> Tensor:
+    r"""Images with :math:`\|x - x_0\|_p \le \epsilon` inside [0, 1].
+
+    For p = inf the nearest ones; for p = 1 and 2 a perturbation that is too long keeps its
+    direction.
+
+    Args:
+        perturbed: shape (B, ...), floating point.
+        clean: images in [0, 1] of the same shape.
+        eps: radius of the ball, in the units of the pixels.
+        p: 1, 2 or ``math.inf``.
+
+    Returns:
+        Images of the same shape.
+
+    Raises:
+        ValueError: another p, or for p = 1 and 2 shapes that differ.
+
+    Example:
+        >>> clean = torch.full((1, 4), 0.5)
+        >>> project(clean + 0.4, clean, 0.1)
+        tensor([[0.6000, 0.6000, 0.6000, 0.6000]])
+        >>> project(clean + 0.4, clean, 0.4, p=2)
+        tensor([[0.7000, 0.7000, 0.7000, 0.7000]])
+    """
+    delta = perturbed - clean
+    if p == math.inf:
+        return (clean + delta.clamp(-eps, eps)).clamp(0, 1)
+    length = lp_distance(perturbed, clean, p)
+    scale = (eps / length.clamp(min=torch.finfo(length.dtype).tiny)).clamp(max=1)
+    return (clean + delta * scale.view(-1, *[1] * (delta.ndim - 1))).clamp(0, 1)
+
+
+def compression_rate(
+    purified_perturbed: Tensor, purified_clean: Tensor, perturbed: Tensor, clean: Tensor
+) -> Tensor:
+    r"""By how much a purifier changes the length of a perturbation (eq. 10), l2 over all pixels,
+
+    .. math:: \alpha_{f_\xi}(x, x_0) = \frac{\|f_\xi(x) - f_\xi(x_0)\|_2}{\|x - x_0\|_2},
+
+    with :math:`x_0` the clean image and :math:`x` the perturbed one (the paper's text swaps the
+    two; the rate is symmetric, its limit :math:`\|J_{f_\xi}(x_0) \eta\|` is not).
+
+    Below 1 the purifier compresses. Both purifications must use the same noise, or the rate
+    measures the noise.
+
+    Args:
+        purified_perturbed: f_xi(x), shape (B, C, H, W).
+        purified_clean: f_xi(x0), the anchor points, same shape.
+        perturbed: x in [0, 1], shape (B, C, H, W).
+        clean: x0 in [0, 1], same shape.
+
+    Returns:
+        Rates, at least 0, shape (B,). A sample without perturbation has no rate: nan.
+
+    Raises:
+        ValueError: the shapes of a pair differ.
+
+    Example:
+        >>> clean = torch.zeros(2, 3, 4, 4)
+        >>> compression_rate(clean + 0.01, clean, clean + 0.04, clean)
+        tensor([0.2500, 0.2500])
+    """
+    after = lp_distance(purified_perturbed, purified_clean)
+    before = lp_distance(perturbed, clean)
+    return torch.where(before > 0, after / before, torch.nan)
 
 
 def trajectory_distances(states: Iterable[Tensor], clean: Tensor) -> Tensor:

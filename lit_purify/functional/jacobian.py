@@ -154,15 +154,10 @@ class JacobianOperator:
 
         Forward mode gives columns and reverse mode rows, ``rows_per_pass`` at a time.
         """
-        forward = self.differentiation == "forward"
-        found = []
-        for start in range(0, self.size, self.rows_per_pass):
-            stop = min(start + self.rows_per_pass, self.size)
-            basis = self.image.new_zeros(stop - start, self.size)
-            basis[:, start:stop].fill_diagonal_(1)
-            found.append(self.push(basis) if forward else self.pull(basis))
-        matrix = torch.cat(found)
-        return matrix.T.contiguous() if forward else matrix
+        identity = torch.eye(self.size, dtype=self.image.dtype, device=self.image.device)
+        if self.differentiation == "forward":
+            return self.push(identity).T.contiguous()
+        return self.pull(identity)
 
     def _in_passes(self, product: Callable[[Tensor, Tensor], Tensor], rows: Tensor) -> Tensor:
         parts = []

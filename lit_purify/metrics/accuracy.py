@@ -33,6 +33,7 @@ class IntervalAccuracy(SummaryMetric):
     """
 
     higher_is_better = True
+    unit = "%"
 
     successes: Tensor
     total: Tensor

@@ -20,8 +20,7 @@ class FrechetDistance(SummaryMetric):
 
     A sample with a feature that is not finite is left out of both sets and counted.
 
-    Recorded under its own name, a tensor (B, 2, D) a batch, the figure is computed again from the
-    records (:func:`~lit_purify.report.aggregate`).
+    It is computed from the column of its own name in the records, (N, 2, D).
 
     Args:
         dimension: number of features D.

@@ -23,6 +23,7 @@ class MeanWithDeviation(SummaryMetric):
     counted.
 
     Args:
+        unit: see :class:`~lit_purify.metrics.SummaryMetric`; ``%`` where the values are shares.
         **kwargs: options of :class:`torchmetrics.Metric`.
 
     Example:
@@ -37,8 +38,9 @@ class MeanWithDeviation(SummaryMetric):
     moments: Tensor
     missing: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, unit: str = "", **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.unit = unit
         self.add_state("moments", torch.zeros(3, dtype=torch.float64), dist_reduce_fx=merge_moments)
         self.add_state("missing", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 

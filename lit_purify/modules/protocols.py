@@ -29,12 +29,14 @@ class Protocol:
     """One way to test adversarial images.
 
     Args:
+        label: what reports call its robust accuracy.
         surface: what the images are found against.
         test_noise: (run's seed, k) -> randomness configuration of the k-th test of an image;
             ``None`` tests the classifier without purification.
         repeats: whether another k is another configuration, so that several tests tell more.
     """
 
+    label: str
     surface: Surface
     test_noise: Callable[[int, int], FixedNoise] | None
     repeats: bool = False
@@ -47,14 +49,25 @@ def transfer_noise(seed: int, k: int) -> FixedNoise:
 
 def fresh_noise(seed: int, k: int) -> FixedNoise:
     """The configuration of the k-th test pass of the fresh noise, which no attack has seen."""
-    return FreshNoise(seed, "test", passes=k).configuration()
+    return FreshNoise(seed, "test", passes=k).next_configuration()
 
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {
-    "base": Protocol("base", None),
-    "fixed": Protocol("fixed", lambda seed, _: FixedNoise(seed)),
-    "transfer": Protocol("fixed", transfer_noise, repeats=True),
-    "fresh": Protocol("fresh", fresh_noise, repeats=True),
+    "base": Protocol("Classifier alone, attacked", "base", None),
+    "fixed": Protocol(
+        "Purified, attacked: attacker knows the noise (fixed)",
+        "fixed",
+        lambda seed, _: FixedNoise(seed),
+    ),
+    "transfer": Protocol(
+        "Purified, attacked: tested under other noise (transfer)",
+        "fixed",
+        transfer_noise,
+        repeats=True,
+    ),
+    "fresh": Protocol(
+        "Purified, attacked: new noise at every pass (fresh)", "fresh", fresh_noise, repeats=True
+    ),
 }
 
 ATTACK_NOISE: dict[Surface, Callable[[int], NoiseSource] | None] = {

@@ -9,12 +9,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
-from lit_purify.attacks.target import Target
 from lit_purify.classifiers import Classifier
-from lit_purify.diffusion.noise import FixedNoise, NoiseSource, bound_randomness
+from lit_purify.defence import Defence
+from lit_purify.diffusion.noise import FixedNoise, NoiseSource
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.functional import correct, majority
-from lit_purify.metrics import IntervalAccuracy, SummaryMetric
+from lit_purify.metrics import ACCURACY, OTHER, IntervalAccuracy, Statistics, SummaryMetric
 from lit_purify.modules.numerics import Float32Mode, compile_network, is_compiled, networks
 from lit_purify.modules.protocols import (
     ATTACK_NOISE,
@@ -23,10 +23,8 @@ from lit_purify.modules.protocols import (
     Surface,
     transfer_noise,
 )
+from lit_purify.records import Column, MemoryStore, SampleTable, Store, reduce
 from lit_purify.types import Batch, InputError, Model
-
-KEYS = ("index", "protocol", "seed", "label")
-"""What names a row of the records."""
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Precisions whose weights, images and attack states are float32."""
@@ -46,17 +44,27 @@ class Outcome(NamedTuple):
     correct: Tensor
 
 
-class Column(NamedTuple):
-    """What was found for the samples of a batch.
+class Registered(NamedTuple):
+    """A metric of a run, and how reports show it.
 
     Attributes:
-        values: shape (B,) or (B, ...).
-        where: the samples it applies to, shape (B,), bool; ``None`` for all.
+        place: where the module keeps it.
+        section: title of the rows that it stands among.
+        label: its name in plain words.
+        unit: ``%`` for a share in [0, 1] to be shown in percent; other text follows the number.
     """
 
-    values: Tensor
-    where: Tensor | None
+    place: int
+    section: str
+    label: str
+    unit: str
 
+
+VOTES = {
+    "worst_of_n": "new noise, correct at every one of N tries",
+    "majority": "new noise, majority of N tries",
+}
+"""What several tests of an image under fresh noise also tell."""
 
 Outcomes = dict[str, Outcome]
 """Keyed ``<protocol>/clean`` (base, fixed) and ``<protocol>/adversarial``."""
@@ -116,16 +124,14 @@ class PurifiedClassifier(LightningModule):
                     f"the {name} has no weights, only their shapes, as with seed null; name "
                     "weights, or a seed"
                 )
-        self.purifier = purifier.eval().requires_grad_(False)
-        self.classifier = classifier.eval().requires_grad_(False)
+        self.defence = Defence(classifier, purifier)
         self.tf32 = tf32
         self.compile_networks = compile
         self.configure_model()  # for a model called without a Trainer
         self.seed = seed
         self.protocols: tuple[ProtocolName, ...] = tuple(dict.fromkeys(protocols))
         self.test_draws = test_draws
-        self.recorded: dict[str, Column] = {}
-        self._reset_metrics()
+        self._reset()
 
     def forward(
         self, images: Tensor, noise: NoiseSource | None = None, indices: Tensor | None = None
@@ -141,17 +147,26 @@ class PurifiedClassifier(LightningModule):
         Returns:
             Logits (B, K), differentiable in ``images``.
         """
-        if noise is None or indices is None:
-            noise, indices = bound_randomness(len(images))
-        return self.classifier(self.purify(images, noise, indices))
+        # Not bound: a single pass has no use for kept draws.
+        return Defence(self.classifier, self.purifier, noise, indices)(images)
+
+    @property
+    def classifier(self) -> Classifier:
+        """g, images to logits."""
+        return cast(Classifier, self.defence.classifier)
+
+    @property
+    def purifier(self) -> Purifier:
+        """f, images to purified images."""
+        return cast(Purifier, self.defence.purifier)
 
     def purify(self, images: Tensor, noise: NoiseSource, indices: Tensor) -> Tensor:
         """Purified images f_xi(x) under the source's next randomness configuration."""
-        return self.purifier.purify(images, noise.configuration(), indices)
+        return self.purifier.purify(images, noise.next_configuration(), indices)
 
     def trajectory(self, images: Tensor, noise: NoiseSource, indices: Tensor) -> list[State]:
         """Every state of a purification under the source's next randomness configuration."""
-        return list(self.purifier.trajectory(images, noise.configuration(), indices))
+        return list(self.purifier.trajectory(images, noise.next_configuration(), indices))
 
     @property
     def noise(self) -> FixedNoise:
@@ -168,9 +183,9 @@ class PurifiedClassifier(LightningModule):
         """What the adversarial images of a protocol were found against."""
         return PROTOCOLS[protocol].surface
 
-    def target(
+    def attacked(
         self, surface: Surface, indices: Tensor, *, noise: NoiseSource | None = None
-    ) -> Target:
+    ) -> Defence:
         """What an attack on these samples sees of the defence.
 
         Args:
@@ -180,62 +195,89 @@ class PurifiedClassifier(LightningModule):
         """
         make_noise = ATTACK_NOISE[surface]
         if make_noise is None:
-            return Target(self.classifier)
-        source = make_noise(self.seed) if noise is None else noise
-        return Target(self.classifier, self.purifier.purify, source.cached(indices))
+            return Defence(self.classifier, indices=indices)
+        return self.defence.bind(noise or make_noise(self.seed), indices)
 
-    def add_metric(self, name: str, metric: SummaryMetric) -> None:
-        """Register a metric under its name in the summary; a callback does so in its ``setup``."""
-        if name in self.figures:
+    def add_metric(
+        self, name: str, metric: SummaryMetric, *, section: str = OTHER, label: str | None = None
+    ) -> None:
+        """Register a metric; a callback does so in its ``setup``.
+
+        Args:
+            name: its name in the summary, and that of the column it is computed from.
+            metric: unused so far.
+            section: title that reports put it under.
+            label: what reports call it; ``None`` is its name.
+
+        Raises:
+            InputError: the name is taken.
+        """
+        if name in self.registered:
             raise InputError(f"the metric {name!r} is measured twice; drop one of the callbacks")
-        self._places[name] = len(self.metrics)
+        self.registered[name] = Registered(len(self.metrics), section, label or name, metric.unit)
         self.metrics.append(metric)
 
     @property
-    def figures(self) -> dict[str, SummaryMetric]:
+    def summary_metrics(self) -> dict[str, SummaryMetric]:
         """The registered metrics by their names in the summary."""
         return {
-            name: cast(SummaryMetric, self.metrics[place]) for name, place in self._places.items()
+            name: cast(SummaryMetric, self.metrics[place])
+            for name, (place, *_) in self.registered.items()
         }
 
     def drop_metric(self, name: str) -> None:
-        """Leave out a figure that this run cannot know; a callback does so in its ``setup``."""
-        del self._places[name]
+        """Leave out a metric that this run cannot know; a callback does so in its ``setup``."""
+        del self.registered[name]
 
     def record(self, name: str, values: Tensor, *, where: Tensor | None = None) -> None:
         """Write down what was found for each sample of the batch under test.
 
-        The values become a column of the run's records and, where a metric of that name is
-        registered, are added to it.
+        The values become a column of the run's records, from which a metric of that name is
+        computed, where one is registered.
 
         Args:
             name: ``<protocol>/<column>``, such as ``fixed/robust_accuracy``.
-            values: a number a sample, shape (B,), nan where it has none; or a tensor a sample,
-                shape (B, ...), which is stored beside the records.
-            where: the samples that the name applies to, shape (B,), bool; ``None`` for all. Only
-                for numbers.
+            values: a number per sample, shape (B,), nan where it has none; or a tensor per sample,
+                shape (B, ...).
+            where: the samples that the name applies to, shape (B,), bool; ``None`` for all.
         """
-        protocol, _, column = name.partition("/")
-        if not (protocol and column) or column in KEYS:
-            raise ValueError(
-                f"{name!r} is not <protocol>/<column>, with a column other than {', '.join(KEYS)}"
-            )
-        self.recorded[name] = Column(values, where)
-        if (metric := self.figures.get(name)) is not None:
-            metric.update(values if where is None else values[where])
+        if not all(name.partition("/")):
+            raise ValueError(f"{name!r} is not <protocol>/<column>")
+        self.recorded[name] = Column(values.detach(), where)
 
     def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self.recorded = {}
+        self.recorded.clear()
+
+    def on_test_batch_end(  # type: ignore[override]
+        self, outputs: Outcomes, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        # After the callbacks' hook of that name, so that what they measured is recorded.
+        if missing := self.registered.keys() - self.recorded.keys():
+            raise ValueError(
+                f"nothing was recorded for {', '.join(sorted(missing))}; whoever registers a "
+                "metric must record its column for every batch"
+            )
+        named = {"index": Column(batch["index"]), "label": Column(batch["label"])}
+        self.store.append(SampleTable(named | self.recorded).cpu())
 
     def on_test_epoch_end(self) -> None:
-        # Here, and not in the steps: a process that had no sample takes part in the sums too.
-        for name, metric in self.figures.items():
-            self.log(name, metric, metric_attribute=f"metrics.{self._places[name]}")
+        self.conclude(self.store.collect())
+        for name, metric in self.summary_metrics.items():
+            self.log(name, metric, metric_attribute=f"metrics.{self.registered[name].place}")
+
+    def conclude(self, table: SampleTable) -> None:
+        """Compute the metrics of a run.
+
+        Args:
+            table: the records, all on one process or to each process its own.
+        """
+        self.table = table
+        self.statistics.update(reduce(table, self.summary_metrics))
 
     def configure_callbacks(self) -> list[Callback]:
         # The first hook of every run: a test starts without the metrics of the one before, also
         # where that one was interrupted and never came to its end.
-        self._reset_metrics()
+        self._reset()
         return [Float32Mode(tf32=self.tf32)]
 
     def configure_model(self) -> None:
@@ -243,17 +285,38 @@ class PurifiedClassifier(LightningModule):
             for network in networks(self.purifier, self.classifier).values():
                 compile_network(network)
 
-    def _reset_metrics(self) -> None:
-        """The module's own metrics, without those of a run's callbacks."""
+    def _reset(self) -> None:
+        """The module's own metrics, without those of a run's callbacks, and nothing recorded."""
         self.metrics = nn.ModuleList()
-        self._places: dict[str, int] = {}
-        self.add_metric("base/clean_accuracy", IntervalAccuracy())
-        self.add_metric("purified/clean_accuracy", IntervalAccuracy())
+        self.registered: dict[str, Registered] = {}
+        self.store: Store = MemoryStore(self.registered)
+        self.table = SampleTable({})
+        self.statistics: dict[str, Statistics] = {}
+        self.recorded: dict[str, Column] = {}
+        self._add_accuracy("base/clean_accuracy", "Classifier alone, clean images")
+        self._add_accuracy("purified/clean_accuracy", "Purified, clean images")
         for protocol in self.protocols:
-            self.add_metric(f"{protocol}/robust_accuracy", IntervalAccuracy())
+            self._add_accuracy(f"{protocol}/robust_accuracy", PROTOCOLS[protocol].label)
         if self.test_draws > 1 and "fresh" in self.protocols:
-            for vote in ("worst_of_n", "majority"):
-                self.add_metric(f"fresh/robust_accuracy_{vote}", IntervalAccuracy())
+            for vote, words in VOTES.items():
+                self._add_accuracy(f"fresh/robust_accuracy_{vote}", f"Purified, attacked: {words}")
+
+    def _add_accuracy(self, name: str, label: str) -> None:
+        self.add_metric(name, IntervalAccuracy(), section=ACCURACY, label=label)
+
+    @classmethod
+    def tested_by(cls, callback: Callback, module: LightningModule) -> PurifiedClassifier:
+        """The module under test, for a callback that is made for this class.
+
+        Raises:
+            InputError: it is another one.
+        """
+        if not isinstance(module, cls):
+            raise InputError(
+                f"{type(callback).__name__} needs a lit_purify.PurifiedClassifier, and the model "
+                f"is a {type(module).__name__}; test a PurifiedClassifier, or drop the callback"
+            )
+        return module
 
     def setup(self, stage: str) -> None:
         if stage == "test":
@@ -309,7 +372,7 @@ class PurifiedClassifier(LightningModule):
             tests = self._test(name, batch)
             outcomes[f"{name}/adversarial"] = tests[0]
             # An attack that stops early leaves the success after its last iteration unknown.
-            if f"{name}/robust_accuracy" in self.figures:
+            if f"{name}/robust_accuracy" in self.registered:
                 self._record_tests(name, tests, label)
         return outcomes
 
@@ -333,7 +396,7 @@ class PurifiedClassifier(LightningModule):
         right = torch.stack([test.correct for test in tests])
         share = first.correct if len(tests) == 1 else right.double().mean(0)
         self._record_judged(f"{name}/robust", share, first)
-        if f"{name}/robust_accuracy_majority" in self.figures:
+        if f"{name}/robust_accuracy_majority" in self.registered:
             winner = majority(torch.stack([test.logits for test in tests]))
             self.record(f"{name}/robust_accuracy_worst_of_n", right.all(0))
             self.record(f"{name}/robust_accuracy_majority", winner == label)

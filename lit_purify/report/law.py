@@ -16,8 +16,8 @@ from rich.console import Console
 from lit_purify.figures import MeasuredPoint, magnitude_figure, sigmoid_figure
 from lit_purify.functional import SigmoidFit, fit_sigmoid
 from lit_purify.paper import PAPER_EPS, paper_fit
-from lit_purify.report.files import write_whole
-from lit_purify.report.finished_runs import FinishedRun, disagreements, read_runs, short_names
+from lit_purify.records.files import write_whole
+from lit_purify.records.runs import FinishedRun, disagreements, read_runs, short_names
 from lit_purify.report.runs_table import runs_csv, runs_table
 from lit_purify.types import InputError
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from rich import box
 from rich.table import Table
 
-from lit_purify.report.finished_runs import FinishedRun, short_names
-from lit_purify.report.labels import is_share
+from lit_purify.records.runs import FinishedRun, short_names
 
 COLUMNS = {
     "purified/clean_accuracy": "clean\n%",
@@ -84,7 +83,7 @@ def _cell(run: FinishedRun, name: str) -> str:
     if estimate is None:
         return "-"
     value, low, high = (
-        f"{100 * number:.1f}" if is_share(name) else f"{number:.3g}" for number in estimate
+        f"{100 * number:.1f}" if run.is_share(name) else f"{number:.3g}" for number in estimate
     )
     return f"{value}\n{low}–{high}"
 

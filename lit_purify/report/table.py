@@ -8,14 +8,15 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from lit_purify.report.labels import is_finding, is_share, sections
+from lit_purify.metrics import NOTED, OTHER
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
     """A table of the metrics of a summary, in human words.
 
     Args:
-        summary: as in ``summary.json``; its ``metrics`` may be any subset.
+        summary: as in ``summary.json``; its ``metrics`` may be any subset. Section, label and unit
+            of a metric come from its ``labels``; one that they lack is shown by its name.
 
     Returns:
         A rich table with the columns measurement, result, 95 % interval and n. Shares are in
@@ -23,32 +24,39 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         not finished.
     """
     metrics: Mapping[str, Mapping[str, Any]] = summary["metrics"]
-    shown = [name for name in metrics if metrics[name].get("value") or not is_finding(name)]
+    labels: Mapping[str, Mapping[str, str]] = summary.get("labels", {})
     table = Table(title_justify="left", caption_justify="left", highlight=False)
     table.add_column("Measurement", ratio=1)
     table.add_column("Result", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    for title, rows in sections(shown).items():
+    sections: dict[str, list[str]] = {}
+    for name, entry in metrics.items():
+        section = labels.get(name, {}).get("section", OTHER)
+        if entry.get("value") or section != NOTED:
+            sections.setdefault(section, []).append(name)
+    for section, names in sections.items():
         table.add_section()
-        table.add_row(Text(title, style="bold"))
-        for name, label in rows.items():
-            table.add_row(Text(f"  {label}"), *_cells(name, metrics[name]))
+        table.add_row(Text(section, style="bold"))
+        for name in names:
+            shown = labels.get(name, {})
+            cells = _cells(metrics[name], shown.get("unit", ""))
+            table.add_row(Text(f"  {shown.get('label', name)}"), *cells)
     status = summary.get("status", "unknown")
     if status != "finished":
         table.caption = f"Status: {status}. The numbers cover the samples measured so far."
     return table
 
 
-def _cells(name: str, entry: Mapping[str, Any]) -> tuple[str, str, str]:
+def _cells(entry: Mapping[str, Any], unit: str) -> tuple[str, str, str]:
     value, low, high, n = (entry.get(key) for key in ("value", "low", "high", "n"))
-    result = "-" if value is None else _number(name, value) + (" %" if is_share(name) else "")
-    # Without a sample the interval is all of [0, 1] and says nothing.
-    interval = "-"
-    if value is not None and low is not None and high is not None:
-        interval = f"{_number(name, low)} to {_number(name, high)}"
+    result = interval = "-"
+    if value is not None:
+        result = f"{_number(value, unit)} {unit}".rstrip()
+        if low is not None and high is not None:
+            interval = f"{_number(low, unit)} to {_number(high, unit)}"
     return result, interval, "-" if n is None else str(n)
 
 
-def _number(name: str, value: float) -> str:
-    return f"{100 * value:.1f}" if is_share(name) else f"{value:#.3g}".rstrip(".")
+def _number(value: float, unit: str) -> str:
+    return f"{100 * value:.1f}" if unit == "%" else f"{value:#.3g}".rstrip(".")

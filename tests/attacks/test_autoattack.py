@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 from typing import Any
 
 import pytest
 import torch
-from linear_defence import LinearDefence
-from oracles import TinyDenoiser, fill, some_images
-from torch import Tensor, nn
+from defences import LinearDefence, attack_whole_and_alone, chain, constant, half_broken
+from oracles import some_images
+from torch import Tensor
 
-from lit_purify.attacks import PGD, AutoAttack, Target, WatchedTarget, autoattack
-from lit_purify.attacks.external import OneSample
-from lit_purify.diffusion import DiffusionPurifier, FixedNoise, FreshNoise, NoiseConfiguration
+from lit_purify.attacks import PGD, AutoAttack, Watch, autoattack
+from lit_purify.attacks.external import ExternalModel
+from lit_purify.defence import Defence
+from lit_purify.diffusion import FixedNoise, FreshNoise
 from lit_purify.functional import correct
 from lit_purify.types import InputError
 
-DEFENCE = LinearDefence()
-IMAGES, LABELS, INDICES = DEFENCE.samples()
+LINEAR = LinearDefence()
+BATCH = IMAGES, LABELS, INDICES = LINEAR.samples()
+FIRST = IMAGES[:1], LABELS[:1], INDICES[:1]
 NORMS = {"Linf": float("inf"), "L2": 2.0, "L1": 1.0}
 
 
@@ -27,39 +30,38 @@ def raised(attack: AutoAttack, row: int = 0) -> set[str]:
     return {name for name, flags in attack.findings.items() if flags[row]}
 
 
-def ensemble(attack: AutoAttack, target: Target) -> Any:
-    """The library's object as it is set up for a sample."""
-    network = OneSample(target, INDICES[:1])
-    return attack._ensemble(network, 10, (3, 32, 32), torch.device("cpu"), 0)
+def ensemble(attack: AutoAttack, defence: Defence) -> tuple[Any, set[str]]:
+    """The library's object as it is set up for a sample, and the findings about it."""
+    network = ExternalModel(defence.bind(defence.source, INDICES[:1]))
+    return attack._ensemble(network, IMAGES[:1], 0), network.findings
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
 @pytest.mark.parametrize("early_stop", [False, True])
 def test_the_boundary_is_found_where_it_is(norm: Any, early_stop: bool) -> None:
     """`standard` succeeds 5 % beyond |margin| / ||A^T w||_q, and not 1 % before it."""
-    optimum = DEFENCE.optimum(IMAGES, NORMS[norm])
+    optimum = LINEAR.optimum(IMAGES, NORMS[norm])
     queries = 0
     for row, factor in ((0, 1.05), (1, 1.05), (2, 1.05), (3, 1.05), (0, 0.99)):
         one = slice(row, row + 1)
         eps = factor * optimum[row].item()
         attack = AutoAttack(eps=eps, norm=norm, square_queries=20, early_stop=early_stop)
-        target = WatchedTarget(DEFENCE.target(), LABELS[one], INDICES[one])
-        found = attack(target, IMAGES[one], LABELS[one], INDICES[one])
-        fooled = not correct(DEFENCE.target()(found, INDICES[one]), LABELS[one]).item()
+        watch = Watch(LABELS[one], INDICES[one])
+        found = attack(LINEAR.defence().observed(watch), IMAGES[one], LABELS[one], INDICES[one])
+        fooled = not correct(LINEAR.defence()(found, INDICES[one]), LABELS[one]).item()
         assert fooled is (factor > 1)
         assert attack.admits(found, IMAGES[one]).all()
         assert raised(attack) == {"flag_few_classes"}
-        queries += target.queries if fooled else 0
+        queries += watch.queries if fooled else 0
     assert queries < 4 * 20 if early_stop else queries > 4 * 100
 
 
 def test_rand_finds_it_too() -> None:
-    eps = 1.05 * DEFENCE.optimum(IMAGES, 2)[0].item()
-    attack = AutoAttack(eps=eps, norm="L2")
-    target = WatchedTarget(DEFENCE.target(FreshNoise(0, "attack")), LABELS[:1], INDICES[:1])
-    found = attack(target, IMAGES[:1], LABELS[:1], INDICES[:1])
-    assert not correct(DEFENCE.target()(found, INDICES[:1]), LABELS[:1]).item()
-    assert target.queries > 101 * 20  # APGD takes 20 draws at each of its iterations
+    eps = 1.05 * LINEAR.optimum(IMAGES, 2)[0].item()
+    attack, watch = AutoAttack(eps=eps, norm="L2"), Watch(LABELS[:1], INDICES[:1])
+    found = attack(LINEAR.defence(FreshNoise(0, "attack")).observed(watch), *FIRST)
+    assert not correct(LINEAR.defence()(found, INDICES[:1]), LABELS[:1]).item()
+    assert watch.queries > 101 * 20  # APGD takes 20 draws at each of its iterations
     assert raised(attack) == set()
 
 
@@ -69,49 +71,25 @@ def test_a_sample_depends_on_nothing_but_itself(
 ) -> None:
     monkeypatch.setattr(autoattack, "_EOT_DRAWS", 2)
 
-    def purify(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
-        xi = noise.normal(indices, "forward", 1, like=images)
-        return DEFENCE.purify(images, noise, indices) + 0.02 * xi
-
-    def target() -> Target:
-        noise = FreshNoise(0, "attack") if fresh else FixedNoise(0)
-        return Target(DEFENCE.classify, purify, noise)
+    def defence() -> Defence:
+        return LINEAR.defence(FreshNoise(0, "attack") if fresh else FixedNoise(0), level=0.02)
 
     # The first two are within reach, the last two are not.
-    eps = DEFENCE.optimum(IMAGES, 2)[1:3].mean().item()
+    eps = LINEAR.optimum(IMAGES, 2)[1:3].mean().item()
     attack = AutoAttack(eps=eps, norm="L2", square_queries=20, early_stop=False)
-    state = torch.get_rng_state()
-    whole = attack(target(), IMAGES, LABELS, INDICES, seed=1)
-    assert torch.equal(torch.get_rng_state(), state)
-    findings = attack.findings
-    for row in (2, 0):
-        one = slice(row, row + 1)
-        alone = attack(target(), IMAGES[one], LABELS[one], INDICES[one], seed=1)
-        assert torch.equal(alone, whole[one])
-        assert all(findings[name][row] == attack.findings[name][0] for name in findings)
+    whole = attack_whole_and_alone(attack, defence, BATCH, [[2], [0]])
     assert not torch.equal(whole[:2], IMAGES[:2])
 
 
 def test_standard_is_never_weaker_than_pgd_on_a_purifier() -> None:
     """Where PGD fools, so does AutoAttack; and it sees nothing odd about a purifier."""
-    network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.SiLU(), nn.Flatten(), nn.Linear(128, 4)
-    )
-    network = fill(network.double(), seed=1, std=0.3).requires_grad_(False)
-    purifier = DiffusionPurifier(TinyDenoiser(), t_star=60, num_steps=3)
-
-    def target() -> Target:
-        def purify(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
-            return purifier.purify(images.double(), noise, indices)
-
-        return Target(network, purify, FixedNoise(0))
-
+    defence = chain(FixedNoise(0))
     images, indices = some_images(6).float(), torch.arange(70, 76)
-    labels = target()(images, indices).argmax(1)
+    labels = defence(images, indices).argmax(1)
     standing = {}
     for attack in (PGD(eps="6/255", steps=10), AutoAttack(eps="6/255", square_queries=5)):
-        found = attack(target(), images, labels, indices)
-        standing[type(attack)] = correct(target()(found, indices), labels)
+        found = attack(defence, images, labels, indices)
+        standing[type(attack)] = correct(defence(found, indices), labels)
         assert attack.admits(found, images).all()
     assert not (standing[AutoAttack] & ~standing[PGD]).any()
     assert 0 < standing[PGD].sum() < 6  # the comparison says something
@@ -120,7 +98,7 @@ def test_standard_is_never_weaker_than_pgd_on_a_purifier() -> None:
 
 def masked(images: Tensor) -> Tensor:
     """The linear defence with a gradient of 0, as quantisation gives."""
-    return DEFENCE.classify(images.detach()) + 0 * images.flatten(1).sum(1, keepdim=True)
+    return LINEAR.classify(images.detach()) + 0 * images.flatten(1).sum(1, keepdim=True)
 
 
 @pytest.mark.parametrize("early_stop", [False, True])
@@ -128,67 +106,62 @@ def test_a_defence_that_hides_its_gradient_is_seen_through(early_stop: bool) -> 
     labels = masked(IMAGES).argmax(1)
     # Three times the distance to the boundary, and still too little for a random start.
     attack = AutoAttack(eps=0.1, square_queries=300, early_stop=early_stop)
-    found = attack(Target(masked), IMAGES[:1], labels[:1], INDICES[:1])
+    found = attack(Defence(masked), IMAGES[:1], labels[:1], INDICES[:1])
     assert not correct(masked(found), labels[:1]).item()
     assert raised(attack) == {"flag_zero_gradient", "flag_square", "flag_few_classes"}
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
 def test_a_constant_classifier_has_a_defined_result(norm: Any) -> None:
-    def constant(images: Tensor) -> Tensor:
-        return 0 * images.flatten(1).sum(1, keepdim=True) + torch.tensor([2.0, 1.0, 0.0, -1.0])
-
     attack = AutoAttack(eps=0.3, norm=norm, square_queries=5)
-    found = attack(Target(constant), IMAGES[:1], LABELS[:1], INDICES[:1])
+    found = attack(Defence(constant), *FIRST)
     assert torch.equal(found, IMAGES[:1])
     assert raised(attack) == {"flag_zero_gradient", "flag_few_classes"}
 
 
 def test_a_gradient_of_nan_does_no_harm() -> None:
-    def broken(images: Tensor) -> Tensor:
-        upper = images[:, :, :4]
-        return DEFENCE.classify(images) + (upper - upper).sqrt().flatten(1).sum(1, keepdim=True)
-
-    labels = broken(IMAGES).argmax(1)
+    labels = LINEAR.classify(IMAGES).argmax(1)
     attack = AutoAttack(eps=0.2, attacks=["apgd-ce", "fab"], early_stop=False)
-    found = attack(Target(broken), IMAGES, labels, INDICES)
+    found = attack(Defence(half_broken(LINEAR.classify)), IMAGES, labels, INDICES)
     assert attack.admits(found, IMAGES).all()
-    assert not correct(broken(found), labels).any()  # the lower half of the image suffices
+    # The lower half of the image suffices.
+    assert not correct(LINEAR.classify(found), labels).any()
     assert attack.findings["gradient_not_finite"].all()
     assert not attack.findings["not_finite"].any()
 
 
-def test_probabilities_in_place_of_logits_are_reported() -> None:
+def probabilities(images: Tensor) -> Tensor:
+    return LINEAR.classify(images).softmax(1)
+
+
+def unsteady(images: Tensor, calls: Any = itertools.count()) -> Tensor:  # noqa: B008 - its memory
+    """Every other answer is another one."""
+    return LINEAR.classify(images) + 0.1 * (next(calls) % 2) * torch.arange(4)
+
+
+def dynamic(images: Tensor) -> Tensor:
+    """Takes a gradient before it answers."""
+    with torch.enable_grad():
+        x = images.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(x.square().sum(), x)
+    return LINEAR.classify(images - 0 * gradient)
+
+
+@pytest.mark.parametrize(
+    ("classify", "finding"),
+    [
+        (probabilities, "flag_probabilities"),
+        (unsteady, "flag_randomized"),
+        (dynamic, "flag_dynamic"),
+    ],
+)
+def test_what_is_odd_about_a_defence_is_reported_and_of_no_other(
+    classify: Any, finding: str
+) -> None:
     attack = AutoAttack(eps=0.01, attacks=["apgd-ce"])
-    target = Target(lambda images: DEFENCE.classify(images).softmax(1))
-    labels = target(IMAGES, INDICES).argmax(1)
-    attack(target, IMAGES[:1], labels[:1], INDICES[:1])
-    assert raised(attack) == {"flag_probabilities"}
-
-
-def test_hidden_randomness_is_reported() -> None:
-    calls = iter(range(10**6))
-
-    def classify(images: Tensor) -> Tensor:
-        return DEFENCE.classify(images) + 0.1 * (next(calls) % 2) * torch.arange(4)
-
-    attack = AutoAttack(eps=0.01, attacks=["apgd-ce"])
-    labels = DEFENCE.classify(IMAGES).argmax(1)
-    attack(Target(classify), IMAGES[:1], labels[:1], INDICES[:1])
-    assert raised(attack) == {"flag_randomized"}
-
-
-def test_a_defence_that_takes_gradients_is_reported_and_no_other_after_it() -> None:
-    def classify(images: Tensor) -> Tensor:
-        with torch.enable_grad():
-            x = images.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(x.square().sum(), x)
-        return DEFENCE.classify(images - 0 * gradient)
-
-    attack = AutoAttack(eps=0.01, attacks=["apgd-ce"])
-    labels = DEFENCE.classify(IMAGES).argmax(1)
-    for target, want in ((Target(classify), {"flag_dynamic"}), (Target(DEFENCE.classify), set())):
-        attack(target, IMAGES[:1], labels[:1], INDICES[:1])
+    labels = LINEAR.classify(IMAGES[:1]).argmax(1)
+    for defence, want in ((classify, {finding}), (LINEAR.classify, set())):
+        attack(Defence(defence), IMAGES[:1], labels, INDICES[:1])
         assert raised(attack) == want
 
 
@@ -200,7 +173,7 @@ def test_a_tracer_gets_its_place_back() -> None:
     try:
         sys.settrace(tracer)
         attack = AutoAttack(eps=0.01, attacks=["apgd-ce"])
-        attack(DEFENCE.target(), IMAGES[:1], LABELS[:1], INDICES[:1])
+        attack(LINEAR.defence(), *FIRST)
         after = sys.gettrace()
     finally:
         sys.settrace(before)
@@ -210,25 +183,25 @@ def test_a_tracer_gets_its_place_back() -> None:
 def test_it_says_nothing_on_the_console(caplog: pytest.LogCaptureFixture, capsys: Any) -> None:
     with caplog.at_level(logging.WARNING):
         attack = AutoAttack(eps=0.01, attacks=["apgd-dlr"])
-        attack(Target(masked), IMAGES[:1], masked(IMAGES).argmax(1)[:1], INDICES[:1])
+        attack(Defence(masked), IMAGES[:1], masked(IMAGES).argmax(1)[:1], INDICES[:1])
     assert raised(attack) == {"flag_zero_gradient"}
     assert not caplog.records
     assert "".join(capsys.readouterr()) == ""
 
 
 def test_a_version_is_that_of_the_library() -> None:
-    fixed, fresh = DEFENCE.target(), DEFENCE.target(FreshNoise(0, "attack"))
-    standard = ensemble(AutoAttack(), fixed)
+    ten = LinearDefence(10)
+    fixed, fresh = ten.defence(), ten.defence(FreshNoise(0, "attack"))
+    standard, _ = ensemble(AutoAttack(), fixed)
     assert standard.attacks_to_run == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert standard.square.n_queries == 5000
-    assert standard.apgd_targeted.n_target_classes == standard.fab.n_target_classes == 9
     assert standard.epsilon == 8 / 255
-    rand = ensemble(AutoAttack(), fresh)
+    rand, _ = ensemble(AutoAttack(), fresh)
     assert rand.attacks_to_run == ["apgd-ce", "apgd-dlr"]
     assert rand.apgd.eot_iter == 20
-    assert ensemble(AutoAttack(version="rand"), fresh).version == "rand"
-    assert len(ensemble(AutoAttack(version="plus"), fixed).attacks_to_run) == 6
-    custom = ensemble(AutoAttack(attacks=["apgd-t"]), fresh)
+    assert ensemble(AutoAttack(version="rand"), fresh)[0].version == "rand"
+    assert len(ensemble(AutoAttack(version="plus"), fixed)[0].attacks_to_run) == 6
+    custom, _ = ensemble(AutoAttack(attacks=["apgd-t"]), fresh)
     assert custom.attacks_to_run == ["apgd-t"]
     assert custom.apgd_targeted.eot_iter == 20
 
@@ -240,12 +213,9 @@ def test_a_version_is_that_of_the_library() -> None:
 def test_targets_are_as_many_as_there_are_wrong_classes(
     num_classes: int, options: dict[str, Any], targets: int
 ) -> None:
-    network = OneSample(DEFENCE.target(), INDICES[:1])
-    found = AutoAttack(**options)._ensemble(
-        network, num_classes, (1, 8, 8), torch.device("cpu"), seed=0
-    )
+    found, findings = ensemble(AutoAttack(**options), LinearDefence(num_classes).defence())
     assert found.apgd_targeted.n_target_classes == targets
-    assert network.findings == ({"flag_few_classes"} if num_classes < 10 else set())
+    assert findings == ({"flag_few_classes"} if num_classes < 10 else set())
 
 
 @pytest.mark.parametrize(
@@ -254,47 +224,46 @@ def test_targets_are_as_many_as_there_are_wrong_classes(
 )
 def test_too_few_classes_are_refused(num_classes: int, options: dict[str, Any]) -> None:
     few = LinearDefence(num_classes)
-    images, labels, indices = few.samples()
-    with pytest.raises(InputError, match=rf"at least [34] classes .* has {num_classes}; choose"):
-        AutoAttack(**options)(few.target(), images, labels, indices)
+    with pytest.raises(InputError, match="classes"):
+        AutoAttack(**options)(few.defence(), *few.samples())
 
 
 def test_two_classes_will_do_for_the_others() -> None:
     few = LinearDefence(2)
     images, labels, indices = (part[:1] for part in few.samples())
     attack = AutoAttack(eps=0.1, attacks=["apgd-ce", "fab", "square"], square_queries=5)
-    found = attack(few.target(), images, labels, indices)
-    assert not correct(few.target()(found, indices), labels).any()
+    found = attack(few.defence(), images, labels, indices)
+    assert not correct(few.defence()(found, indices), labels).any()
 
 
 @pytest.mark.parametrize(
     ("version", "fresh"), [("standard", True), ("plus", True), ("rand", False)]
 )
 def test_a_version_for_the_other_kind_of_defence_is_refused(version: Any, fresh: bool) -> None:
-    target = WatchedTarget(DEFENCE.target(FreshNoise(0, "a") if fresh else None), LABELS, INDICES)
-    with pytest.raises(InputError, match=rf"version {version} is not made for this defence.*auto"):
-        AutoAttack(version=version)(target, IMAGES, LABELS, INDICES)
-    assert target.queries == 0
+    watch = Watch(LABELS, INDICES)
+    defence = LINEAR.defence(FreshNoise(0, "attack") if fresh else None).observed(watch)
+    with pytest.raises(InputError, match=version):
+        AutoAttack(version=version)(defence, *BATCH)
+    assert watch.queries == 0
 
 
 def test_tiny_images_are_refused_where_square_cannot_work() -> None:
     images = some_images(1, (3, 4, 4)).float()
-    target = Target(lambda x: x.flatten(1)[:, :4])
-    labels = target(images, INDICES[:1]).argmax(1)
-    with pytest.raises(InputError, match="at least 5 x 5 pixels, got 4 x 4"):
-        AutoAttack(norm="L2")(target, images, labels, INDICES[:1])
+    defence = Defence(lambda x: x.flatten(1)[:, :4])
+    with pytest.raises(InputError, match="5 x 5 pixels"):
+        AutoAttack(norm="L2")(defence, images, defence(images).argmax(1), INDICES[:1])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"norm": "L0"}, "Linf, L2 or L1"),
-        ({"version": "custom"}, "auto, standard, plus or rand"),
-        ({"attacks": ["pgd"]}, "attacks must be some of apgd-ce"),
-        ({"attacks": []}, "attacks must be some of"),
-        ({"attacks": ["fab"], "version": "standard"}, "with version left at auto"),
-        ({"square_queries": 0}, "at least 1"),
-        ({"eps": 8}, "eps must lie in"),
+        ({"norm": "L0"}, "norm"),
+        ({"version": "custom"}, "version"),
+        ({"attacks": ["pgd"]}, "apgd-ce"),
+        ({"attacks": []}, "apgd-ce"),
+        ({"attacks": ["fab"], "version": "standard"}, "auto"),
+        ({"square_queries": 0}, "square_queries"),
+        ({"eps": 8}, "eps"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
@@ -303,11 +272,15 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -
 
 
 def test_settings_and_names_are_for_reports() -> None:
-    settings = AutoAttack(norm="L2", eps=0.5, attacks=["apgd-ce"]).settings()
-    assert settings["attack"] == "AutoAttack"
-    assert settings["norm"] == "L2"
-    assert settings["version"] == "custom"
-    assert settings["attacks"] == ["apgd-ce"]
+    assert AutoAttack(norm="L2", eps=0.5, attacks=["apgd-ce"]).settings() == {
+        "attack": "AutoAttack",
+        "norm": "L2",
+        "eps": 0.5,
+        "version": "custom",
+        "attacks": ["apgd-ce"],
+        "square_queries": 5000,
+        "early_stop": True,
+    }
     assert AutoAttack().settings()["version"] == "auto"
     assert not AutoAttack().stops_early  # its success is the same either way
     assert AutoAttack.finding_names[:6] == (*autoattack.FLAGS, "flag_few_classes")

@@ -6,26 +6,34 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import TinyDenoiser, fill, some_images
-from torch import Tensor, nn
+from defences import attack_whole_and_alone, chain, constant, convnet
+from oracles import some_images
+from torch import Tensor
 
-from lit_purify.attacks import BPDA, BPDAEOT, PGD, PGDEOT, Target, Uniform
-from lit_purify.diffusion import DiffusionPurifier, FixedNoise, FreshNoise, NoiseSource
+from lit_purify.attacks import BPDA, BPDAEOT, PGD, PGDEOT, Uniform
+from lit_purify.defence import Defence
+from lit_purify.diffusion import FixedNoise, FreshNoise
 from lit_purify.functional import correct
 
+OPTIONS: Any = {"steps": 5, "rel_stepsize": 0.5}
 ATTACKS: dict[str, Any] = {
-    "PGD": lambda eps: PGD(eps=eps, steps=5, rel_stepsize=0.5),
-    "PGDEOT": lambda eps: PGDEOT(eps=eps, steps=5, rel_stepsize=0.5, draws=3),
-    "BPDA": lambda eps: BPDA(eps=eps, steps=5, rel_stepsize=0.5),
-    "BPDAEOT": lambda eps: BPDAEOT(eps=eps, steps=5, rel_stepsize=0.5, draws=3),
+    "PGD": lambda eps: PGD(eps=eps, **OPTIONS),
+    "PGD, early": lambda eps: PGD(eps=eps, early_stop=True, **OPTIONS),
+    "PGDEOT": lambda eps: PGDEOT(eps=eps, draws=3, **OPTIONS),
+    "BPDA": lambda eps: BPDA(eps=eps, **OPTIONS),
+    "BPDAEOT": lambda eps: BPDAEOT(eps=eps, draws=3, **OPTIONS),
     "Uniform": lambda eps: Uniform(eps=eps),
 }
-NOISES: dict[str, Any] = {"fixed": FixedNoise, "fresh": lambda seed: FreshNoise(seed, "attack")}
+NOISES: dict[str, Any] = {
+    "fixed": lambda: FixedNoise(0),
+    "fresh": lambda: FreshNoise(0, "attack"),
+}
 INDICES = torch.arange(40, 46)
+ZEROS = torch.zeros(6, dtype=torch.int64)
 
 pytestmark = [
     pytest.mark.parametrize("name", ATTACKS),
-    pytest.mark.parametrize("noise", [make(0) for make in NOISES.values()], ids=list(NOISES)),
+    pytest.mark.parametrize("noise", NOISES),
 ]
 
 
@@ -34,36 +42,22 @@ def images() -> Tensor:
     return (some_images(6).float() * 1.6 - 0.3).clamp(0, 1)
 
 
-def network() -> nn.Module:
-    convolution = nn.Conv2d(3, 8, 3, stride=2, padding=1)
-    module = nn.Sequential(convolution, nn.SiLU(), nn.Flatten(), nn.Linear(128, 4))
-    return fill(module, seed=1, std=0.3).requires_grad_(False)
+def defence(noise: str, classifier: Any = None) -> Defence:
+    return chain(NOISES[noise](), classifier, dtype=torch.float32)
 
 
-def chain(classifier: nn.Module, noise: NoiseSource) -> Target:
-    purifier = DiffusionPurifier(TinyDenoiser().float(), t_star=60, num_steps=3)
-    return Target(classifier, purifier.purify, noise)
-
-
-class Constant(nn.Module):
-    """Says class 0 of everything; its gradient is zero."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.tensor([1.0, 0, 0, 0]) + 0 * images.flatten(1).sum(1, keepdim=True)
-
-
-class NotANumber(nn.Module):
+def not_a_number(images: Tensor) -> Tensor:
     """Sound logits, no gradient that is a number."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        if images.requires_grad:
-            images.register_hook(lambda gradient: gradient * torch.nan)
-        return network()(images)
+    if images.requires_grad:
+        images.register_hook(lambda gradient: gradient * torch.nan)
+    return convnet()(images)
 
 
-def attacked(name: str, target: Target, eps: float = 8 / 255) -> Tensor:
-    labels = torch.zeros(6, dtype=torch.int64)
-    found = ATTACKS[name](eps)(target, images(), labels, INDICES, seed=1)
+def attacked(name: str, defence: Defence, eps: float = 8 / 255, labels: Tensor = ZEROS) -> Tensor:
+    clean = images()
+    found = ATTACKS[name](eps)(defence, clean, labels, INDICES, seed=1)
+    assert torch.equal(clean, images())
+    assert clean.grad is None
     assert not found.requires_grad
     assert found.dtype == torch.float32
     assert ((found >= 0) & (found <= 1)).all()
@@ -72,42 +66,52 @@ def attacked(name: str, target: Target, eps: float = 8 / 255) -> Tensor:
     return found
 
 
-def test_a_network_in_bfloat16_leaves_the_ball_alone(name: str, noise: NoiseSource) -> None:
+def test_a_network_in_bfloat16_leaves_the_ball_alone(name: str, noise: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        target = chain(network(), noise)
-        assert target(images(), INDICES).dtype == torch.bfloat16
-        found = attacked(name, target)
-    if name != "Uniform":
+        assert defence(noise)(images(), INDICES).dtype == torch.bfloat16
+        found = attacked(name, defence(noise))
+    if name not in ("Uniform", "PGD, early"):
         assert (found - images()).abs().amax((1, 2, 3)).min() > 7.9 / 255
 
 
-def test_a_constant_classifier(name: str, noise: NoiseSource) -> None:
-    """Its gradient says nothing: what is left is the random start."""
-    target = chain(Constant(), noise)
-    start = Uniform(eps=8 / 255)(target, images(), torch.zeros(6), INDICES, seed=1)
-    assert torch.equal(attacked(name, target), start)
-    assert correct(target(start, INDICES), torch.zeros(6, dtype=torch.int64)).all()
+def test_it_works_where_gradients_are_switched_off(name: str, noise: str) -> None:
+    found = []
+    for mode in (torch.enable_grad, torch.no_grad):
+        with mode():
+            found.append(attacked(name, defence(noise)))
+    assert torch.equal(*found)
 
 
-def test_a_gradient_that_is_not_a_number(name: str, noise: NoiseSource) -> None:
-    start = Uniform(eps=8 / 255)(chain(network(), noise), images(), INDICES, INDICES, seed=1)
-    assert torch.equal(attacked(name, chain(NotANumber(), noise)), start)
+def test_a_gradient_that_says_nothing_leaves_the_random_start(name: str, noise: str) -> None:
+    start = Uniform(eps=8 / 255)(defence(noise), images(), ZEROS, INDICES, seed=1)
+    for classifier in (constant, not_a_number):
+        assert torch.equal(attacked(name, defence(noise, classifier)), start)
 
 
-def test_no_budget(name: str, noise: NoiseSource) -> None:
-    assert torch.equal(attacked(name, chain(network(), noise), eps=0.0), images())
+def test_a_sample_does_not_depend_on_its_batch(name: str, noise: str) -> None:
+    """Nor on whether its noise is drawn again at every query or kept."""
+
+    def bound() -> Defence:
+        return chain(FixedNoise(0)).bind(NOISES[noise](), INDICES)
+
+    batch = images(), chain(FixedNoise(0))(images(), INDICES).argmax(1), INDICES
+    attack, order = ATTACKS[name](24 / 255), [4, 0, 5, 2, 1, 3]
+    whole = attack(chain(NOISES[noise]()), *batch, seed=1)
+    parts = [order, order[:4], *([row] for row in order)]
+    assert torch.equal(attack_whole_and_alone(attack, bound, batch, parts), whole)
 
 
-def test_no_images(name: str, noise: NoiseSource) -> None:
-    none = torch.zeros(0, dtype=torch.int64)
-    found = ATTACKS[name](8 / 255)(chain(network(), noise), images()[:0], none, none)
+def test_no_budget(name: str, noise: str) -> None:
+    assert torch.equal(attacked(name, defence(noise), eps=0.0), images())
+
+
+def test_no_images(name: str, noise: str) -> None:
+    found = ATTACKS[name](8 / 255)(defence(noise), images()[:0], ZEROS[:0], ZEROS[:0])
     assert found.shape == (0, *images().shape[1:])
 
 
-def test_every_image_is_wrong_already(name: str, noise: NoiseSource) -> None:
-    target = chain(network(), noise)
-    labels = (target(images(), INDICES).argmax(1) + 1) % 4
-    found = ATTACKS[name](8 / 255)(target, images(), labels, INDICES)
-    assert found.isfinite().all()
-    if name in ("PGD", "BPDA") and noise == FixedNoise(0):
-        assert not correct(target(found, INDICES), labels).any()
+def test_every_image_is_wrong_already(name: str, noise: str) -> None:
+    labels = (defence(noise)(images(), INDICES).argmax(1) + 1) % 4
+    found = attacked(name, defence(noise), labels=labels)
+    if name != "Uniform" and noise == "fixed":
+        assert not correct(defence(noise)(found, INDICES), labels).any()

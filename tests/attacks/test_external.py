@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from linear_defence import LinearDefence
+from defences import LinearDefence, Rule, attack_whole_and_alone, half_broken
 from torch import Tensor
 
-from lit_purify.attacks import ExternalAttack, Target, WatchedTarget
-from lit_purify.attacks.external import OneSample, own_randomness
+from lit_purify.attacks import ExternalAttack, Watch
+from lit_purify.attacks.external import ExternalModel, own_randomness
+from lit_purify.defence import Defence
 from lit_purify.diffusion import FixedNoise, FreshNoise, NoiseConfiguration
 from lit_purify.functional import correct
 from lit_purify.types import InputError
 
-DEFENCE = LinearDefence()
-IMAGES, LABELS, INDICES = DEFENCE.samples()
+LINEAR = LinearDefence()
+BATCH = IMAGES, LABELS, INDICES = LINEAR.samples()
 
-Search = Callable[[OneSample, Tensor, Tensor], Tensor]
+Search = Callable[[ExternalModel, Tensor, Tensor], Tensor]
 
 
 class Scripted(ExternalAttack):
@@ -33,15 +34,11 @@ class Scripted(ExternalAttack):
         super().__init__(eps=eps, early_stop=early_stop)
         self.script = search
 
-    def search(self, network: OneSample, image: Tensor, label: Tensor, seed: int) -> Tensor:
+    def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
         return self.script(network, image, label)
 
 
-def watched(target: Target) -> WatchedTarget:
-    return WatchedTarget(target, LABELS, INDICES)
-
-
-def careless(network: OneSample, image: Tensor, label: Tensor) -> Tensor:
+def careless(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
     """Draws from every global generator, and seeds them."""
     noise = torch.randn_like(image) + float(np.random.randn()) + random.gauss(0, 1)  # noqa: NPY002
     torch.manual_seed(7)
@@ -60,30 +57,27 @@ def test_global_generators_are_neither_read_nor_changed() -> None:
     for seed in (1, 2):
         with own_randomness(seed):  # so that this test leaves nothing behind
             before = state()
-            found.append(Scripted(careless)(DEFENCE.target(), IMAGES, LABELS, INDICES, seed=3))
+            found.append(Scripted(careless)(LINEAR.defence(), IMAGES, LABELS, INDICES, seed=3))
             assert state() == before
     assert torch.equal(*found)
-    other = Scripted(careless)(DEFENCE.target(), IMAGES, LABELS, INDICES, seed=4)
+    other = Scripted(careless)(LINEAR.defence(), IMAGES, LABELS, INDICES, seed=4)
     assert not torch.equal(found[0], other)
 
 
 def test_global_generators_are_put_back_after_an_error() -> None:
-    def fails(network: OneSample, image: Tensor, label: Tensor) -> Tensor:
+    def fails(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
         careless(network, image, label)
         raise RuntimeError("broken")
 
     before = state()
     with pytest.raises(RuntimeError, match="broken"):
-        Scripted(fails)(DEFENCE.target(), IMAGES, LABELS, INDICES)
+        Scripted(fails)(LINEAR.defence(), *BATCH)
     assert state() == before
 
 
 def test_a_sample_does_not_depend_on_its_batch() -> None:
-    attack = Scripted(careless)
-    whole = attack(DEFENCE.target(), IMAGES, LABELS, INDICES)
-    for rows in (*torch.tensor([2, 0, 3, 1]).split(1), torch.tensor([3, 1, 0])):
-        part = attack(DEFENCE.target(), IMAGES[rows], LABELS[rows], INDICES[rows])
-        assert torch.equal(part, whole[rows])
+    parts = [[2], [0], [3], [1], [3, 1, 0]]
+    attack_whole_and_alone(Scripted(careless), LINEAR.defence, BATCH, parts)
 
 
 def test_every_sample_meets_the_fresh_noise_from_its_first_pass() -> None:
@@ -94,15 +88,16 @@ def test_every_sample_meets_the_fresh_noise_from_its_first_pass() -> None:
         passes.append((int(indices[0]), noise.seed))
         return images
 
-    def thrice(network: OneSample, image: Tensor, label: Tensor) -> Tensor:
+    def thrice(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
         for _ in range(3):
             network(image)
         return image
 
     source = FreshNoise(5, "attack", passes=2)
-    Scripted(thrice)(Target(DEFENCE.classify, purify, source), IMAGES, LABELS, INDICES)
-    seeds = [FreshNoise(5, "attack", passes=k).configuration().seed for k in (2, 3, 4)]
+    Scripted(thrice)(Defence(LINEAR.classify, Rule(purify), source), *BATCH)
+    seeds = [FreshNoise(5, "attack", passes=k).next_configuration().seed for k in (2, 3, 4)]
     assert passes == [(index, seed) for index in INDICES.tolist() for seed in seeds]
+    assert source.passes == 2
 
 
 def test_a_query_of_any_size_and_dtype_is_about_the_sample() -> None:
@@ -112,7 +107,7 @@ def test_a_query_of_any_size_and_dtype_is_about_the_sample() -> None:
         seen.append((indices.tolist(), images.dtype))
         return images
 
-    def script(network: OneSample, image: Tensor, label: Tensor) -> Tensor:
+    def script(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
         assert not network.training
         for dtype in (torch.float64, torch.float32, torch.float16):
             logits = network(image.to(dtype).repeat(3, 1, 1, 1))
@@ -121,8 +116,8 @@ def test_a_query_of_any_size_and_dtype_is_about_the_sample() -> None:
             logits.zero_()  # as libraries do
         return image
 
-    target = watched(Target(DEFENCE.classify, purify, FixedNoise(0).cached(INDICES)))
-    Scripted(script)(target, IMAGES, LABELS, INDICES)
+    defence = Defence(LINEAR.classify, Rule(purify)).bind(FixedNoise(0), INDICES)
+    Scripted(script)(defence.observed(Watch(LABELS, INDICES)), *BATCH)
     asked = [indices for indices, _ in seen]
     assert asked == [list(row) for i in INDICES.tolist() for row in ([i], *[[i] * 3] * 3)]
     assert {dtype for _, dtype in seen} == {torch.float32}
@@ -130,11 +125,11 @@ def test_a_query_of_any_size_and_dtype_is_about_the_sample() -> None:
 
 def step(image: Tensor, label: Tensor, length: float) -> Tensor:
     """A step of this l2 length straight to the boundary."""
-    away = DEFENCE.normal.view(DEFENCE.shape) / DEFENCE.normal.norm()
+    away = LINEAR.normal.view(LINEAR.shape) / LINEAR.normal.norm()
     return image - length * away * (1 - 2 * label)
 
 
-def walk(network: OneSample, image: Tensor, label: Tensor) -> Tensor:
+def walk(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
     """Queries at l2 distances 0.02, 0.04, ... 1, far beyond the boundary."""
     for k in range(1, 51):
         image_k = step(image, label, 0.02 * k)
@@ -148,9 +143,9 @@ class L2Scripted(Scripted):
 
 @pytest.mark.parametrize("eps", [0.35, 0.6])
 def test_early_stop_returns_the_first_query_in_the_ball_that_fools(eps: float) -> None:
-    target = watched(DEFENCE.target())
-    found = L2Scripted(walk, eps=eps, early_stop=True)(target, IMAGES, LABELS, INDICES)
-    distance = DEFENCE.optimum(IMAGES, 2)
+    watch = Watch(LABELS, INDICES)
+    found = L2Scripted(walk, eps=eps, early_stop=True)(LINEAR.defence().observed(watch), *BATCH)
+    distance = LINEAR.optimum(IMAGES, 2)
     reached = distance <= eps
     needed = (distance / 0.02).ceil()
     for row in range(4):
@@ -158,121 +153,116 @@ def test_early_stop_returns_the_first_query_in_the_ball_that_fools(eps: float) -
         length = 0.02 * float(needed[row]) if reached[row] else eps
         want = step(IMAGES[row], LABELS[row], length)
         torch.testing.assert_close(found[row], want, rtol=0, atol=1e-6)
-    assert torch.equal(~correct(DEFENCE.target()(found, INDICES), LABELS), reached)
+    assert torch.equal(~correct(LINEAR.defence()(found, INDICES), LABELS), reached)
     # One query of the clean image, the walk, and one more of what is returned.
-    assert target.queries == 4 + int(torch.where(reached, needed + 1, 50).sum())
+    assert watch.queries == 4 + int(torch.where(reached, needed + 1, 50).sum())
     assert L2Scripted(walk, early_stop=True).stops_early is False  # the adapter's to say
 
 
 def test_without_early_stop_the_library_has_the_last_word() -> None:
-    target = watched(DEFENCE.target())
-    found = L2Scripted(walk, eps=0.6)(target, IMAGES, LABELS, INDICES)
-    assert target.queries == 4 * 51
+    watch = Watch(LABELS, INDICES)
+    found = L2Scripted(walk, eps=0.6)(LINEAR.defence().observed(watch), *BATCH)
+    assert watch.queries == 4 * 51
     want = torch.cat([step(x, y, 0.6) for x, y in zip(IMAGES, LABELS, strict=True)]).unsqueeze(1)
     torch.testing.assert_close(found, want, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("where", ["outside the ball", "outside the box", "fresh"])
 def test_early_stop_only_where_it_is_sure(where: str) -> None:
-    def script(network: OneSample, image: Tensor, label: Tensor) -> Tensor:
+    def script(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
         step = 0.6 if where != "outside the box" else 1.2
-        bad = (image - step * DEFENCE.normal.view(1, 1, 8, 8).sign() * (1 - 2 * label)).double()
+        bad = (image - step * LINEAR.normal.view(1, 1, 8, 8).sign() * (1 - 2 * label)).double()
         network(torch.cat([image.double(), bad]))
         return image
 
     eps = {"outside the ball": 0.5, "outside the box": 1.0, "fresh": 0.7}[where]
-    target = watched(DEFENCE.target(FreshNoise(0, "attack") if where == "fresh" else None))
-    found = Scripted(script, eps=eps, early_stop=True)(target, IMAGES, LABELS, INDICES)
+    defence = LINEAR.defence(FreshNoise(0, "attack") if where == "fresh" else None)
+    watch = Watch(LABELS, INDICES)
+    found = Scripted(script, eps=eps, early_stop=True)(defence.observed(watch), *BATCH)
     assert torch.equal(found, IMAGES)
-    assert target.queries == (4 if where == "fresh" else 8)
+    assert watch.queries == (4 if where == "fresh" else 8)
 
 
 def test_samples_that_are_wrong_already_are_left_alone() -> None:
     wrong = torch.tensor([True, False, False, True])
     labels = torch.where(wrong, 1 - LABELS, LABELS)
-    target = WatchedTarget(DEFENCE.target(), labels, INDICES)
-    found = L2Scripted(walk)(target, IMAGES, labels, INDICES)
+    watch = Watch(labels, INDICES)
+    found = L2Scripted(walk)(LINEAR.defence().observed(watch), IMAGES, labels, INDICES)
     assert torch.equal((found == IMAGES).flatten(1).all(1), wrong)
-    assert torch.equal(target.fooled, torch.ones(4, dtype=torch.bool))
-    assert target.queries == 4 + 2 * 50
+    assert watch.fooled.all()
+    assert watch.queries == 4 + 2 * 50
 
 
 def test_no_radius_no_queries() -> None:
-    target = watched(DEFENCE.target())
+    watch = Watch(LABELS, INDICES)
     attack = Scripted(careless, eps=0)
-    assert torch.equal(attack(target, IMAGES, LABELS, INDICES), IMAGES)
-    assert target.queries == 0
+    assert torch.equal(attack(LINEAR.defence().observed(watch), *BATCH), IMAGES)
+    assert watch.queries == 0
     assert not torch.stack(list(attack.findings.values())).any()
 
 
 def test_gradients_flow_whatever_mode_the_caller_is_in() -> None:
-    def script(network: OneSample, image: Tensor, label: Tensor) -> Tensor:
+    def script(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
         x = image.requires_grad_()
         (gradient,) = torch.autograd.grad(network(x)[:, 0].sum(), x)
         return x + 0.1 * gradient
 
     with torch.no_grad():
-        quiet = Scripted(script)(DEFENCE.target(), IMAGES, LABELS, INDICES)
-    loud = Scripted(script)(DEFENCE.target(), IMAGES, LABELS, INDICES)
+        quiet = Scripted(script)(LINEAR.defence(), *BATCH)
+    loud = Scripted(script)(LINEAR.defence(), *BATCH)
     assert torch.equal(quiet, loud)
     assert not loud.requires_grad
-    want = IMAGES + 0.1 * DEFENCE.steepness * DEFENCE.normal.view(1, 1, 8, 8)
+    want = IMAGES + 0.1 * LINEAR.steepness * LINEAR.normal.view(1, 1, 8, 8)
     torch.testing.assert_close(loud, want.clamp(0, 1).clamp(IMAGES - 0.5, IMAGES + 0.5))
 
 
 def test_a_gradient_that_is_no_number_is_zero_and_is_reported() -> None:
-    def classify(images: Tensor) -> Tensor:
-        upper = images[:, :, :4]
-        broken = (upper - upper).sqrt().flatten(1).sum(1, keepdim=True)
-        return DEFENCE.classify(images) + broken * (images[:, 0, 0, :1] > 0.5)
-
     gradients = []
 
-    def script(network: OneSample, image: Tensor, label: Tensor) -> Tensor:
+    def script(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
         x = image.requires_grad_()
         gradients.append(torch.autograd.grad(network(x)[:, 0].sum(), x)[0])
         return image
 
-    images = IMAGES.clone()
-    images[:, 0, 0, 0] = torch.tensor([0.2, 0.8, 0.2, 0.8])
-    labels = classify(images).argmax(1)
     attack = Scripted(script)
-    attack(Target(classify), images, labels, INDICES)
-    want = DEFENCE.steepness * DEFENCE.slope.view(1, 1, 8, 8)
+    labels = LINEAR.classify(IMAGES).argmax(1)
+    attack(Defence(half_broken(LINEAR.classify)), IMAGES, labels, INDICES)
+    want = LINEAR.steepness * LINEAR.slope.view(1, 1, 8, 8)
+    assert len(gradients) == 4
     for gradient in gradients:
         assert gradient.isfinite().all()
         torch.testing.assert_close(gradient[:, :, 4:], want[:, :, 4:])
-        assert (gradient[:, :, :4] == 0).all()  # 0 times infinity, whatever it is multiplied with
+        assert (gradient[:, :, :4] == 0).all()
     assert attack.findings["gradient_not_finite"].all()
     assert not attack.findings["not_finite"].any()
 
 
 def test_an_image_that_is_no_number_gives_way_to_the_clean_one() -> None:
-    def script(network: OneSample, image: Tensor, label: Tensor) -> Tensor:
+    def script(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
         return torch.where(label == 0, torch.nan, image + 0.1)
 
     attack = Scripted(script)
-    found = attack(DEFENCE.target(), IMAGES, LABELS, INDICES)
+    found = attack(LINEAR.defence(), *BATCH)
     torch.testing.assert_close(found, torch.where(LABELS.view(-1, 1, 1, 1) == 0, 0, 0.1) + IMAGES)
     assert torch.equal(attack.findings["not_finite"], LABELS == 0)
 
 
 def test_a_defence_without_gradient_is_named() -> None:
-    def script(network: OneSample, image: Tensor, label: Tensor) -> Tensor:
+    def script(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
         network(image)  # decisions are free to all
         return network(image.requires_grad_())
 
-    target = Target(lambda images: DEFENCE.classify(images.detach()))
-    labels = target(IMAGES, INDICES).argmax(1)
-    with pytest.raises(InputError, match=r"no gradient.*use an attack without gradients"):
-        Scripted(script)(target, IMAGES, labels, INDICES)
+    defence = Defence(lambda images: LINEAR.classify(images.detach()))
+    labels = defence(IMAGES).argmax(1)
+    with pytest.raises(InputError, match="no gradient"):
+        Scripted(script)(defence, IMAGES, labels, INDICES)
 
 
 def test_findings_are_those_of_the_last_batch() -> None:
     attack = Scripted(lambda network, image, label: image * torch.nan)
     assert attack.findings == {}
-    attack(DEFENCE.target(), IMAGES, LABELS, INDICES)
+    attack(LINEAR.defence(), *BATCH)
     assert tuple(attack.findings) == attack.finding_names
     assert attack.findings["not_finite"].tolist() == [True] * 4
-    attack(DEFENCE.target(), IMAGES[:2], 1 - LABELS[:2], INDICES[:2])
+    attack(LINEAR.defence(), IMAGES[:2], 1 - LABELS[:2], INDICES[:2])
     assert attack.findings["not_finite"].tolist() == [False] * 2

@@ -1,76 +1,34 @@
 """A linear classifier behind an affine purifier: the best perturbation is known in closed form.
 
-With logits (0, w . (A x + b) + c) the l_inf perturbation eps sign(A^T w) changes the margin by
-eps ||A^T w||_1, and no other changes it more.
+The l_inf perturbation eps sign(A^T w) changes the score by eps ||A^T w||_1, and no other changes it
+more.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from defences import LinearDefence
+from oracles import some_images
 
-from lit_purify.attacks import BPDA, BPDAEOT, PGD, PGDEOT, Target
-from lit_purify.diffusion import FixedNoise, FreshNoise, NoiseConfiguration, NoiseSource
+from lit_purify.attacks import BPDA, BPDAEOT, PGD, PGDEOT
+from lit_purify.diffusion import FixedNoise, FreshNoise, NoiseSource
 from lit_purify.functional import correct
 
-N = 32
-SHAPE = (3, 4, 4)
 RATIO = 1.05
-INDICES = torch.arange(300, 300 + N)
-LABELS = torch.zeros(N, dtype=torch.int64)
+HALF_ULP = 2.0**-24
+MIXING = LinearDefence(
+    matrix=torch.randn(64, 64, generator=torch.Generator().manual_seed(1)) / 8,
+)
+"""Its purifier mixes all pixels. Its gradient is far from the identity's."""
 
-generator = torch.Generator().manual_seed(0)
-W = torch.randn(48, generator=generator, dtype=torch.float64)
-MIXING = torch.randn(48, 48, generator=generator, dtype=torch.float64) / 7
-"""A purifier that mixes all pixels. Its gradient is far from the identity's."""
+SCALING = LinearDefence(matrix=0.4 * torch.eye(64))
+"""The identity stands in for its purifier: BPDA is exact here, but for the length."""
 
-SCALING = 0.4 * torch.eye(48, dtype=torch.float64)
-"""A purifier that the identity stands in for: BPDA is exact here, but for the length."""
-
-
-class Linear(nn.Module):
-    """The margin is 0.02 A^T w's l1 norm at the image (0.5, ..., 0.5)."""
-
-    def __init__(self, a: Tensor) -> None:
-        super().__init__()
-        centre = torch.full((48,), 0.5, dtype=torch.float64)
-        self.offset = -(W @ a @ centre) - 0.02 * optimum(a)
-
-    def forward(self, images: Tensor) -> Tensor:
-        score = images.flatten(1).double() @ W + self.offset
-        return torch.stack([torch.zeros_like(score), score], 1)
-
-
-def optimum(a: Tensor) -> Tensor:
-    """How much the margin changes at best, in units of eps."""
-    return (a.T @ W).abs().sum()
-
-
-def target(a: Tensor, noise: NoiseSource, level: float = 0.0) -> Target:
-    def purify(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
-        xi = noise.normal(indices, "forward", 1, like=images).double()
-        return (images.double().flatten(1) @ a.T).view_as(images) + level * xi
-
-    return Target(Linear(a), purify, noise)
-
-
-def images() -> Tensor:
-    """Far from 0 and 1, so that the box is not in the way."""
-    return torch.full((N, *SHAPE), 0.5) + 0.001 * torch.randn(
-        (N, *SHAPE), generator=torch.Generator().manual_seed(1)
-    )
-
-
-def smallest_eps(a: Tensor) -> float:
-    """With it every image can be turned over: the largest margin over the optimum."""
-    score = target(a, FixedNoise(0))(images(), INDICES)[:, 1]
-    assert (score < 0).all()
-    return float((-score / optimum(a)).max())
-
-
+DISTANCES = tuple((torch.arange(24) / 1000 + 0.05).tolist())
 CASES: list[Any] = [
     (PGD, MIXING, FixedNoise(0)),
     (PGD, SCALING, FreshNoise(0, "attack")),
@@ -80,47 +38,69 @@ CASES: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("attack", "a", "noise"), CASES)
+def gain(
+    linear: LinearDefence, attack: Any, noise: NoiseSource | None = None, level: float = 0.0
+) -> torch.Tensor:
+    """What an attack with eps 0.01 changes the score by, in units of the best, shape (B,)."""
+    images, labels, indices = linear.samples(DISTANCES)
+    attack = attack(eps=0.01, steps=40, rel_stepsize=0.1)
+    found = attack(linear.defence(noise, level), images, labels, indices)
+    change = (linear.score(found) - linear.score(images)) * (2 * labels - 1)
+    return change / (0.01 * linear.normal.double().norm(1))
+
+
+@pytest.mark.parametrize(("attack", "linear", "noise"), CASES)
 @pytest.mark.parametrize("random_start", [True, False])
 def test_it_needs_no_more_than_the_optimal_budget(
-    attack: Any, a: Tensor, noise: NoiseSource, random_start: bool
+    attack: Any, linear: LinearDefence, noise: NoiseSource, random_start: bool
 ) -> None:
-    eps = smallest_eps(a)
-    model = target(a, noise)
+    images, labels, indices = linear.samples(DISTANCES)
+    defence = linear.defence(noise)
+    optimum = linear.optimum(images, math.inf).max().item()
     options = {"steps": 40, "rel_stepsize": 0.1, "random_start": random_start}
-    found = attack(eps=RATIO * eps, **options)(model, images(), LABELS, INDICES)
-    assert not correct(model(found, INDICES), LABELS).any()
     # Nor is the optimum itself wrong: with less the image of the largest margin stands.
-    found = attack(eps=eps / RATIO, **options)(model, images(), LABELS, INDICES)
-    assert correct(model(found, INDICES), LABELS).any()
+    for factor, all_fooled in ((RATIO, True), (1 / RATIO, False)):
+        found = attack(eps=factor * optimum, **options)(defence, images, labels, indices)
+        assert correct(defence(found, indices), labels).any() != all_fooled
 
 
-@pytest.mark.parametrize(("attack", "a", "noise"), CASES)
+@pytest.mark.parametrize(("attack", "linear", "noise"), CASES)
 def test_additive_noise_does_not_move_the_optimum(
-    attack: Any, a: Tensor, noise: NoiseSource
+    attack: Any, linear: LinearDefence, noise: NoiseSource
 ) -> None:
-    """It adds to the margin, not to its gradient."""
-    eps, start = 0.01, images()
-    silent = target(a, FixedNoise(0))
-    found = attack(eps=eps, steps=40, rel_stepsize=0.1)(
-        target(a, noise, 0.01), start, LABELS, INDICES
-    )
-    gain = silent(found, INDICES)[:, 1] - silent(start, INDICES)[:, 1]
-    assert (gain > eps * optimum(a) / RATIO).all()
-    assert (gain < eps * optimum(a) * 1.0001).all()
+    """It adds to the score, not to its gradient."""
+    found = gain(linear, attack, noise, level=0.01)
+    assert (found > 1 / RATIO).all()
+    assert (found < 1.0001).all()
 
 
 def test_bpda_falls_short_where_the_purifier_mixes() -> None:
     """The exact gradient is worth more: what the straight-through one reaches is far less."""
-    start, gains = images(), []
-    for attack in (PGD, BPDA):
-        model = target(MIXING, FixedNoise(0))
-        found = attack(eps=0.01, steps=40, rel_stepsize=0.1)(model, start, LABELS, INDICES)
-        gain = model(found, INDICES)[:, 1] - model(start, INDICES)[:, 1]
-        gains.append(gain / (0.01 * optimum(MIXING)))
-    exact, approximate = gains
-    assert (exact > 1 / RATIO).all()
-    assert (approximate < 0.6).all()
+    assert (gain(MIXING, PGD) > 1 / RATIO).all()
+    assert (gain(MIXING, BPDA) < 0.6).all()
+
+
+@pytest.mark.parametrize("steps", [1, 10, 40])
+@pytest.mark.parametrize("random_start", [True, False])
+@pytest.mark.parametrize("rel_stepsize", [1 / 30, 1 / 20])
+def test_it_is_climbed_at_constant_speed(
+    steps: int, random_start: bool, rel_stepsize: float
+) -> None:
+    """Coordinate by coordinate: a step each towards the end of the ball or box, and there it stays.
+
+    The paper's 40 steps make 4/3 eps of way, so a start on the far side of -1/3 ends short.
+    """
+    eps, images, indices = 8 / 255, some_images(4, MIXING.shape).float(), torch.arange(4)
+    labels = MIXING.defence()(images, indices).argmax(1)
+    start = images.double()
+    if random_start:
+        start = (start + eps * FixedNoise(0).uniform(indices, like=images)).clamp(0, 1)
+    want = start + eps * rel_stepsize * steps * MIXING.towards(labels)
+    want = want.clamp(images - eps, images + eps).clamp(0, 1)
+    attack = PGD(eps=eps, steps=steps, rel_stepsize=rel_stepsize, random_start=random_start)
+    got = attack(MIXING.defence(), images, labels, indices)
+    # Two roundings for each step and four more, of numbers below 1.
+    torch.testing.assert_close(got.double(), want, rtol=0, atol=(2 * steps + 4) * HALF_ULP)
 
 
 def test_the_papers_step_size_reaches_eight_ninths() -> None:
@@ -129,11 +109,9 @@ def test_the_papers_step_size_reaches_eight_ninths() -> None:
     The third, uniform in (-eps, -eps / 3), ends uniform in (eps / 3, eps): on average
     2/3 + 1/3 * 2/3 = 8/9.
     """
-    start = images()
-    model = target(MIXING, FixedNoise(0))
-    found = PGD(eps=0.01)(model, start, LABELS, INDICES)
-    towards = (MIXING.T @ W).sign().view(SHAPE)
-    reached = ((found - start).double() * towards / 0.01).flatten()
+    images, labels, indices = MIXING.samples(DISTANCES)
+    found = PGD(eps=0.01)(MIXING.defence(), images, labels, indices)
+    reached = ((found - images).double() * MIXING.towards(labels) / 0.01).flatten()
     assert reached.numel() == 1536
     error = reached.std() / reached.numel() ** 0.5
     assert abs(reached.mean() - 8 / 9) < 4 * error

@@ -23,7 +23,7 @@ from lit_purify.diffusion import FixedNoise, NoiseConfiguration, Purifier
 from lit_purify.diffusion.noise import StackedNoise, derive_seed
 from lit_purify.functional import correlation
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 N, PIXELS = 6, 3 * 32 * 32
@@ -195,9 +195,9 @@ def test_the_rows_are_what_the_definition_says(measure: Any, npz: str, tmp_path:
     for i in range(N):
         image = torch.from_numpy(data["images"][i]).permute(2, 0, 1)[None]
         label, index = torch.tensor([i % 2]), torch.tensor([i])
-        own = module.target("fixed", index)
-        another = module.target("fixed", index, noise=other)
-        fresh = module.target("fresh", index)
+        own = module.attacked("fixed", index)
+        another = module.attacked("fixed", index, noise=other)
+        fresh = module.attacked("fresh", index)
         first = attack(own, image, label, index, seed=0) - image
         second = attack(another, image, label, index, seed=other.seed) - image
         third = eot(fresh, image, label, index, seed=0) - image
@@ -209,7 +209,7 @@ def test_the_rows_are_what_the_definition_says(measure: Any, npz: str, tmp_path:
                 attack.gradient(another, image, label, index)[0],
             ),
             "gradient_eot": correlation(
-                eot.gradient(module.target("fresh", index), image, label, index)[0],
+                eot.gradient(module.attacked("fresh", index), image, label, index)[0],
                 attack.gradient(another, image, label, index)[0],
             ),
         }

@@ -12,7 +12,7 @@ from lit_purify.callbacks import AttackMagnitude, Records, Summary
 from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 N = 7

@@ -20,7 +20,7 @@ from lit_purify.data import CIFAR10DataModule
 from lit_purify.functional import feature_moments, frechet_distance
 from lit_purify.metrics import structural_similarity
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 N = 7

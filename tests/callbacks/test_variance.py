@@ -29,7 +29,7 @@ from lit_purify.diffusion import (
     derive_seed,
 )
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 COUNT, M, N, EPS, SEED = 7, 4, 3, 8 / 255, 5

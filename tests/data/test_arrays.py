@@ -1,4 +1,4 @@
-"""ImageArrays: what it gives and what it refuses."""
+"""ImageArrays: what it gives and what it refuses. Tensors are in test_array_module."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,8 @@ from lit_purify.types import InputError
 
 ONES = np.ones((2, 4, 4, 3), np.uint8)
 LABELS = np.array([0, 9], np.uint8)
+HALVES = np.full((2, 4, 4, 3), 0.5)
+ONE_NAN = np.where(np.arange(96).reshape(HALVES.shape) == 77, np.nan, HALVES)
 
 
 def test_uint8_image_is_channels_first_in_unit_range() -> None:
@@ -34,12 +36,6 @@ def test_read_only_and_big_endian_arrays_are_accepted() -> None:
     assert ImageArrays(images, None)[0]["image"].unique().tolist() == [0.25]
 
 
-def test_index_and_label_are_int64() -> None:
-    sample = ImageArrays(ONES, LABELS, [17, 3], num_classes=10)[0]
-    assert sample["index"].dtype == sample["label"].dtype == torch.int64
-    assert (sample["index"].item(), sample["label"].item()) == (17, 0)
-
-
 def test_unknown_labels_are_minus_one() -> None:
     assert ImageArrays(ONES, None)[1]["label"].item() == -1
 
@@ -47,17 +43,18 @@ def test_unknown_labels_are_minus_one() -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.ones((2, 3, 4, 4), np.uint8), r"shape \(2, 3, 4, 4\)"),
-        (np.ones((2, 4, 4), np.uint8), r"shape \(2, 4, 4\)"),
-        (np.ones((2, 4, 4, 1), np.uint8), r"shape \(2, 4, 4, 1\)"),
-        (np.ones((0, 4, 4, 3), np.uint8), "empty"),
-        (np.ones((2, 4, 4, 3), np.int64), "type int64"),
-        (np.ones((2, 4, 4, 3), bool), "type bool"),
-        (np.full((2, 4, 4, 3), None), "type object"),
-        (np.full((2, 4, 4, 3), 255.0), r"\[255, 255\].*Divide"),
-        (np.full((2, 4, 4, 3), -1.0), r"\[-1, -1\]"),
-        (np.full((2, 4, 4, 3), np.nan), "NaN"),
-        (np.full((2, 4, 4, 3), np.inf), "NaN or infinity"),
+        (np.ones((2, 3, 4, 4), np.uint8), r"\(2, 3, 4, 4\)"),
+        (np.ones((2, 4, 4), np.uint8), r"\(2, 4, 4\)"),
+        (np.ones((2, 4, 4, 1), np.uint8), r"\(2, 4, 4, 1\)"),
+        (ONES[:0], "empty"),
+        (ONES.astype(np.int64), "int64"),
+        (ONES.astype(bool), "bool"),
+        (ONES.astype(np.longdouble), "float"),
+        (ONES.astype(object), "object"),
+        (HALVES * 510, r"\[255, 255\].*divide"),
+        (HALVES * -2, r"\[-1, -1\]"),
+        (HALVES * np.inf, "infinity"),
+        (ONE_NAN, "NaN"),
     ],
 )
 def test_refused_images(images: np.ndarray, message: str) -> None:
@@ -65,19 +62,18 @@ def test_refused_images(images: np.ndarray, message: str) -> None:
         ImageArrays(images, LABELS)
 
 
-def test_one_nan_among_many_is_found() -> None:
-    images = np.full((2, 4, 4, 3), 0.5)
-    images[1, 2, 3, 1] = np.nan
-    with pytest.raises(InputError, match="NaN"):
-        ImageArrays(images, LABELS)
+def test_refused_size() -> None:
+    assert len(ImageArrays(ONES, LABELS, image_shape=(3, 4, 4))) == 2
+    with pytest.raises(InputError, match=r"4 x 4 pixels.*5 x 4"):
+        ImageArrays(ONES, LABELS, image_shape=(3, 4, 5))
 
 
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.array([0]), r"shape \(1,\) beside 2 images"),
-        (np.eye(10)[:2], r"shape \(2, 10\)"),
-        (np.array([0.0, 1.0]), "type float64"),
+        (np.array([0]), r"\(1,\) beside 2 images"),
+        (np.eye(10)[:2], r"\(2, 10\)"),
+        (np.array([0.0, 1.0]), "float64"),
         (np.array([0, 10]), r"0 \.\. 10; expected 0 \.\. 9"),
         (np.array([-1, 3]), r"-1 \.\. 3"),
     ],
@@ -85,8 +81,3 @@ def test_one_nan_among_many_is_found() -> None:
 def test_refused_labels(labels: np.ndarray, message: str) -> None:
     with pytest.raises(InputError, match=message):
         ImageArrays(ONES, labels, num_classes=10)
-
-
-def test_refused_indices() -> None:
-    with pytest.raises(InputError, match="1 dataset indices"):
-        ImageArrays(ONES, LABELS, [5])

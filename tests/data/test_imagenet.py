@@ -7,18 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
-from torchvision import transforms
-from torchvision.datasets.folder import default_loader
 
 from lit_purify.data import ImageNetDataModule
 from lit_purify.data.imagenet_files import foolbox_samples
-from lit_purify.data.plan import plan_batches
 from lit_purify.types import InputError
 
 CLASSES = ("n15075141", "n01440764", "n01514859")
-LABELS = (999, 0, 8)
 
 
 def _data(**arguments: Any) -> ImageNetDataModule:
@@ -52,31 +47,25 @@ def _joined(batches: list[Any], key: str) -> list[int]:
 
 def test_default_is_the_20_foolbox_photographs() -> None:
     batches = _batches()
-    files, labels = foolbox_samples()
+    samples = foolbox_samples()
     assert [len(batch["index"]) for batch in batches] == [10, 10]
     assert _joined(batches, "index") == list(range(20))
-    assert _joined(batches, "label") == labels
+    assert _joined(batches, "label") == [label for _, label in samples]
     images = torch.cat([batch["image"] for batch in batches])
     assert (images.shape, images.dtype) == ((20, 3, 224, 224), torch.float32)
-    oracle = transforms.Compose(
-        [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
-    )
-    for image, path in zip(images, files, strict=True):
-        assert torch.equal(image, oracle(default_loader(str(path))))
 
 
-def test_validation_order_mixes_the_classes(tmp_path: Path) -> None:
-    batches = _batches(source=str(_folder(tmp_path)), batch_size=3)
+ORDERS = {
+    "validation": ([0, 1, 2, 3, 4, 5, 6], [999, 0, 8, 999, 0, 8, 999]),  # mixes the classes
+    "folder": ([1, 4, 2, 5, 0, 3, 6], [0, 0, 8, 8, 999, 999, 999]),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_order(tmp_path: Path, order: str) -> None:
+    batches = _batches(source=str(_folder(tmp_path)), order=order, batch_size=3)
     assert [batch["index"].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
-    assert _greys(batches) == [0, 1, 2, 3, 4, 5, 6]
-    assert _joined(batches, "label") == [LABELS[k % 3] for k in range(7)]
-
-
-def test_folder_order_goes_class_by_class(tmp_path: Path) -> None:
-    batches = _batches(source=str(_folder(tmp_path)), order="folder")
-    assert _joined(batches, "label") == [0, 0, 8, 8, 999, 999, 999]
-    assert _greys(batches) == [1, 4, 2, 5, 0, 3, 6]
-    assert _joined(batches, "index") == [0, 1, 2, 3, 4, 5, 6]
+    assert (_greys(batches), _joined(batches, "label")) == ORDERS[order]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -104,7 +93,7 @@ def test_files_that_are_not_evaluated_are_not_read(tmp_path: Path) -> None:
     folder = _folder(tmp_path)
     (folder / CLASSES[1] / "ILSVRC2012_val_00000005.JPEG").write_text("damaged")
     assert _greys(_batches(source=str(folder), limit=4)) == [0, 1, 2, 3]
-    with pytest.raises(InputError, match=r"val_00000005\.JPEG: cannot be read"):
+    with pytest.raises(InputError, match=r"val_00000005\.JPEG"):
         _data(source=str(folder))
 
 
@@ -129,24 +118,16 @@ def test_another_preprocessing_gives_another_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"limit": 0}, "limit is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"num_workers": -1}, "num_workers is -1"),
-        ({"indices": []}, "indices is empty"),
-        ({"indices": [4, 2, 4]}, r"\[4\] more than once"),
-        ({"indices": [1, -3]}, r"holds \[-3\]"),
-        ({"order": "random"}, "order is 'random'; expected validation or folder"),
-        ({"preprocessing": "none"}, "preprocessing is 'none'; expected a name"),
+        ({"limit": 0}, "limit"),
+        ({"indices": [5, 20]}, r"\[20\].*0 \.\. 19"),
+        ({"order": "random"}, "'random'"),
+        ({"preprocessing": "none"}, "'none'"),
+        ({"source": "folbox"}, "'folbox'"),
     ],
 )
 def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        ImageNetDataModule(**arguments)
-
-
-def test_index_beyond_the_source_is_refused() -> None:
-    with pytest.raises(InputError, match=r"\[20\].*'foolbox' has 20 images; expected 0 \.\. 19"):
-        _data(indices=[5, 20])
+        _data(**arguments)
 
 
 def _npz(size: int, label: int) -> Callable[[Path], None]:
@@ -160,21 +141,15 @@ def _npz(size: int, label: int) -> Callable[[Path], None]:
     ("write", "message"),
     [
         (_npz(256, 0), r"256 x 256 pixels.*expected 224 x 224"),
-        (_npz(224, 1000), r"1000 \.\. 1000; expected 0 \.\. 999"),
-        (_npz(224, -1), r"expected 0 \.\. 999"),
+        (_npz(224, 1000), r"0 \.\. 999"),
         (lambda path: None, "no file"),
     ],
-    ids=["size", "label", "no label", "missing"],
+    ids=["size", "label", "missing"],
 )
 def test_refused_arrays(tmp_path: Path, write: Callable[[Path], None], message: str) -> None:
     write(tmp_path / "a.npz")
     with pytest.raises(InputError, match=message):
         _data(source=str(tmp_path / "a.npz"), limit=1)
-
-
-def test_missing_source_is_refused() -> None:
-    with pytest.raises(InputError, match="There is no folder 'folbox'"):
-        _data(source="folbox")
 
 
 def test_settings_name_the_images(tmp_path: Path) -> None:
@@ -200,37 +175,6 @@ def test_settings_name_the_images(tmp_path: Path) -> None:
     _npz(224, 0)(tmp_path / "a.npz")
     arrays = _data(source=str(tmp_path / "a.npz")).settings()
     assert (arrays["data_order"], arrays["data_preprocessing"]) == (None, None)
-
-
-class Recorder(LightningModule):
-    """Notes the samples of its batches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[dict[str, Any]] = []
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self.seen.append(batch)
-
-
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_resumed_run_meets_the_batches_that_are_left(tmp_path: Path, num_workers: int) -> None:
-    source, done = str(_folder(tmp_path)), frozenset({0, 3, 4})
-    data = ImageNetDataModule(source=source, batch_size=2, num_workers=num_workers)
-    data.done = done
-    module = Recorder()
-    Trainer(
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).test(module, data, verbose=False)
-    assert [batch["index"].tolist() for batch in module.seen] == plan_batches(
-        range(7), 2, done=done
-    )
-    assert _greys(module.seen) == [1, 2, 5, 6]
 
 
 def test_loading_leaves_the_global_generators_alone() -> None:

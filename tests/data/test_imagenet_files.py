@@ -18,32 +18,12 @@ TENCH, HEN, TISSUE = "n01440764", "n01514859", "n15075141"
 CLASSES = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
 
 
-def _timm(name: str) -> list[str]:
-    spec = importlib.util.find_spec("timm")
+def test_class_indices_are_those_of_timms_list() -> None:
+    spec = importlib.util.find_spec("timm")  # a dependency of robustbench, slow to import
     assert spec is not None
     assert spec.origin is not None
-    folder = Path(spec.origin).parent / "data" / "_info"
-    return (folder / name).read_text(encoding="utf-8").splitlines()
-
-
-def test_class_indices_are_those_of_another_list() -> None:
-    assert class_indices() == {wnid: k for k, wnid in enumerate(_timm("imagenet_synsets.txt"))}
-
-
-def test_class_indices_go_with_torchvisions_names() -> None:
-    words = dict(line.split("\t") for line in _timm("imagenet_synset_to_lemma.txt"))
-
-    def plain(text: str) -> str:
-        return text.lower().replace("-", " ").strip()
-
-    differing = {
-        CLASSES[k]
-        for wnid, k in class_indices().items()
-        if plain(CLASSES[k]) not in map(plain, words[wnid].split(","))
-    }
-    # WordNet writes "crane" and "maillot, tank suit": torchvision tells two pairs of namesakes
-    # apart by names of its own.
-    assert differing == {"crane bird", "maillot tank suit"}
+    listed = (Path(spec.origin).parent / "data/_info/imagenet_synsets.txt").read_text()
+    assert class_indices() == {wnid: k for k, wnid in enumerate(listed.splitlines())}
 
 
 @pytest.mark.parametrize(
@@ -54,12 +34,12 @@ def test_some_classes(wnid: str, name: str) -> None:
 
 
 def test_foolbox_samples() -> None:
-    files, labels = foolbox_samples()
-    assert [path.name.split("_")[1] for path in files] == [f"{k:02d}" for k in range(20)]
-    assert [int(path.stem.split("_")[2]) for path in files] == labels
+    samples = foolbox_samples()
+    assert [path.name.split("_")[1] for path, _ in samples] == [f"{k:02d}" for k in range(20)]
+    assert all(path.stem.endswith(f"_{label}") for path, label in samples)
     # As seen in the pictures.
     seen = {0: "bull mastiff", 4: "strawberry", 9: "bottlecap", 10: "drum", 16: "dalmatian"}
-    assert {k: CLASSES[labels[k]] for k in seen} == seen
+    assert {k: CLASSES[samples[k][1]] for k in seen} == seen
 
 
 def _installed_at(monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> None:
@@ -73,18 +53,18 @@ def _installed_at(monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> None:
 
 def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     _installed_at(monkeypatch, None)
-    with pytest.raises(InputError, match=r"foolbox is not installed \(pip install foolbox\)"):
+    with pytest.raises(InputError, match=r"pip install foolbox"):
         foolbox_samples()
-    with pytest.raises(InputError, match=r"robustbench is not installed \(pip install robustb"):
+    with pytest.raises(InputError, match=r"pip install robustbench"):
         class_indices()
 
 
 def test_missing_samples_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
-    for path in foolbox_samples()[0][:-1]:
+    for path, _ in foolbox_samples()[:-1]:
         shutil.copy(path, tmp_path / "data")
     _installed_at(monkeypatch, tmp_path)
-    with pytest.raises(InputError, match="holds 19 images of the 20"):
+    with pytest.raises(InputError, match="19 images"):
         foolbox_samples()
 
 
@@ -101,7 +81,7 @@ def test_damaged_list_of_classes_is_refused(
         path = tmp_path / "helper_files" / "imagenet_class_to_id_map.json"
         path.write_text(content, encoding="utf-8")
     _installed_at(monkeypatch, tmp_path)
-    with pytest.raises(InputError, match=r"ImageNet's classes cannot be read.*Reinstall"):
+    with pytest.raises(InputError, match="reinstall"):
         class_indices()
 
 
@@ -126,22 +106,19 @@ def _validation(folder: Path) -> Path:
 
 
 def test_validation_order_goes_by_number(tmp_path: Path) -> None:
-    files, labels = folder_files(_validation(tmp_path), "validation")
-    assert [int(path.stem[-8:]) for path in files] == [1, 2, 3, 4, 293, 40_000, 50_000]
-    assert labels == [999, 8, 999, 0, 0, 8, 999]
-    assert [path.parent.name for path in files] == [
-        {0: TENCH, 8: HEN, 999: TISSUE}[label] for label in labels
-    ]
+    samples = folder_files(_validation(tmp_path), "validation")
+    assert [int(path.stem[-8:]) for path, _ in samples] == [1, 2, 3, 4, 293, 40_000, 50_000]
+    assert [label for _, label in samples] == [999, 8, 999, 0, 0, 8, 999]
+    assert all({0: TENCH, 8: HEN, 999: TISSUE}[k] == path.parent.name for path, k in samples)
 
 
 def test_folder_order_is_image_folders(tmp_path: Path) -> None:
-    files, labels = folder_files(_validation(tmp_path), "folder")
+    samples = folder_files(_validation(tmp_path), "folder")
     shutil.rmtree(tmp_path / ".cache")  # ImageFolder takes it for a class
     (tmp_path / TENCH / ("._" + _name(9))).unlink()
-    oracle = ImageFolder(str(tmp_path))
-    assert [str(path) for path in files] == [path for path, _ in oracle.samples]
+    oracle = ImageFolder(str(tmp_path)).samples
     # Its own numbers are 0, 1, 2: places among the classes that are there.
-    assert labels == [[0, 8, 999][label] for _, label in oracle.samples]
+    assert samples == [(Path(path), (0, 8, 999)[label]) for path, label in oracle]
 
 
 def test_what_holds_val_is_as_good(tmp_path: Path) -> None:
@@ -154,10 +131,9 @@ def test_what_holds_val_is_as_good(tmp_path: Path) -> None:
 
 def test_names_without_numbers_go_class_by_class_only(tmp_path: Path) -> None:
     _touch(tmp_path / TENCH, "n01440764_18.JPEG", "a.webp")
-    files, labels = folder_files(tmp_path, "folder")
-    assert [path.name for path in files] == ["a.webp", "n01440764_18.JPEG"]
-    assert labels == [0, 0]
-    with pytest.raises(InputError, match=r"a\.webp: the name has no place.*--data\.order folder"):
+    samples = [(path.name, label) for path, label in folder_files(tmp_path, "folder")]
+    assert samples == [("a.webp", 0), ("n01440764_18.JPEG", 0)]
+    with pytest.raises(InputError, match=r"a\.webp.*--data\.order folder"):
         folder_files(tmp_path, "validation")
 
 
@@ -176,15 +152,15 @@ def _twice(folder: Path) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
-    "missing": (lambda folder: None, r"no folder .*WordNet id.*'foolbox'.*\.npz"),
+    "missing": (lambda folder: None, "no folder"),
     "a file": (lambda folder: folder.write_text("x"), "no folder"),
-    "empty": (lambda folder: folder.mkdir(), r"holds no folders; .*ImageNet\(root, split='val'\)"),
-    "flat": (_flat, r"images directly, such as .*00000001\.JPEG.*WordNet id.*split='val'"),
-    "flat beside classes": (_flat_beside_classes, r"images directly, such as .*00000077\.JPEG"),
-    "other names": (lambda folder: _touch(folder / "tench", _name(1)), "holds tench, which is no"),
-    "train alone": (lambda folder: _touch(folder / "train" / HEN, "a.JPEG"), "holds train, which"),
-    "no images": (lambda folder: _touch(folder / HEN, "a.txt"), "hold no images; expected .*jpeg"),
-    "one number twice": (_twice, rf"{TENCH}.*293\.JPEG and .*{HEN}.*have the same number"),
+    "empty": (lambda folder: folder.mkdir(), "holds no folders"),
+    "flat": (_flat, r"directly.*00000001\.JPEG"),
+    "flat beside classes": (_flat_beside_classes, r"directly.*00000077\.JPEG"),
+    "other names": (lambda folder: _touch(folder / "tench", _name(1)), "holds tench"),
+    "train alone": (lambda folder: _touch(folder / "train" / HEN, "a.JPEG"), "holds train"),
+    "no images": (lambda folder: _touch(folder / HEN, "a.txt"), "no images"),
+    "one number twice": (_twice, rf"{TENCH}.*293\.JPEG and .*{HEN}"),
 }
 
 
@@ -200,6 +176,6 @@ def test_unreadable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     def refuse(folder: Path) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("os.scandir", refuse)
-    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match="Permission denied"):
         folder_files(tmp_path, "folder")

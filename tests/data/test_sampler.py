@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lit_purify.data.queue import WorkQueue
 from torch.distributed import HashStore
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -19,7 +20,6 @@ from lit_purify.data.arrays import ImageArrays
 from lit_purify.data.cifar10 import CIFAR10DataModule
 from lit_purify.data.image_folder import ImageFolderDataModule
 from lit_purify.data.plan import plan_batches
-from lit_purify.data.queue import WorkQueue
 from lit_purify.data.sampler import SharedBatchSampler, evaluation_loader, shared_sampler
 
 
@@ -64,7 +64,9 @@ def test_rank_outside_the_world_is_refused() -> None:
 
 def _arrays(n: int) -> ImageArrays:
     images = np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1).repeat(3, axis=3)
-    return ImageArrays(images, np.arange(n) % 3, [10 * (k + 1) for k in range(n)])
+    data = ImageArrays(images, np.arange(n) % 3)
+    data.indices = 10 * (data.indices + 1)
+    return data
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -41,7 +41,7 @@ def test_embedded_images_agree_with_foolbox() -> None:
 
 def test_missing_asset_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
-    with pytest.raises(InputError, match="Reinstall"):
+    with pytest.raises(InputError, match="reinstall"):
         sources.embedded()
 
 
@@ -58,7 +58,7 @@ def test_npz_without_labels(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, images=np.zeros((1, 4, 4, 3), np.uint8))
     assert sources.npz_optional_labels(path)[1] is None
-    with pytest.raises(InputError, match="no array 'labels'"):
+    with pytest.raises(InputError, match="labels"):
         sources.npz(path)
 
 
@@ -82,7 +82,7 @@ def _single_array(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda p: None, "There is no file"),
+        (lambda p: None, "no file"),
         (lambda p: p.write_bytes(b""), "cannot be read"),
         (lambda p: p.write_bytes(b"<html>not found</html>"), "cannot be read"),
         (_truncated, "cannot be read"),
@@ -90,7 +90,7 @@ def _single_array(path: Path) -> None:
         (_single_array, "cannot be read"),
         (lambda p: np.savez(p, x=np.zeros(3)), r"holds \['x'\]"),
         (lambda p: np.savez(p), "holds nothing"),
-        (lambda p: np.savez(p, images=np.array([None, {}])), "object arrays are refused"),
+        (lambda p: np.savez(p, images=np.array([None, {}])), "object arrays"),
     ],
 )
 def test_refused_npz(tmp_path: Path, write, message: str) -> None:
@@ -107,7 +107,7 @@ def test_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, error:
         raise error
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", fail)
-    with pytest.raises(InputError, match=r"could not be downloaded.*cifar-10-batches-py.*npz"):
+    with pytest.raises(InputError, match="cifar-10-batches-py"):
         sources.torchvision_cifar10("somewhere", train=False)
 
 

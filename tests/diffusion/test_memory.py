@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from lit_purify.attacks import PGD
-from lit_purify.attacks.target import Target
+from lit_purify.defence import Defence
 from lit_purify.diffusion import (
     DDPMSampler,
     DiffusionPurifier,
@@ -110,9 +110,9 @@ def attacked(
 
     def attack() -> None:
         batch = images.clone()  # as a data module made it
-        target = Target(classifier, purifier.purify, FixedNoise(0).cached(indices))
+        defence = Defence(classifier, purifier).bind(FixedNoise(0), indices)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "32-true"):
-            PGD(steps=1)(target, batch, labels, indices)
+            PGD(steps=1)(defence, batch, labels, indices)
 
     attack()  # the first time also measures what a step keeps
     return allocated(attack)

@@ -6,15 +6,15 @@ import random
 import numpy as np
 import pytest
 import torch
+from defences import chain
 from oracles import TinyDenoiser, draw, hash_by_hand, some_images
-from torch import Tensor, nn
+from torch import Tensor
 
-from lit_purify.attacks import PGD, Target
+from lit_purify.attacks import PGD
 from lit_purify.diffusion import (
     DiffusionPurifier,
     FixedNoise,
     FreshNoise,
-    NoiseConfiguration,
     NoiseSource,
     derive_seed,
     randomness,
@@ -174,26 +174,27 @@ def test_draws_are_standard_normal_and_uncorrelated() -> None:
     assert (flat.square().mean() - 1 / 3).abs() < 5 * math.sqrt(4 / 45 / len(flat))
 
 
+def next_seeds(source: NoiseSource, n: int) -> list[int]:
+    return [source.next_configuration().seed for _ in range(n)]
+
+
 def test_fresh_noise_takes_a_new_seed_each_pass() -> None:
     source = FreshNoise(0, "test")
-    seeds = [source.configuration().seed for _ in range(1000)]
-    assert len(set(seeds)) == 1000
+    assert len(set(next_seeds(source, 1000))) == 1000
     assert source.passes == 1000
 
 
 def test_fresh_streams_share_no_seed() -> None:
-    attack, test = FreshNoise(0, "attack"), FreshNoise(0, "test")
-    seen = {attack.configuration().seed for _ in range(1000)}
-    assert seen.isdisjoint(test.configuration().seed for _ in range(1000))
-    assert seen.isdisjoint(FreshNoise(1, "attack", k).configuration().seed for k in range(1000))
+    seen = set(next_seeds(FreshNoise(0, "attack"), 1000))
+    assert seen.isdisjoint(next_seeds(FreshNoise(0, "test"), 1000))
+    assert seen.isdisjoint(next_seeds(FreshNoise(1, "attack"), 1000))
     assert derive_seed(0, "transfer", 0) not in seen
 
 
 def test_the_kth_pass_can_be_repeated() -> None:
-    source = FreshNoise(5, "attack")
-    seeds = [source.configuration().seed for _ in range(5)]
-    assert [FreshNoise(5, "attack", k).configuration().seed for k in range(5)] == seeds
-    assert FreshNoise(5, "attack").cached(torch.arange(3)).configuration().seed == seeds[0]
+    seeds = next_seeds(FreshNoise(5, "attack"), 5)
+    assert [next_seeds(FreshNoise(5, "attack", k), 1)[0] for k in range(5)] == seeds
+    assert next_seeds(FreshNoise(5, "attack").cached(torch.arange(3)), 1) == seeds[:1]
 
 
 def test_derived_seeds_depend_on_seed_purpose_and_keys() -> None:
@@ -224,7 +225,11 @@ class GlobalState:
 def test_draws_leave_the_global_generators_alone() -> None:
     before = GlobalState()
     indices = torch.arange(3)
-    for noise in (FixedNoise(0), FixedNoise(0).cached(indices), FreshNoise(0, "x").configuration()):
+    for noise in (
+        FixedNoise(0),
+        FixedNoise(0).cached(indices),
+        FreshNoise(0, "x").next_configuration(),
+    ):
         noise.normal(indices, "forward", 1, like=LIKE)
         noise.uniform(indices, like=LIKE)
     assert before.unchanged()
@@ -232,16 +237,9 @@ def test_draws_leave_the_global_generators_alone() -> None:
 
 @pytest.mark.parametrize("source", [FixedNoise(0), FreshNoise(0, "attack")])
 def test_an_attacked_purification_leaves_the_global_generators_alone(source: NoiseSource) -> None:
-    purifier = DiffusionPurifier(TinyDenoiser(), t_star=20, num_steps=3, memory_budget_gib=0)
-    classifier = nn.Sequential(nn.Flatten(), nn.LazyLinear(4)).double()
-    classifier(torch.zeros(1, 3, 8, 8, dtype=torch.float64))
-
-    def purify(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
-        return purifier.purify(images.double(), noise, indices)
-
-    target = Target(classifier, purify, source)
+    defence = chain(source, memory_budget_gib=0)
     before = GlobalState()
-    found = PGD(steps=2)(target, some_images(2), torch.tensor([0, 1]), torch.arange(2))
+    found = PGD(steps=2)(defence, some_images(2), torch.tensor([0, 1]), torch.arange(2))
     assert before.unchanged()
     assert not torch.equal(found, some_images(2).float())
 
@@ -258,54 +256,21 @@ def test_nothing_depends_on_the_global_generators() -> None:
         assert torch.equal(result(), first)
 
 
-def test_randomness_binds_and_unbinds() -> None:
-    indices = torch.tensor([3, 1])
-    with randomness(FixedNoise(4), indices):
-        source, bound = bound_randomness(2)
-        assert torch.equal(bound, indices)
-        got = source.configuration().normal(bound, "forward", 2, like=LIKE)
-        assert torch.equal(got, FixedNoise(4).normal(indices, "forward", 2, like=LIKE))
-    with pytest.raises(RuntimeError, match=r"with randomness\("):
-        bound_randomness(2)
+def test_randomness_binds_nests_and_unbinds() -> None:
+    one, two = torch.tensor([3, 1]), torch.tensor([9])
 
+    def seed_and_indices() -> tuple[int, list[int]]:
+        source, indices = bound_randomness()
+        return source.next_configuration().seed, indices.tolist()
 
-def test_randomness_nests() -> None:
-    with randomness(FixedNoise(1), torch.tensor([0])):
-        with randomness(FixedNoise(2), torch.tensor([9])):
-            assert bound_randomness(1)[0].configuration().seed == 2
-            assert bound_randomness(1)[1].tolist() == [9]
-        assert bound_randomness(1)[0].configuration().seed == 1
-        assert bound_randomness(1)[1].tolist() == [0]
-
-
-def test_randomness_is_unbound_after_an_exception() -> None:
     def fail() -> None:
-        with randomness(FixedNoise(1), torch.tensor([0])):
+        with randomness(FixedNoise(2), two):
+            assert seed_and_indices() == (2, [9])
             raise KeyError
 
-    with pytest.raises(KeyError):
-        fail()
+    with randomness(FixedNoise(1), one):
+        with pytest.raises(KeyError):
+            fail()
+        assert seed_and_indices() == (1, [3, 1])
     with pytest.raises(RuntimeError, match="without randomness"):
-        bound_randomness(1)
-
-
-def test_a_single_index_serves_any_batch() -> None:
-    with randomness(FixedNoise(1), torch.tensor([6])):
-        source, indices = bound_randomness(5)
-        assert indices.tolist() == [6] * 5
-        noise = source.configuration().normal(indices, "reverse", 3, like=LIKE)
-    assert torch.equal(noise, draw(1, 6, 7, (3, 8, 8)).expand(5, 3, 8, 8))
-
-
-def test_another_number_of_indices_is_refused() -> None:
-    with (
-        randomness(FixedNoise(1), torch.arange(3)),
-        pytest.raises(RuntimeError, match=r"4 images.*3 sample indices"),
-    ):
-        bound_randomness(4)
-
-
-def test_fresh_noise_stays_fresh_when_bound() -> None:
-    with randomness(FreshNoise(0, "test"), torch.arange(2)):
-        seeds = [bound_randomness(2)[0].configuration().seed for _ in range(3)]
-    assert len(set(seeds)) == 3
+        bound_randomness()

@@ -49,13 +49,6 @@ def test_a_known_angle() -> None:
         assert found.item() == pytest.approx(np.cos(angle), abs=1e-7)
 
 
-def test_independent_signs_agree_in_the_share_of_pixels() -> None:
-    # For signs of mean 0, Pearson = cosine = 2 (share of equal signs) - 1.
-    a = torch.tensor([[1.0, 1, 1, 1, -1, -1, -1, -1]])
-    b = torch.tensor([[1.0, 1, 1, -1, 1, -1, -1, -1]])
-    assert correlation(a, b).item() == pytest.approx(2 * 6 / 8 - 1, abs=1e-15)
-
-
 def test_independent_directions_do_not_correlate() -> None:
     n = 3 * 32 * 32
     found = correlation(normal(200, seed=0, shape=(n,)), normal(200, seed=1, shape=(n,)))
@@ -68,14 +61,9 @@ def test_independent_directions_do_not_correlate() -> None:
 def test_a_side_without_variation_has_none(broken: float) -> None:
     a, b = normal(3, seed=0), normal(3, seed=1)
     a[1] = broken
+    a[2, 0, 0, 0] = torch.inf  # one bad pixel is enough
     for found in (correlation(a, b), correlation(b, a)):
-        assert found.isnan().tolist() == [False, True, False]
-
-
-def test_one_bad_pixel_is_enough() -> None:
-    a, b = normal(2, seed=0), normal(2, seed=1)
-    a[0, 0, 0, 0] = torch.inf
-    assert correlation(a, b).isnan().tolist() == [True, False]
+        assert found.isnan().tolist() == [False, True, True]
 
 
 def test_an_image_does_not_depend_on_its_batch() -> None:

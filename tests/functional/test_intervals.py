@@ -24,15 +24,13 @@ def test_without_trials_nothing_is_known() -> None:
     assert wilson_interval(0, 0) == (0, 1)
 
 
-@pytest.mark.parametrize(("successes", "n"), [(2, 1), (-1, 3)])
-def test_impossible_counts_are_refused(successes: int, n: int) -> None:
-    with pytest.raises(ValueError, match="successes"):
-        wilson_interval(successes, n)
-
-
-def test_impossible_confidence_is_refused() -> None:
-    with pytest.raises(ValueError, match="confidence"):
-        wilson_interval(1, 2, 95)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((2, 1), "successes"), ((-1, 3), "successes"), ((1, 2, 95), "confidence")],
+)
+def test_impossible_arguments_are_refused(arguments: tuple, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wilson_interval(*arguments)
 
 
 def test_normal_interval() -> None:

@@ -11,7 +11,6 @@ from lit_purify.diffusion import (
     DDPMSampler,
     DiffusionPurifier,
     FixedNoise,
-    UNetDenoiser,
 )
 from lit_purify.functional import JacobianOperator, pull_back, push_forward
 from lit_purify.types import InputError
@@ -22,6 +21,15 @@ WAYS = ["forward", "reverse"]
 def matrix(m, n, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(m, n, generator=generator, dtype=torch.float64)
+
+
+def operator_of(function, image, way):
+    return JacobianOperator(function=function, image=image, differentiation=way)
+
+
+def dense_by_autograd(function, image):
+    jacobian = torch.autograd.functional.jacobian(lambda x: function(x[None])[0], image)
+    return jacobian.view(image.numel(), image.numel())
 
 
 def chain(**options):
@@ -65,9 +73,9 @@ def test_a_matrix_is_its_own_jacobian(way):
 @pytest.mark.parametrize("name", CHAINS)
 def test_products_are_those_of_plain_autograd(name):
     function, image = chain(**CHAINS[name])
-    want = torch.autograd.functional.jacobian(lambda x: function(x[None])[0], image).view(48, 48)
+    want = dense_by_autograd(function, image)
     for way in WAYS:
-        operator = JacobianOperator(function=function, image=image, differentiation=way)
+        operator = operator_of(function, image, way)
         torch.testing.assert_close(operator.dense(), want, rtol=0, atol=1e-12)
         rows = matrix(3, 48)
         torch.testing.assert_close(operator.push(rows), rows @ want.T, rtol=0, atol=1e-11)
@@ -89,19 +97,15 @@ def test_a_product_is_the_central_difference():
 
 @pytest.mark.parametrize("budget", [0, 1.0])
 def test_the_unet_in_channels_last(budget):
-    unet = Float64Denoiser(random_unet())
-    options = {"denoiser": unet, "memory_budget_gib": budget}
-    function, _ = chain(**options)
+    function, _ = chain(denoiser=Float64Denoiser(random_unet()), memory_budget_gib=budget)
     image = some_images(1, (3, 16, 16))[0]
     v, u = matrix(2, 768), matrix(2, 768, seed=1)
-    ways = {
-        way: JacobianOperator(function=function, image=image, differentiation=way) for way in WAYS
-    }
-    pushed = ways["forward"].push(v)
-    torch.testing.assert_close(ways["reverse"].push(v), pushed, rtol=0, atol=1e-11)
+    forward, reverse = (operator_of(function, image, way) for way in WAYS)
+    pushed = forward.push(v)
+    torch.testing.assert_close(reverse.push(v), pushed, rtol=0, atol=1e-11)
     # <u, J v> = <J^T u, v>, for every pair of rows
     torch.testing.assert_close(
-        u @ pushed.T, ways["forward"].pull(u) @ v.T, rtol=0, atol=1e-10 * float(pushed.norm())
+        u @ pushed.T, forward.pull(u) @ v.T, rtol=0, atol=1e-10 * float(pushed.norm())
     )
 
 
@@ -114,39 +118,9 @@ def test_attention_has_products_too(way):
         return F.scaled_dot_product_attention(q, 2 * q, q).view_as(x)
 
     image = some_images(1, (3, 4, 4))[0]
-    want = torch.autograd.functional.jacobian(lambda x: function(x[None])[0], image).view(48, 48)
-    operator = JacobianOperator(function=function, image=image, differentiation=way)
+    want = dense_by_autograd(function, image)
+    operator = operator_of(function, image, way)
     torch.testing.assert_close(operator.push(torch.eye(48).double()), want.T, rtol=0, atol=1e-12)
-
-
-def test_an_attention_unet():
-    from diffusers import UNet2DModel
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = UNet2DModel(
-            sample_size=8,
-            in_channels=3,
-            out_channels=3,
-            block_out_channels=(8, 8),
-            layers_per_block=1,
-            down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-            up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-            norm_num_groups=4,
-            attention_head_dim=4,
-        )
-    function, _ = chain(denoiser=UNetDenoiser(network.double()), num_steps=2)
-    image = some_images(1)[0]
-    v = matrix(2, 192)
-    forward, reverse = (
-        JacobianOperator(function=function, image=image, differentiation=way).push(v)
-        for way in WAYS
-    )
-    torch.testing.assert_close(forward, reverse, rtol=0, atol=1e-11)
-    h = 1e-5
-    rows = h * v.view(2, 3, 8, 8)
-    difference = (function(image + rows) - function(image - rows)).flatten(1) / (2 * h)
-    torch.testing.assert_close(forward, difference, rtol=0, atol=1e-6)
 
 
 def test_passes_do_not_matter_in_float64():
@@ -177,7 +151,7 @@ class _WithoutForwardMode(torch.autograd.Function):
 
 def test_a_missing_rule_of_forward_mode_is_said_and_reverse_mode_does_it():
     x, v = torch.ones(2, 4), torch.arange(8.0).view(2, 4)
-    with pytest.raises(InputError, match="set differentiation: reverse"):
+    with pytest.raises(InputError, match="reverse"):
         push_forward(_WithoutForwardMode.apply, x, v)
     got = push_forward(_WithoutForwardMode.apply, x, v, differentiation="reverse")
     assert torch.equal(got, 3 * v)
@@ -194,9 +168,9 @@ def test_an_error_of_the_function_itself_stays_what_it_is():
 @pytest.mark.parametrize("way", WAYS)
 def test_no_derivative_is_refused(way):
     x = torch.ones(1, 4)
-    with pytest.raises(InputError, match="gives no derivative"):
+    with pytest.raises(InputError, match="no derivative"):
         push_forward(lambda x: torch.ones_like(x.detach()), x, x, differentiation=way)
-    with pytest.raises(InputError, match="gives no derivative"):
+    with pytest.raises(InputError, match="no derivative"):
         pull_back(lambda x: x.detach(), x, x)
 
 
@@ -205,14 +179,14 @@ def test_it_works_without_gradients_switched_on_and_leaves_nothing_behind():
     state = torch.get_rng_state()
     with torch.no_grad():
         for way in WAYS:
-            operator = JacobianOperator(function=function, image=image, differentiation=way)
+            operator = operator_of(function, image, way)
             assert operator.push(matrix(1, 48)).isfinite().all()
         assert not torch.is_grad_enabled()
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_arguments():
-    with pytest.raises(InputError, match="rows_per_pass is 0"):
+    with pytest.raises(InputError, match="rows_per_pass"):
         JacobianOperator(function=abs, image=torch.zeros(1), rows_per_pass=0)
-    with pytest.raises(InputError, match="expected forward, or reverse"):
+    with pytest.raises(InputError, match="sideways"):
         JacobianOperator(function=abs, image=torch.zeros(1), differentiation="sideways")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The sigmoid law against golden numbers, scipy's curve_fit, simulation and bootstrap."""
+"""The sigmoid law against golden numbers, scipy's curve_fit and simulation."""
 
 import math
 
@@ -142,54 +142,31 @@ class TestBand:
         assert (inside / fits >= 0.90).all(), inside / fits
         assert (inside / fits <= 0.99).all(), inside / fits
 
-    def test_it_is_as_wide_as_the_bootstrap(self):
-        y = noisy(6)
-        fit = fit_sigmoid(RATES, y)
-        alphas = np.array([0.0, 0.1, 0.16, 0.25])
-        # Residuals of a fit are shorter than the noise, by the parameters that it spent.
-        residuals = (y - fit(RATES)) * math.sqrt(len(y) / (len(y) - 2))
-        rng, curves = np.random.default_rng(7), []
-        for _ in range(600):
-            again = fit(RATES) + rng.choice(residuals, len(y))
-            curves.append(fit_sigmoid(RATES, np.clip(again, 0, 1))(alphas))
-        low, high = fit.band(alphas)
-        sd = (high - low) / 2 / student.ppf(0.975, len(y) - 2)
-        assert np.std(curves, axis=0) == pytest.approx(sd, rel=0.15)
-
     def test_confidence_is_checked(self):
         with pytest.raises(ValueError, match="confidence"):
             fit_sigmoid(RATES, noisy(0)).band(0.1, 1.0)
 
 
-SOME = [0.1, 0.2, 0.3, 0.4]
+SOME, FALLING, FREE = [0.1, 0.2, 0.3, 0.4], [0.9, 0.5, 0.1, 0], {"free_ceiling": True}
+NAN, INF = math.nan, math.inf
 WRONG = {
-    "too few points": ([0.1, 0.2], [0.9, 0.1], {}, "needs 3 points or more, got 2"),
-    "too few for A": (
-        [0.1, 0.2, 0.3],
-        [0.9, 0.5, 0.1],
-        {"free_ceiling": True},
-        "needs 4 points or more, got 3",
-    ),
-    "percent": (SOME, [90, 50, 20, 1], {}, "divide percentages by 100"),
-    "negative accuracy": (SOME, [0.9, 0.5, 0.1, -0.01], {}, r"shares in \[0, 1\]"),
-    "nan accuracy": (SOME, [0.9, math.nan, 0.1, 0.0], {}, r"shares in \[0, 1\]"),
-    "nan rate": ([0.1, math.nan, 0.3, 0.4], [0.9, 0.5, 0.1, 0], {}, "finite numbers"),
-    "infinite rate": ([0.1, math.inf, 0.3, 0.4], [0.9, 0.5, 0.1, 0], {}, "finite numbers"),
-    "negative rate": ([-0.1, 0.2, 0.3, 0.4], [0.9, 0.5, 0.1, 0], {}, "at least 0"),
-    "another length": (SOME, [0.9, 0.5, 0.1], {}, "lists of one length"),
-    "errors of another length": (SOME, [0.9, 0.5, 0.1, 0], {"errors": [1]}, "one length"),
-    "an error of 0": (SOME, [0.9, 0.5, 0.1, 0], {"errors": [0, 1, 1, 1]}, "above 0"),
-    "one rate": ([0.2] * 4, [0.9, 0.5, 0.1, 0], {}, "2 or more different rates"),
-    "two rates and A": (
-        [0.2, 0.2, 0.3, 0.3],
-        [0.9, 0.8, 0.1, 0],
-        {"free_ceiling": True},
-        "3 or more different rates",
-    ),
-    "one accuracy": (SOME, [0.0] * 4, {}, "2 or more different accuracies"),
-    "a step": (SOME, [1, 1, 0, 0], {}, "do not determine"),
-    "one point above 0": (SOME, [0.02, 0, 0, 0], {}, "do not determine"),
-    "no trend": (SOME, [0.5, 0.6, 0.6, 0.5], {}, "do not change with the rate"),
+    "too few points": (SOME[:2], FALLING[:2], {}, "3 points"),
+    "too few for A": (SOME[:3], FALLING[:3], FREE, "4 points"),
+    "percent": (SOME, [90, 50, 20, 1], {}, "percentages"),
+    "negative accuracy": (SOME, [0.9, 0.5, 0.1, -0.01], {}, "shares"),
+    "nan accuracy": (SOME, [0.9, NAN, 0.1, 0.0], {}, "shares"),
+    "nan rate": ([0.1, NAN, 0.3, 0.4], FALLING, {}, "finite"),
+    "infinite rate": ([0.1, INF, 0.3, 0.4], FALLING, {}, "finite"),
+    "negative rate": ([-0.1, 0.2, 0.3, 0.4], FALLING, {}, "at least 0"),
+    "another length": (SOME, FALLING[:3], {}, "one length"),
+    "errors of another length": (SOME, FALLING, {"errors": [1]}, "one length"),
+    "an error of 0": (SOME, FALLING, {"errors": [0, 1, 1, 1]}, "above 0"),
+    "one rate": ([0.2] * 4, FALLING, {}, "2 or more different rates"),
+    "two rates and A": ([0.2, 0.2, 0.3, 0.3], FALLING, FREE, "3 or more different rates"),
+    "one accuracy": (SOME, [0.0] * 4, {}, "different accuracies"),
+    "a step": (SOME, [1, 1, 0, 0], {}, "determine"),
+    "one point above 0": (SOME, [0.02, 0, 0, 0], {}, "determine"),
+    "no trend": (SOME, [0.5, 0.6, 0.6, 0.5], {}, "do not change"),
 }
 
 

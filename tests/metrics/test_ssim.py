@@ -72,5 +72,5 @@ def test_an_image_counts_for_itself() -> None:
 def test_shapes_are_checked() -> None:
     with pytest.raises(ValueError, match="one shape"):
         structural_similarity(images(2), images(1))
-    with pytest.raises(InputError, match="6x6 pixels or more, got 5x5"):
+    with pytest.raises(InputError, match="6x6"):
         structural_similarity(images(1, 5), images(1, 5))

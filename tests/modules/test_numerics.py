@@ -18,7 +18,7 @@ from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import Denoiser, DiffusionPurifier, FixedNoise, Purifier
 from lit_purify.modules import PurifiedClassifier, numerics
 from lit_purify.modules.numerics import float32_mode, networks
-from lit_purify.report.summary import read_summary
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 NEWER = hasattr(torch.backends.cudnn, "conv")

@@ -128,7 +128,9 @@ class TestCounting:
             x = images
             if steps:
                 partial = PGD(eps=0.1, steps=steps, rel_stepsize=2, random_start=False)
-                x = partial(module.target("base", torch.arange(7)), images, labels, torch.arange(7))
+                x = partial(
+                    module.attacked("base", torch.arange(7)), images, labels, torch.arange(7)
+                )
             standing &= tiny.classifier()(x).argmax(1) == labels
         found = metrics["base/robust_accuracy_any_iteration"]
         assert found == pytest.approx(standing.float().mean().item())
@@ -237,7 +239,7 @@ class TestSeveralDraws:
     def test_the_figures_are_those_of_the_seeds(self, both):
         metrics, seen = both[1]
         labels = torch.cat([batch["label"] for batch in seen.batches])
-        fresh = [FreshNoise(5, "test", passes=k).configuration().seed for k in range(self.N)]
+        fresh = [FreshNoise(5, "test", passes=k).next_configuration().seed for k in range(self.N)]
         transfer = [derive_seed(5, "transfer", k) for k in range(self.N)]
         right = self.by_hand(seen, "fixed", transfer) == labels
         assert metrics["transfer/robust_accuracy"] == pytest.approx(right.float().mean().item())

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from lit_purify.report.journal import FORMAT, VERSION, Journal, read_journal
 from safetensors.torch import load_file
 
-from lit_purify.report.journal import FORMAT, VERSION, Journal, read_journal
 from lit_purify.types import InputError
 
 RUN = "a1b2"

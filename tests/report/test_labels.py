@@ -1,7 +1,6 @@
 """Labels of names that follow a rule, and which figures are shares."""
 
 import pytest
-
 from lit_purify.report.labels import OTHER, is_share, sections
 
 

@@ -1,11 +1,11 @@
 import io
 from typing import Any
 
+from lit_purify.report.labels import OTHER, SECTIONS, sections
 from rich.console import Console
 
 from lit_purify.functional import wilson_interval
 from lit_purify.report import summary_table
-from lit_purify.report.labels import OTHER, SECTIONS, sections
 
 
 def share(successes: int, n: int = 200) -> dict[str, float]:

@@ -5,11 +5,11 @@ import random
 
 import pytest
 import torch
+from lit_purify.report.aggregate import column
 
 from lit_purify.functional import wilson_interval
 from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation
 from lit_purify.report import aggregate
-from lit_purify.report.aggregate import column
 
 N = 101
 

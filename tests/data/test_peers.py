@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from lit_purify.data.queue import WorkQueue, shared_queue
 from processes import PATIENCE
 from queue_takers import take_below, take_in_process
 from torch.distributed import HashStore, TCPStore
 
 from lit_purify.data import queue as queue_module
-from lit_purify.data.queue import WorkQueue, shared_queue
 
 
 @pytest.fixture

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-
-from lit_purify.report import records
 from lit_purify.report.journal import Journal
 from lit_purify.report.records import (
     ROWS,
@@ -20,6 +17,9 @@ from lit_purify.report.records import (
     read_tensors,
     records_folder,
 )
+from safetensors.torch import load_file
+
+from lit_purify.report import records
 from lit_purify.types import InputError
 
 RUN = "a1b2"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from lit_purify.report.header import differences, new_header, read_header, write_header
 from lit_purify.report.journal import FORMAT, VERSION
+
+from lit_purify.records.header import differences, new_header, read_header, write_header
 from lit_purify.types import InputError
 
 IDENTITY = {

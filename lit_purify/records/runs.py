@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_purify.report.summary import read_summary, versions
+from lit_purify.records.summary import read_summary, versions
 from lit_purify.types import Estimate
 
 PACKAGE = "lit-purify"
@@ -27,12 +27,19 @@ class FinishedRun(NamedTuple):
         settings: as in ``summary.json``.
         metrics: as in ``summary.json``.
         version: of this package, when it ran.
+        labels: as in ``summary.json``; runs of earlier versions have none.
     """
 
     folder: Path
     settings: Mapping[str, Any]
     metrics: Mapping[str, Mapping[str, Any]]
     version: str
+    labels: Mapping[str, Mapping[str, str]] = {}
+
+    def is_share(self, name: str) -> bool:
+        """Whether a metric is a share in [0, 1] that is shown in percent."""
+        unit = self.labels.get(name, {}).get("unit")
+        return unit == "%" if unit is not None else "accuracy" in name
 
     @property
     def method(self) -> str:
@@ -102,7 +109,8 @@ def _read(folder: Path) -> FinishedRun | str:
         return "its summary.json is laid out otherwise than this version's; repeat the run"
     if status != "finished":
         return f"not finished, its status is {status}; go on with it by --resume {folder}"
-    return FinishedRun(folder, settings, metrics, summary["versions"].get(PACKAGE, "unknown"))
+    version = summary["versions"].get(PACKAGE, "unknown")
+    return FinishedRun(folder, settings, metrics, version, summary.get("labels", {}))
 
 
 def short_names(runs: Sequence[FinishedRun]) -> list[str]:

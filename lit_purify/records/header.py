@@ -8,9 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
-from lit_purify.report.files import write_whole
-from lit_purify.report.journal import FORMAT, VERSION, check_format
+from lit_purify.records.files import write_whole
 from lit_purify.types import InputError
+
+FORMAT = "lit_purify records"
+VERSION = 2
+"""Version 1 had one row per image, protocol and seed, and a journal per process."""
 
 Status = Literal["running", "interrupted", "failed", "finished"]
 
@@ -21,10 +24,10 @@ class Header(TypedDict):
     Attributes:
         format, version: of the records.
         status: what became of the run; ``running`` also where its process was killed.
-        run: hash of ``identity``, which every journal repeats.
+        run: hash of ``identity``, which every file of the records repeats.
         identity: everything that decides the numbers: ``config`` of the command line, ``settings``.
         samples: how many samples the run has in all; ``None`` if unknown.
-        sittings: when, on what and with which versions the run was started and resumed; of one
+        sessions: when, on what and with which versions the run was started and resumed; of one
             that came to its end, how long each process worked on batches.
     """
 
@@ -34,7 +37,7 @@ class Header(TypedDict):
     run: str
     identity: dict[str, Any]
     samples: int | None
-    sittings: list[dict[str, Any]]
+    sessions: list[dict[str, Any]]
 
 
 def new_header(identity: Mapping[str, Any], samples: int | None) -> Header:
@@ -48,7 +51,7 @@ def new_header(identity: Mapping[str, Any], samples: int | None) -> Header:
         run=hashlib.sha256(text).hexdigest(),
         identity=plain,
         samples=samples,
-        sittings=[],
+        sessions=[],
     )
 
 
@@ -78,6 +81,17 @@ def read_header(folder: Path) -> Header | None:
     if missing := Header.__annotations__.keys() - header.keys():
         raise InputError(f"{path} lacks {', '.join(sorted(missing))}; restore the file")
     return header
+
+
+def check_format(header: Mapping[str, Any], path: Path) -> None:
+    """Raise :class:`InputError` unless a file is of this format and version."""
+    if header.get("format") != FORMAT:
+        raise InputError(f"{path} is not a file of {FORMAT}; move it out of the folder")
+    if header.get("version") != VERSION:
+        raise InputError(
+            f"{path} has version {header.get('version')!r} of the records; this lit_purify reads "
+            f"version {VERSION}; use the lit_purify that wrote it"
+        )
 
 
 def differences(old: object, new: object, name: str = "") -> Iterator[str]:

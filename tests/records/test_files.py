@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_purify.report.files import write_whole
+from lit_purify.records.files import write_whole
 
 
 def test_it_replaces_all(tmp_path):

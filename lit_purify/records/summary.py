@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lit_purify.report.files import write_whole
+from lit_purify.records.files import write_whole
 
 KEYS = ("status", "versions", "settings", "metrics")
 PACKAGES = (

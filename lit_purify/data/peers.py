@@ -1,4 +1,4 @@
-"""Hands the batches of a run out to its processes."""
+"""What the processes of a run tell each other while they evaluate."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ _PATIENCE = timedelta(minutes=5)
 _POLL_SECONDS = 0.1
 
 
-class WorkQueue:
-    """Counts 0, 1, 2, ... over all processes: each number goes to one of them.
-
-    A process asks for its next number when it is done with the last, so a fast one, or one whose
-    attacks ended early, takes more. The first number of a process is its rank.
+class Peers:
+    """The processes of a run, each with a part of its batches.
 
     Args:
         store: counters that all processes share.
@@ -24,23 +21,15 @@ class WorkQueue:
         processes: how many there are.
 
     Example:
-        >>> queue = WorkQueue(HashStore())
-        >>> queue.take(), queue.take()
-        (0, 1)
+        >>> peers = Peers(HashStore())
+        >>> peers.report(3), peers.report(2), peers.gather(1.5)
+        (3, 5, [1.5])
     """
 
     def __init__(self, store: Store, rank: int = 0, processes: int = 1) -> None:
         self.store = store
         self.rank = rank
         self.processes = processes
-        self._started = False
-
-    def take(self) -> int:
-        """The next number that no process has."""
-        if not self._started:
-            self._started = True
-            return self.rank
-        return self.processes - 1 + self.store.add("taken", 1)
 
     def report(self, samples: int) -> int:
         """Add samples that this process has evaluated; returns those of all processes."""
@@ -59,10 +48,10 @@ class WorkQueue:
         return [float(self.store.get(f"value {rank}")) for rank in range(self.processes)]
 
 
-def shared_queue(trainer: Trainer | None) -> WorkQueue:
-    """The queue of a run; a collective, so every process must call it. ``None``: one process."""
+def peers_of(trainer: Trainer | None) -> Peers:
+    """The processes of a run; a collective, so every one must call it. ``None``: one process."""
     if trainer is None or trainer.world_size == 1:
-        return WorkQueue(HashStore())
+        return Peers(HashStore())
     store: Store | None = None
     address = ("", 0)
     if trainer.is_global_zero:
@@ -72,4 +61,4 @@ def shared_queue(trainer: Trainer | None) -> WorkQueue:
     host, port = trainer.strategy.broadcast(address)
     if store is None:
         store = TCPStore(host, port, is_master=False, wait_for_workers=False, timeout=_PATIENCE)
-    return WorkQueue(store, trainer.global_rank, trainer.world_size)
+    return Peers(store, trainer.global_rank, trainer.world_size)
