@@ -32,17 +32,17 @@ class WrappedClassifier(Classifier):
     def forward(self, images: Tensor) -> Tensor:
         if self.image_shape is not None and tuple(images.shape[1:]) != self.image_shape:
             raise InputError(
-                f"The classifier {self.source!r} got images of shape {tuple(images.shape)}; "
-                f"expected (B, {', '.join(map(str, self.image_shape))}). Use data of that size, or "
-                "another classifier."
+                f"the classifier {self.source!r} got images of shape {tuple(images.shape)}; "
+                f"expected (B, {', '.join(map(str, self.image_shape))}): use data of that size, or "
+                "another classifier"
             )
         logits = self.module(images)
         expected = (len(images), self.num_classes)
         if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(
-                f"The classifier {self.source!r} returned {found}; expected logits of shape "
-                f"{expected}. Correct num_classes, or let the module return logits only."
+                f"the classifier {self.source!r} returned {found}; expected logits of shape "
+                f"{expected}: correct num_classes, or let the module return logits only"
             )
         return logits
 
@@ -77,7 +77,7 @@ def from_module(
         torch.Size([2, 5])
     """
     if num_classes < 2:
-        raise InputError(f"num_classes is {num_classes}; expected 2 or more.")
+        raise InputError(f"num_classes is {num_classes}; expected 2 or more")
     wrapped = WrappedClassifier(
         module,
         num_classes=num_classes,

@@ -1,29 +1,20 @@
 """``python -m lit_purify weights``: what it prints, its exit status, and what is left behind."""
 
 import hashlib
-import io
 import subprocess
 import sys
 
 import pytest
 import torch
-from file_server import serving
+from weights_files import saved
 
 from lit_purify.checkpoints import download, weights_command
 from lit_purify.checkpoints.weights import WEIGHTS, Weights
 from lit_purify.cli import main
 
-with io.BytesIO() as file:
-    torch.save(torch.arange(2**18, dtype=torch.uint8), file)
-    CONTENT = file.getvalue()
+CONTENT = saved(torch.arange(2**18, dtype=torch.uint8))
 SIZE = len(CONTENT)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-@pytest.fixture
-def server():
-    with serving(CONTENT) as found:
-        yield found
 
 
 @pytest.fixture
@@ -107,28 +98,21 @@ class TestFetch:
         assert run(capsys, "fetch", "one")[0] == 0
         assert (cache / "one.pth").read_bytes() == CONTENT
 
-    @pytest.mark.parametrize(
-        ("content", "words"),
-        [
-            (CONTENT[:-1], [f"{SIZE - 1:,} bytes, expected {SIZE:,}", "cut off"]),
-            (CONTENT[::-1], ["SHA-256 is not the expected one"]),
-            (b"<!DOCTYPE html><html>404</html>", ["is a web page, not weights"]),
-        ],
-        ids=["truncated", "wrong hash", "web page"],
-    )
     @pytest.mark.parametrize("how", ["server", "file", "mirror"])
-    def test_wrong_files(self, entries, capsys, server, tmp_path, cache, content, words, how):
-        server.content = content
+    def test_wrong_files(self, entries, capsys, server, tmp_path, cache, how):
+        server.content = CONTENT[::-1]
         copy = tmp_path / "mirror" / "one.pth"
         copy.parent.mkdir()
-        copy.write_bytes(content)
-        more = {"server": [], "file": ["--from", str(copy)], "mirror": ["--mirror", f"{tmp_path}"]}
-        if how == "mirror":
-            more["mirror"][1] = str(copy.parent)
+        copy.write_bytes(CONTENT[::-1])
+        more = {
+            "server": [],
+            "file": ["--from", str(copy)],
+            "mirror": ["--mirror", str(copy.parent)],
+        }
         status, _, error = run(capsys, "fetch", "one", *more[how])
         assert status == 2
         assert error.startswith("error: one could not be fetched")
-        for word in (*words, "nothing of it is kept", f"{server.url}?one", SHA256):
+        for word in ("SHA-256", "nothing of it is kept", f"{server.url}?one", SHA256):
             assert word in error
         assert files(cache) == set()
         assert copy.exists()
@@ -138,7 +122,7 @@ class TestFetch:
         for _ in range(2):
             status, _, error = run(capsys, "fetch", "three")
             assert status == 2
-            assert "what came is of no use, and not kept" in error
+            assert "cannot be read as weights" in error
             assert files(cache) == set()
         server.content = CONTENT
         assert run(capsys, "fetch", "three")[0] == 0
@@ -238,7 +222,7 @@ class TestList:
             assert f"    {weights.url}" in lines
 
 
-@pytest.mark.parametrize(("action", "lines"), [("list", 0), ("list", 1), ("verify", 0)])
+@pytest.mark.parametrize(("action", "lines"), [("list", 1), ("verify", 0)])
 def test_a_reader_that_has_enough(action, lines, monkeypatch):
     """``weights list | head -1``"""
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # the last lines come at the end
