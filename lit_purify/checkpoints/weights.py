@@ -114,7 +114,7 @@ class Weights:
 
     @property
     def about_record(self) -> str:
-        """Where the expected hash comes from, if it is that of the first download."""
+        """Where the expected hash comes from, if it is that of the first download; else empty."""
         if self.known_hash == self.hash:
             return ""
         return (

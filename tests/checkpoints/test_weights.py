@@ -148,12 +148,6 @@ class TestWeightsFile:
             assert path.read_bytes() == CONTENT
         assert server.requests == [None]
 
-    def test_a_file_put_there_by_hand(self, example, server):
-        example.path.parent.mkdir(parents=True)
-        example.path.write_bytes(CONTENT)
-        assert weights_file("example") == example.path
-        assert server.requests == []
-
     @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[::-1]])
     def test_a_damaged_one_is_refused_and_replaced_on_demand(self, example, content):
         example.path.parent.mkdir(parents=True)
@@ -289,21 +283,12 @@ class TestMirrors:
         assert weights_file("example").read_bytes() == CONTENT
         assert server.paths == (["/base/some/folder/example.pth"] if kind == "http://" else [])
 
-    def test_an_argument_goes_before_the_variable(self, example, folder, monkeypatch):
+    @pytest.mark.parametrize("kind", ["source", "mirror"])
+    def test_an_argument_goes_before_the_variable(self, example, folder, monkeypatch, kind):
         monkeypatch.setenv(registry.MIRROR, "/nowhere")
-        assert fetch(example, mirror=str(folder)).read_bytes() == CONTENT
-
-    def test_an_address_that_is_none(self, example, monkeypatch):
-        monkeypatch.setenv(registry.MIRROR, "http://[::1")
-        with pytest.raises(InputError, match=r"'http://\[::1/some/.* is no address") as caught:
-            weights_file("example")
-        assert "\n" not in str(caught.value)
-
-    def test_a_source_goes_before_both(self, example, folder, monkeypatch):
-        monkeypatch.setenv(registry.MIRROR, "/nowhere")
-        source = folder / example.file_name
-        assert fetch(example, source=str(source)).read_bytes() == CONTENT
-        assert source.exists()
+        given = {"source": folder / example.file_name, "mirror": folder}
+        assert fetch(example, **{kind: str(given[kind])}).read_bytes() == CONTENT
+        assert (folder / example.file_name).exists()
 
     def test_what_a_mirror_lacks_is_not_taken_elsewhere(self, example, server, monkeypatch):
         monkeypatch.setenv(registry.MIRROR, "/nowhere")

@@ -72,10 +72,13 @@ class TestFetch:
         assert error.endswith("(and so two)")
         assert lines[-1] == str(cache / "three.pth")
 
-    def test_from_a_file(self, entries, capsys, server, tmp_path, cache):
-        copy = tmp_path / "copy"
+    @pytest.mark.parametrize("option", ["--from", "--mirror"])
+    def test_from_this_disk(self, entries, capsys, server, tmp_path, cache, option):
+        copy = tmp_path / "mirror" / "one.pth"
+        copy.parent.mkdir()
         copy.write_bytes(CONTENT)
-        status, lines, _ = run(capsys, "fetch", "one", "--from", str(copy))
+        place = copy if option == "--from" else copy.parent
+        status, lines, _ = run(capsys, "fetch", "one", option, str(place))
         assert (status, lines[-1]) == (0, str(cache / "one.pth"))
         assert copy.read_bytes() == CONTENT
         assert server.requests == []
@@ -83,20 +86,6 @@ class TestFetch:
     def test_from_another_address(self, entries, capsys, server):
         assert run(capsys, "fetch", "one", "--from", f"{server.url}/elsewhere")[0] == 0
         assert server.paths == ["/weights.pth/elsewhere"]
-
-    def test_from_a_mirror(self, entries, capsys, server, tmp_path):
-        mirror = tmp_path / "mirror"
-        mirror.mkdir()
-        for name in ("one", "two"):
-            (mirror / f"{name}.pth").write_bytes(CONTENT)
-        assert run(capsys, "fetch", "one", "two", "--mirror", str(mirror))[0] == 0
-        assert server.requests == []
-
-    def test_what_is_damaged_is_replaced(self, entries, capsys, cache):
-        cache.mkdir()
-        (cache / "one.pth").write_bytes(CONTENT[:-1])
-        assert run(capsys, "fetch", "one")[0] == 0
-        assert (cache / "one.pth").read_bytes() == CONTENT
 
     @pytest.mark.parametrize("how", ["server", "file", "mirror"])
     def test_wrong_files(self, entries, capsys, server, tmp_path, cache, how):
@@ -145,19 +134,6 @@ class TestFetch:
         assert run(capsys, "fetch", "one")[0] == 0
         assert server.requests == [None, "bytes=131072-"]
         assert files(cache) == {"one.pth"}
-
-    def test_without_network(self, entries, capsys, server, cache, monkeypatch):
-        url = server.url.replace("127.0.0.1", "127.0.0.2")
-        monkeypatch.setitem(WEIGHTS, "one", Weights("one", "one.pth", url, "", "", 5, "md5:12"))
-        status, _, error = run(capsys, "fetch", "one")
-        assert status == 2
-        assert f"save {url} (5 bytes, MD5 12) as {cache / 'one.pth'}" in error
-
-    def test_a_cache_that_is_no_folder(self, entries, capsys, cache):
-        cache.write_bytes(b"")
-        status, _, error = run(capsys, "fetch", "one")
-        assert status == 2
-        assert str(cache) in error
 
     @pytest.mark.parametrize(
         ("args", "words"),

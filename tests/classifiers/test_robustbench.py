@@ -85,14 +85,11 @@ def assert_same(ours: Classifier, *others: nn.Module) -> None:
             assert torch.equal(other(images), logits)
 
 
-@pytest.mark.parametrize("as_published", [False, True])
-def test_standard_from_a_file_in_robustbench_layout(folder: Path, as_published: bool) -> None:
+def test_standard_from_a_file_in_robustbench_layout(folder: Path) -> None:
     network = zoo("Standard")
     state = network.state_dict()
     assert len(state) == 155
-    if as_published:
-        content = {"state_dict": {f"module.{key}": t for key, t in state.items()}, "epoch": 200}
-    path = save(content if as_published else state, folder, "Standard.pt")
+    path = save(state, folder, "Standard.pt")
     before = random_states()
     classifier = robustbench_classifier(model_dir=str(folder))
     assert random_states() == before
@@ -107,13 +104,20 @@ def test_standard_from_a_file_in_robustbench_layout(folder: Path, as_published: 
     assert_same(classifier, theirs("Standard", folder), network)
 
 
-def test_constants_of_normalisation_may_be_left_to_the_network(folder: Path) -> None:
-    network = zoo("Wong2020Fast")
-    state = network.state_dict()
-    del state["mu"], state["sigma"]
-    save(state, folder, "Wong2020Fast.pt")
-    classifier = robustbench_classifier(name="Wong2020Fast", model_dir=str(folder))
-    assert_same(classifier, theirs("Wong2020Fast", folder), network)
+PUBLISHED = {
+    "Standard": lambda s: {"state_dict": {f"module.{key}": s[key] for key in s}, "epoch": 200},
+    "Wong2020Fast": lambda s: {key: s[key] for key in s if key not in ("mu", "sigma")},
+    "Andriushchenko2020Understanding": lambda s: {"last": s, "best": {}},
+}
+"""Files as they were published: prefixed, without constants, with two states of a training."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_files_are_read_as_robustbench_reads_them(folder: Path, name: str) -> None:
+    network = zoo(name)
+    save(PUBLISHED[name](network.state_dict()), folder, f"{name}.pt")
+    classifier = robustbench_classifier(name=name, model_dir=str(folder))
+    assert_same(classifier, theirs(name, folder), network)
 
 
 def test_constants_that_are_weights_may_not_be_missing(folder: Path) -> None:
@@ -124,14 +128,6 @@ def test_constants_that_are_weights_may_not_be_missing(folder: Path) -> None:
     path = save(state, folder, "any.pt")
     with pytest.raises(InputError, match=r'does not hold the weights.*"mu"'):
         robustbench_classifier(name=name, threat_model="corruptions", file=str(path))
-
-
-def test_the_last_network_of_a_training_is_taken(folder: Path) -> None:
-    name = "Andriushchenko2020Understanding"
-    network = zoo(name)
-    save({"last": network.state_dict(), "best": {}}, folder, f"{name}.pt")
-    classifier = robustbench_classifier(name=name, model_dir=str(folder))
-    assert_same(classifier, theirs(name, folder), network)
 
 
 def test_an_ensemble_has_several_files(folder: Path) -> None:
@@ -255,11 +251,9 @@ def visible(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if path.name[0] != "."]
 
 
-@pytest.mark.parametrize(
-    "asked", [{"name": "Wong2020Fast"}, {"name": "Debenedetti2022Light_XCiT-S12"}]
-)
+@pytest.mark.parametrize("name", ["Wong2020Fast", "Debenedetti2022Light_XCiT-S12"])
 def test_without_a_network_the_message_says_what_to_put_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     addresses = []
 
@@ -270,21 +264,20 @@ def test_without_a_network_the_message_says_what_to_put_where(
     monkeypatch.setattr(requests, "get", get)
     monkeypatch.setenv("LIT_PURIFY_CACHE", str(tmp_path))
     with pytest.raises(InputError, match="no route to host") as caught:
-        robustbench_classifier(**asked)
+        robustbench_classifier(name=name)
     message = str(caught.value)
-    path = tmp_path / f"robustbench/cifar10/Linf/{asked['name']}.pt"
+    path = tmp_path / f"robustbench/cifar10/Linf/{name}.pt"
     assert repr(str(path)) in message
     assert "\n" not in message
     assert visible(path.parent) == []
-    if asked["name"] == "Wong2020Fast":
-        number = import_robustbench("robustbench.model_zoo.cifar10").linf["Wong2020Fast"][
-            "gdrive_id"
-        ]
-        assert f"id={number}&" in addresses[0]
-        assert f"https://drive.google.com/file/d/{number}/view in a browser" in message
+    linf = import_robustbench("robustbench.model_zoo.cifar10").linf
+    number, page = linf[name]["gdrive_id"], addresses[0]
+    if number is not None:
+        assert f"id={number}&" in page
+        page = f"https://drive.google.com/file/d/{number}/view"
     else:
-        assert f"download {addresses[0]} in a browser" in message
-        assert addresses[0].endswith("debenedetti2022light-xcit-s-cifar10-linf.pth.tar")
+        assert page.endswith("debenedetti2022light-xcit-s-cifar10-linf.pth.tar")
+    assert f"{page} in a browser" in message
 
 
 def test_what_is_sent_in_place_of_the_weights_is_not_kept(
@@ -346,7 +339,10 @@ def test_robustbench_is_as_it_was() -> None:
     utils = import_robustbench("robustbench.utils")
     assert utils.torch is torch
     assert utils.os is os
+    assert utils.timm.__name__ == "timm"
     assert utils._safe_load_state_dict.__module__ == "robustbench.utils"
+    zoo_of_imagenet = import_robustbench("robustbench.model_zoo.imagenet")
+    assert zoo_of_imagenet.pt_models.__name__ == "torchvision.models"
 
 
 PROGRAM = """
