@@ -65,8 +65,6 @@ def build(file: Path, factory: Callable[..., UNetDenoiser], **architecture: Any)
         # amount of memory.
         with torch.device("meta"):
             return factory(**architecture)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
     except Exception as error:  # a senseless description can make the library raise anything
         reason = str(error).split("\n", 1)[0]
         raise InputError(
