@@ -309,6 +309,19 @@ def guided_output(s: State, net: Guided, x: Tensor, t: Tensor) -> Tensor:
     return _conv(s, "out.2", F.silu(_norm(s, "out.0", h, 1e-5)))
 
 
+# --- either ---------------------------------------------------------------------------------------
+
+
+def shapes_of(net: DDPM | Guided) -> Shapes:
+    """Every tensor of a network's file."""
+    return ddpm_shapes(net) if isinstance(net, DDPM) else guided_shapes(net)
+
+
+def output(s: State, net: DDPM | Guided, x: Tensor, t: Tensor) -> Tensor:
+    """What a network gives at the steps t = 1 .. 1000."""
+    return ddpm_output(s, net, x, t) if isinstance(net, DDPM) else guided_output(s, net, x, t)
+
+
 def elements(shapes: Mapping[str, Sequence[int]]) -> int:
     """Number of values in all tensors."""
     return sum(math.prod(shape) for shape in shapes.values())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from published_networks import DDPM, Guided, ddpm_shapes, guided_shapes, random_state
+from published_networks import DDPM, Guided, random_state, shapes_of
 from safetensors.torch import save_file
 from torchvision.models import resnet50
 
@@ -38,10 +38,10 @@ def wide_resnet():
 
 
 STATES = {
-    "ddpm_cifar10": lambda: random_state(ddpm_shapes(SMALL_DDPM)),
+    "ddpm_cifar10": lambda: random_state(shapes_of(SMALL_DDPM)),
     # The one file that only the full-size network fits, as no configuration lies beside it.
     "google_ddpm_cifar10_32": lambda: network(lambda: ddpm_unet().network),
-    "guided_diffusion_256_uncond": lambda: random_state(guided_shapes(SMALL_GUIDED)),
+    "guided_diffusion_256_uncond": lambda: random_state(shapes_of(SMALL_GUIDED)),
     "robustbench_cifar10_standard": lambda: network(wide_resnet),
     "resnet50_imagenet": lambda: network(resnet50),
 }

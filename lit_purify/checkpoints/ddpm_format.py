@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from torch import Tensor
@@ -19,7 +20,6 @@ from lit_purify.checkpoints.layout import (
     Source,
     build,
     count,
-    parameter_shapes,
     shape_in,
 )
 from lit_purify.diffusion.architectures import ddpm_unet
@@ -86,17 +86,14 @@ def read(tensors: Mapping[str, Tensor], file: Path) -> Reading:
     )
     if architecture != CIFAR10:
         denoiser.image_shape = None
-    return Reading(
-        denoiser,
-        {name: _source(name, shape, levels) for name, shape in parameter_shapes(denoiser).items()},
-    )
+    return Reading(denoiser, partial(_source, levels=levels))
 
 
-def _source(name: str, shape: tuple[int, ...], levels: int) -> Source:
+def _source(name: str, shape: tuple[int, ...], *, levels: int) -> Source:
     stored = name
     for pattern, replacement in NAMES:
         stored = re.sub(pattern, replacement, stored)
     stored = re.sub(r"^up\.(\d+)", lambda found: f"up.{levels - 1 - int(found[1])}", stored)
     if re.search(r"\.attentions\.\d+\.to_\w+(\.0)?\.weight$", name):
-        return Source(stored, (*shape, 1, 1), lambda convolution: convolution[:, :, 0, 0])
+        return Source(stored, (*shape, 1, 1))
     return Source(stored, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def load_denoiser(
             extra, misshapen or not finite.
     """
     given = Path(path)
-    is_folder = _is_folder(given)
+    is_folder = os.path.isdir(path)  # noqa: PTH112 (False for a name that no file can have)
     file = diffusers_format.weights_in(given) if is_folder else given
     tensors, prefix = _without_prefix(load_state_dict(file))
     reading = _read(tensors, file, num_head_channels)
@@ -93,13 +94,6 @@ def official_denoiser(*, name: str) -> UNetDenoiser:
     denoiser = load_denoiser(str(weights_file(name)))
     denoiser.source = OFFICIAL[name]
     return denoiser
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name that no file can have; who opens it says so
-        return False
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:

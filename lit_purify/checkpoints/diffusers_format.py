@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from diffusers import UNet2DModel
 from torch import Tensor
 
-from lit_purify.checkpoints.layout import Reading, Source, build, parameter_shapes
+from lit_purify.checkpoints.layout import Reading, Source, build
 from lit_purify.diffusion.architectures import ddpm_unet
 from lit_purify.diffusion.denoiser import UNetDenoiser
 from lit_purify.types import InputError
@@ -76,22 +76,20 @@ def read(tensors: Mapping[str, Tensor], file: Path) -> Reading:
             describes a network or a training that this package does not run.
     """
     config_file = file.parent / CONFIG
+    source = partial(_source, tensors=tensors)
     if config_file.is_file():
-        denoiser = _described(config_file, file)
+        reading = Reading(_described(config_file, file), source)
     else:
-        denoiser = ddpm_unet(seed=None)
-        found = {_present_name(name): x.squeeze().shape for name, x in tensors.items()}
-        if found != {name: x.squeeze().shape for name, x in denoiser.network.state_dict().items()}:
+        reading = Reading(ddpm_unet(seed=None), source)
+        google = {known.name: known.shape for known in reading.sources().values()}
+        if google != {name: tuple(x.shape) for name, x in tensors.items()}:
             raise InputError(
                 f"{file} is not a denoiser of this project (a .safetensors file of format "
                 "small_unet/1), and what diffusers network it is, its tensors alone do not say; "
                 f"put its {CONFIG} beside it"
             )
-    denoiser.num_train_steps = _train_steps(file)
-    return Reading(
-        denoiser,
-        {name: _source(name, shape, tensors) for name, shape in parameter_shapes(denoiser).items()},
-    )
+    reading.denoiser.num_train_steps = _train_steps(file)
+    return reading
 
 
 def _described(config_file: Path, file: Path) -> UNetDenoiser:
@@ -120,6 +118,8 @@ def _require(
 
 
 def _from_config(config: dict[str, Any]) -> UNetDenoiser:
+    from diffusers import UNet2DModel
+
     known = {key: value for key, value in config.items() if not key.startswith("_")}
     network = UNet2DModel(**known)
     side = network.config["sample_size"]
@@ -164,20 +164,12 @@ def _json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _present_name(name: str) -> str:
-    for today, former in FORMER_NAMES.items():
-        name = name.replace(f".{former}.", f".{today}.")
-    return name
-
-
-def _source(name: str, shape: tuple[int, ...], tensors: Mapping[str, Tensor]) -> Source:
+def _source(name: str, shape: tuple[int, ...], *, tensors: Mapping[str, Tensor]) -> Source:
     """Under the name of today or the former one; projections may be stored as 1x1 convolutions."""
     for today, former in FORMER_NAMES.items():
-        if f".{today}." not in name:
-            continue
-        old = name.replace(f".{today}.", f".{former}.")
-        stored = old if old in tensors else name
-        if stored in tensors and tensors[stored].ndim == 4:
-            return Source(stored, (*shape, 1, 1), lambda convolution: convolution[:, :, 0, 0])
-        return Source(stored, shape)
+        if f".{today}." in name:
+            old = name.replace(f".{today}.", f".{former}.")
+            stored = old if old in tensors else name
+            is_convolution = stored in tensors and tensors[stored].ndim == 4
+            return Source(stored, (*shape, 1, 1) if is_convolution else shape)
     return Source(name, shape)

@@ -92,26 +92,9 @@ def sha256(path: str | Path) -> str:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"There is no file {str(path)!r} to hash. Check the path.")
+        raise InputError(f"there is no file {str(path)!r} to hash; check the path")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_packaged(path: Path, expected: str, package: str, cure: str) -> None:
-    """Raise :class:`InputError` unless a file is the one of a package's version.
-
-    Args:
-        path: the file.
-        expected: its SHA-256; the old torch format has no checksum, and flipped bits would load.
-        package: whose it is, and which version.
-        cure: what to do, for the message.
-    """
-    found = sha256(path)
-    if found != expected:
-        raise InputError(
-            f"The weights file {str(path)!r} is not the one of {package} (SHA-256 {found[:12]}..., "
-            f"expected {expected[:12]}...): damaged, or of another version. {cure}"
-        )
 
 
 def is_web_page(start: bytes) -> bool:
@@ -121,15 +104,13 @@ def is_web_page(start: bytes) -> bool:
 
 def check_resumable(path: str | Path) -> None:
     """Raise :class:`InputError` unless a training can go on from a file; runs no code in it."""
-    path = Path(path)
-    _check_file(path)
-    content = _load_torch(path)
+    content = load_content(path)
     needed = ("pytorch-lightning_version", "state_dict", "optimizer_states", "loops")
     missing = [key for key in needed if not isinstance(content, Mapping) or key not in content]
     if missing:
         raise InputError(
-            f"{str(path)!r} is no checkpoint of a training: it holds no {missing[0]!r}. Give a "
-            ".ckpt file that 'fit' wrote, such as lightning_logs/version_0/checkpoints/last.ckpt."
+            f"{str(path)!r} is no checkpoint of a training: it holds no {missing[0]!r}; give a "
+            ".ckpt file that 'fit' wrote, such as lightning_logs/version_0/checkpoints/last.ckpt"
         )
 
 
@@ -140,31 +121,31 @@ def _check_file(path: Path) -> None:
         found = False
     if not found:
         raise InputError(
-            f"There is no weights file {str(path)!r}. Check the path, or download the file first."
+            f"there is no weights file {str(path)!r}; check the path, or download the file first"
         )
     if path.suffix not in (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES):
         raise InputError(
-            f"The weights file {str(path)!r} ends in {path.suffix!r}; expected "
-            f"{SAFETENSORS_SUFFIX}, {', '.join(TORCH_SUFFIXES)}. Rename or convert it."
+            f"the weights file {str(path)!r} ends in {path.suffix!r}; expected "
+            f"{SAFETENSORS_SUFFIX}, {', '.join(TORCH_SUFFIXES)}: rename or convert it"
         )
     try:
         with path.open("rb") as file:
             start = file.read(64).lstrip()
     except OSError as error:
         raise InputError(
-            f"The weights file {str(path)!r} cannot be opened ({error.strerror}). Check who may "
-            "read it."
+            f"the weights file {str(path)!r} cannot be opened ({error.strerror}); check who may "
+            "read it"
         ) from error
     if not start:
-        raise InputError(f"The weights file {str(path)!r} is empty. Download it again.")
+        raise InputError(f"the weights file {str(path)!r} is empty; download it again")
     if is_web_page(start):
         raise InputError(
             f"{str(path)!r} is a web page, not weights: the server sent an error or a confirmation "
-            "page instead of the file. Open the address in a browser and save the file itself."
+            "page instead of the file; open the address in a browser and save the file itself"
         )
     if start.startswith(b"version https://git-lfs"):
         raise InputError(
-            f"{str(path)!r} is a Git LFS pointer, not weights. Fetch the file with 'git lfs pull'."
+            f"{str(path)!r} is a Git LFS pointer, not weights; fetch the file with 'git lfs pull'"
         )
 
 
@@ -182,9 +163,9 @@ def _load_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if _wants_more_than_tensors(error):
             raise InputError(
-                f"The weights file {str(path)!r} holds Python objects besides tensors, and loading "
-                "those could run code, so it is refused. Save only the tensors: "
-                "torch.save(model.state_dict(), path), or use a .safetensors file."
+                f"the weights file {str(path)!r} holds Python objects besides tensors, and loading "
+                "those could run code, so it is refused; save only the tensors: "
+                "torch.save(model.state_dict(), path), or use a .safetensors file"
             ) from error
         raise _damaged(path, error) from error
     except Exception as error:  # a damaged pickle can raise nearly anything
@@ -199,17 +180,20 @@ def _wants_more_than_tensors(error: pickle.UnpicklingError) -> bool:
 def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
+    found = None
     if not isinstance(content, Mapping):
+        found = f"a {type(content).__name__}"
+    elif not content:
+        found = "no tensors"
+    else:
+        for key, value in content.items():
+            if not (isinstance(key, str) and isinstance(value, Tensor)):
+                found = f"entries that are not tensors, such as {key!r}"
+                break
+    if found is not None:
         raise InputError(
-            f"The weights file {str(path)!r} holds a {type(content).__name__}; expected named "
-            "tensors. Save them with torch.save(model.state_dict(), path)."
-        )
-    strange = [k for k, v in content.items() if not (isinstance(k, str) and isinstance(v, Tensor))]
-    if strange or not content:
-        found = f"entries that are not tensors, such as {strange[0]!r}" if strange else "no tensors"
-        raise InputError(
-            f"The weights file {str(path)!r} holds {found}; expected named tensors, at the top or "
-            "under the key 'state_dict'. Save them with torch.save(model.state_dict(), path)."
+            f"the weights file {str(path)!r} holds {found}; expected named tensors, at the top or "
+            "under the key 'state_dict': save them with torch.save(model.state_dict(), path)"
         )
     return dict(content)
 
@@ -219,6 +203,6 @@ def _damaged(path: Path, error: Exception) -> InputError:
     if "weights_only" in reason:  # torch advises to let the file run its code
         reason = "it holds no tensors in torch's format"
     return InputError(
-        f"The weights file {str(path)!r} cannot be read ({reason}): it is cut off, damaged or of "
-        "another format than its name says. Download it again and compare its size."
+        f"the weights file {str(path)!r} cannot be read ({reason}): it is cut off, damaged or of "
+        "another format than its name says; download it again and compare its size"
     )

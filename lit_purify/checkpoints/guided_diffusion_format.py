@@ -21,7 +21,6 @@ from lit_purify.checkpoints.layout import (
     Source,
     build,
     count,
-    parameter_shapes,
     shape_in,
 )
 from lit_purify.diffusion.architectures import guided_diffusion_unet
@@ -106,12 +105,6 @@ def read(tensors: Mapping[str, Tensor], file: Path, *, num_head_channels: int = 
             side // 2**level for level in range(levels) if attention[level]
         ),
     }
-    attended = [width for width, has in zip(widths, attention, strict=True) if has] + widths[-1:]
-    if num_head_channels < 1 or any(width % num_head_channels for width in attended):
-        raise InputError(
-            f"num_head_channels is {num_head_channels}; expected the width of an attention head of "
-            f"{file}, a divisor of its widths {sorted(set(attended))}"
-        )
     denoiser = build(
         file,
         guided_diffusion_unet,
@@ -124,13 +117,8 @@ def read(tensors: Mapping[str, Tensor], file: Path, *, num_head_channels: int = 
     )
     if architecture != IMAGENET_256:
         denoiser.image_shape = None
-    return Reading(
-        denoiser,
-        {
-            name: _source(name, shape, blocks, attention, num_head_channels)
-            for name, shape in parameter_shapes(denoiser).items()
-        },
-    )
+    source = partial(_source, blocks=blocks, attention=attention, head=num_head_channels)
+    return Reading(denoiser, source)
 
 
 def _refuse_other_kinds(tensors: Mapping[str, Tensor], file: Path, channels: int) -> None:
@@ -168,7 +156,7 @@ def _structure(tensors: Mapping[str, Tensor], file: Path) -> tuple[int, int]:
 
 
 def _source(
-    name: str, shape: tuple[int, ...], blocks: int, attention: list[bool], head: int
+    name: str, shape: tuple[int, ...], *, blocks: int, attention: list[bool], head: int
 ) -> Source:
     layer, kind = name.rsplit(".", 1)
     if layer in ENDS:
@@ -180,10 +168,9 @@ def _source(
     if found[5] in ("to_q", "to_k", "to_v"):
         part = ("to_q", "to_k", "to_v").index(found[5])
         rest = (*shape[1:], 1) if kind == "weight" else ()
-        take = partial(_part, part=part, head=head, shape=shape)
-        return Source(stored, (3 * shape[0], *rest), take)
+        return Source(stored, (3 * shape[0], *rest), partial(_rows, part=part, head=head))
     if found[5] == "to_out.0" and kind == "weight":
-        return Source(stored, (*shape, 1), lambda convolution: convolution[:, :, 0])
+        return Source(stored, (*shape, 1))
     return Source(stored, shape)
 
 
@@ -203,6 +190,6 @@ def _block(
     return f"output_blocks.{first + index}.{int(group == 'attentions')}"
 
 
-def _part(qkv: Tensor, *, part: int, head: int, shape: tuple[int, ...]) -> Tensor:
+def _rows(qkv: Tensor, *, part: int, head: int) -> Tensor:
     """The queries', keys' or values' rows, head after head."""
-    return qkv.reshape(-1, 3, head, *shape[1:])[:, part].reshape(shape)
+    return qkv.reshape(-1, 3, head, *qkv.shape[1:])[:, part]

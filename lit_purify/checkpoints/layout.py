@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ class Source:
     Attributes:
         name: its name in the file.
         shape: its shape in the file.
-        take: gives the parameter's value; ``None`` where it is stored as it is.
+        take: gives the parameter's values in their order; ``None`` where the tensor holds them as
+            they are, in whatever shape (a linear layer may be stored as a 1x1 convolution).
     """
 
     name: str
@@ -41,16 +42,16 @@ class Reading:
 
     Attributes:
         denoiser: the network described, without weights (on the meta device).
-        sources: of each of its parameters, by the parameter's name.
+        source: name and shape of one of its parameters -> where the parameter comes from.
     """
 
     denoiser: UNetDenoiser
-    sources: Mapping[str, Source]
+    source: Callable[[str, tuple[int, ...]], Source] = Source
 
-
-def parameter_shapes(denoiser: UNetDenoiser) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a network's parameters."""
-    return {name: tuple(x.shape) for name, x in denoiser.network.state_dict().items()}
+    def sources(self) -> dict[str, Source]:
+        """Where each parameter comes from, by the parameter's name."""
+        state = self.denoiser.network.state_dict()
+        return {name: self.source(name, tuple(x.shape)) for name, x in state.items()}
 
 
 def build(file: Path, factory: Callable[..., UNetDenoiser], **architecture: Any) -> UNetDenoiser:
@@ -78,16 +79,12 @@ def shape_in(tensors: Mapping[str, Tensor], name: str, ndim: int, file: Path) ->
     Raises:
         InputError: it is missing or has another number of dimensions than ``ndim``.
     """
-    if name not in tensors:
+    shape = tuple(tensors[name].shape) if name in tensors else None
+    if shape is None or len(shape) != ndim:
+        wrong = "is missing" if shape is None else f"has shape {shape}, expected {ndim} dimensions"
         raise InputError(
-            f"{file} does not say what network it is of: {name} is missing; download or export "
-            "the checkpoint again"
-        )
-    shape = tuple(tensors[name].shape)
-    if len(shape) != ndim:
-        raise InputError(
-            f"{file} does not say what network it is of: {name} has shape {shape}, expected "
-            f"{ndim} dimensions; download or export the checkpoint again"
+            f"{file} does not say what network it is of: {name} {wrong}; download or export the "
+            "checkpoint again"
         )
     return shape
 
@@ -109,48 +106,44 @@ def fill(reading: Reading, tensors: dict[str, Tensor], *, file: Path, prefix: st
     Raises:
         InputError: a tensor is missing, extra, misshapen, not of floats or not finite.
     """
-    _check(reading, tensors, file, prefix)
-    uses = Counter(source.name for source in reading.sources.values())
-    state = {}
-    for name, source in reading.sources.items():
-        uses[source.name] -= 1
-        tensor = tensors[source.name] if uses[source.name] else tensors.pop(source.name)
-        value = (source.take(tensor) if source.take else tensor).detach().float()
-        layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-        state[name] = value.contiguous(memory_format=layout)
-        del tensor, value
-    reading.denoiser.network.load_state_dict(state, assign=True)
-
-
-def _check(reading: Reading, tensors: Mapping[str, Tensor], file: Path, prefix: str) -> None:
-    expected = {source.name: source.shape for source in reading.sources.values()}
-    wrong = [f"{prefix}{name} is missing" for name in expected if name not in tensors]
-    wrong += [f"{prefix}{name} is unknown" for name in tensors if name not in expected]
-    wrong += [
-        f"{prefix}{name} has shape {tuple(x.shape)} instead of {expected[name]}"
-        for name, x in tensors.items()
-        if name in expected and tuple(x.shape) != expected[name]
-    ]
-    # A tensor without values of its own (sparse, meta) can be stored, too.
-    values = {
-        name: x.is_floating_point() and x.layout == torch.strided and not x.is_meta
-        for name, x in tensors.items()
-    }
-    wrong += [
-        f"{prefix}{name} is of type {x.dtype} instead of a float"
-        if not x.is_floating_point()
-        else f"{prefix}{name} holds no plain values"
-        for name, x in tensors.items()
-        if not values[name]
-    ]
-    wrong += [
-        f"{prefix}{name} is not finite"
-        for name, x in tensors.items()
-        if values[name] and not x.float().isfinite().all()
-    ]
+    sources = reading.sources()
+    wrong = list(_faults({source.name: source.shape for source in sources.values()}, tensors))
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise InputError(
-            f"{file} does not fit its own architecture: {'; '.join(wrong[:3])}{more}; "
+            f"{file} does not fit its own architecture: "
+            f"{'; '.join(prefix + fault for fault in wrong[:3])}{more}; "
             "download or export the checkpoint again"
         )
+    network = reading.denoiser.network
+    shapes = {name: x.shape for name, x in network.state_dict().items()}
+    uses = Counter(source.name for source in sources.values())
+    state = {}
+    for name, source in sources.items():
+        uses[source.name] -= 1
+        tensor = tensors[source.name] if uses[source.name] else tensors.pop(source.name)
+        value = (source.take(tensor) if source.take else tensor).reshape(shapes[name])
+        layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
+        state[name] = value.detach().float().contiguous(memory_format=layout)
+        del tensor, value
+    network.load_state_dict(state, assign=True)
+
+
+def _faults(
+    expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
+) -> Iterator[str]:
+    """What is wrong with the tensors of a file, one sentence per name."""
+    for name in expected:
+        if name not in tensors:
+            yield f"{name} is missing"
+    for name, x in tensors.items():
+        if name not in expected:
+            yield f"{name} is unknown"
+        elif tuple(x.shape) != expected[name]:
+            yield f"{name} has shape {tuple(x.shape)} instead of {expected[name]}"
+        elif not x.is_floating_point():
+            yield f"{name} is of type {x.dtype} instead of a float"
+        elif x.layout != torch.strided or x.is_meta:  # which can be stored, too
+            yield f"{name} holds no plain values"
+        elif not x.float().isfinite().all():
+            yield f"{name} is not finite"

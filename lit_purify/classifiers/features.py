@@ -71,8 +71,8 @@ class ClassifierFeatures:
             Shape (B, D).
 
         Raises:
-            InputError: the last layer was called more than once, or never, or not with a vector an
-                image.
+            InputError: the last layer was called more than once, or never, or not with one vector
+                per image.
         """
         seen: list[Tensor] = []
         if self._head is None:
@@ -86,7 +86,7 @@ class ClassifierFeatures:
             handle.remove()
         if [tuple(features.shape) for features in seen] != [(len(images), self.dimension)]:
             raise InputError(
-                f"the {self.source} is not one vector an image (it was "
+                f"the {self.source} is not one vector per image (it was "
                 f"{[tuple(features.shape) for features in seen]}), so ImageQuality cannot use it; "
                 "set its features to inception or null"
             )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.checkpoints.weights import WEIGHTS, verified_copy, weights_file
+from lit_purify.classifiers.patching import patched
 from lit_purify.types import InputError
 
 NAME = "inception_fid"
@@ -51,7 +48,11 @@ class InceptionFeatures(nn.Module):
             ) from error
         block = inception.InceptionV3.BLOCK_INDEX_BY_DIM[DIMENSION]
         # The initial weights, which are replaced, would be drawn from the global RNG.
-        with torch.random.fork_rng(devices=[]), _weights_of(inception, path):
+        # pytorch-fid loads from its own address only.
+        with (
+            torch.random.fork_rng(devices=[]),
+            patched(inception, load_state_dict_from_url=lambda *_, **__: load_state_dict(path)),
+        ):
             self.network = inception.InceptionV3([block])
         self.eval().requires_grad_(False)
 
@@ -67,18 +68,3 @@ class InceptionFeatures(nn.Module):
         self.to(images.device)
         (features,) = self.network(images.float())
         return features.mean((2, 3))
-
-
-@contextmanager
-def _weights_of(inception: types.ModuleType, path: Path) -> Iterator[None]:
-    """Have pytorch-fid, which only loads from its own address, build with the weights of a file."""
-
-    def load(*args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        return load_state_dict(path)
-
-    original = inception.load_state_dict_from_url
-    inception.load_state_dict_from_url = load  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        inception.load_state_dict_from_url = original  # type: ignore[attr-defined]

@@ -1,8 +1,9 @@
 """The networks of RobustBench's model zoo, by data set, threat model and name.
 
-The architecture is the zoo's own entry, and what is done to the names in a checkpoint is done by
-RobustBench's own ``load_model``. Three things differ. A file is read without running code in it.
-A network must find all its tensors in the file. And nothing is loaded from elsewhere on the way.
+The architecture is the zoo's own entry, and which file is read and what is done to the names in it
+is decided by RobustBench's own ``load_model``. Three things differ. A file is read without running
+code in it. A network must find all its tensors in the file. And a missing file is downloaded by
+:mod:`lit_purify.checkpoints.download`, or refused.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import FunctionType, SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from lit_purify.checkpoints.download import fetch_file
 from lit_purify.checkpoints.files import load_content, load_state_dict, sha256
-from lit_purify.checkpoints.weights import weights_file
-from lit_purify.classifiers import robustbench_files
+from lit_purify.checkpoints.weights import WEIGHTS, cache_folder, mirrored, weights_file
 from lit_purify.classifiers.base import Classifier
 from lit_purify.classifiers.embedded import CLASS_NAMES
+from lit_purify.classifiers.patching import patched
 from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.types import InputError
@@ -37,6 +39,9 @@ CONSTANTS = frozenset({"mu", "sigma", "mean", "std"})
 
 MARKS = ("model_preact_hl1.1.weight", "conv1.scores")
 """Tensors by which RobustBench knows the CIFAR files that hold more than the network."""
+
+FOLDER = "robustbench"
+"""Folder in the cache, and of a mirror."""
 
 
 def robustbench_classifier(
@@ -73,25 +78,27 @@ def robustbench_classifier(
             damaged, hold code, or belong to another network; or the network needs a GPU.
     """
     entry = _entry(name, dataset, threat_model)
-    files = _weights_files(entry, file, model_dir)
     # The initial weights, which are replaced, would be drawn from the global RNG.
     with torch.random.fork_rng(devices=[]):
-        network = _network(entry, files)
-    preprocessing = _preprocessing(entry, network)
+        network, files = _load(name, dataset, _folder(threat_model), file, model_dir)
+    preprocessing = None
+    if dataset == "imagenet":
+        is_timms = entry["gdrive_id"] is None
+        preprocessing = _timm_preprocessing(network) if is_timms else entry["preprocessing"]
     size = int(re.findall(r"\d+", preprocessing)[-1]) if preprocessing else 32
-    source = f"RobustBench {entry.dataset}/{entry.threat_model}/{entry.name}"
+    source = f"RobustBench {dataset}/{_folder(threat_model)}/{name}"
     if len(files) > 1:  # a run reports the hash of one file only
         hashes = ", ".join(f"{part.name} SHA-256 {sha256(part)[:12]}" for part in files)
         source = f"{source} ({hashes})"
     classifier = from_module(
         network,
-        num_classes=NUM_CLASSES[entry.dataset],
+        num_classes=NUM_CLASSES[dataset],
         image_shape=(3, size, size),
         source=source,
         file=files[0] if len(files) == 1 else None,
     )
     classifier.preprocessing = preprocessing
-    classifier.class_names = _class_names(entry.dataset)
+    classifier.class_names = _class_names(dataset)
     return classifier
 
 
@@ -110,45 +117,21 @@ def robustbench_names(
     return tuple(_zoo(dataset, threat_model))
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """What the zoo says of a network."""
-
-    name: str
-    dataset: str
-    threat_model: str  # of the folder
-    content: Mapping[str, Any]
-
-    @property
-    def from_torchvision(self) -> bool:
-        """Whether the weights are torchvision's, which the entry's builder would load itself."""
-        return self.dataset == "imagenet" and "Standard" in self.name
-
-    @property
-    def timm_name(self) -> str | None:
-        """Name among timm's models, of the networks that RobustBench leaves to timm."""
-        import timm
-
-        name = f"{self.name}_{self.dataset}_{self.threat_model}".lower().replace("-", "_")
-        return name if timm.is_model(name) else None
-
-
 def _zoo(dataset: str, threat_model: str) -> Mapping[str, Mapping[str, Any]]:
-    enums = import_robustbench("robustbench.model_zoo.enums")
     zoo = import_robustbench("robustbench.model_zoo").model_dicts
     if dataset not in get_args(Dataset) or threat_model not in get_args(ThreatModel):
         raise InputError(
             f"dataset is {dataset!r} and threat_model {threat_model!r}; expected one of "
-            f"{', '.join(get_args(Dataset))} and one of {', '.join(get_args(ThreatModel))}."
+            f"{', '.join(get_args(Dataset))} and one of {', '.join(get_args(ThreatModel))}"
         )
-    of_dataset = zoo[enums.BenchmarkDataset(dataset)]
-    threat = enums.ThreatModel(_folder(threat_model))
-    if threat not in of_dataset:
+    (of_dataset,) = (threats for key, threats in zoo.items() if key.value == dataset)
+    threats = {key.value: entries for key, entries in of_dataset.items()}
+    if _folder(threat_model) not in threats:
         raise InputError(
             f"RobustBench has no networks for {dataset} and {threat_model}; choose threat_model "
-            f"from {', '.join(known.value for known in of_dataset)}."
+            f"from {', '.join(threats)}"
         )
-    return of_dataset[threat]
+    return threats[_folder(threat_model)]
 
 
 def _folder(threat_model: str) -> str:
@@ -156,105 +139,126 @@ def _folder(threat_model: str) -> str:
     return threat_model.removesuffix("_3d")
 
 
-def _entry(name: str, dataset: str, threat_model: str) -> _Entry:
+def _entry(name: str, dataset: str, threat_model: str) -> Mapping[str, Any]:
     entries = _zoo(dataset, threat_model)
-    if name not in entries:
-        lower = {known.lower(): known for known in entries}
-        close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, 3, 0.4)]
-        raise InputError(
-            f"RobustBench has no network {name!r} for {dataset} and {threat_model}"
-            f"{'; close are ' + ', '.join(close) if close else ''}. All {len(entries)} names: "
-            'python -c "from lit_purify.classifiers import robustbench_names as n; '
-            f"print(*n('{dataset}', '{threat_model}'))\""
-        )
-    return _Entry(name, dataset, _folder(threat_model), entries[name])
-
-
-def _weights_files(entry: _Entry, file: str | None, model_dir: str | None) -> list[Path]:
-    """The files of an entry, downloaded where they are missing and none was named."""
-    where = entry.content["gdrive_id"]
-    number = len(where) if isinstance(where, list) else None
-    if file is not None:
-        return robustbench_files.parts(Path(file), number)
-    if entry.from_torchvision:
-        return [weights_file("resnet50_imagenet")]
-    if entry.timm_name is not None:
-        import timm
-
-        where = timm.get_pretrained_cfg(entry.timm_name).url
-    path = Path(entry.dataset, entry.threat_model, f"{entry.name}.pt")
-    return [
-        robustbench_files.fetched(part.as_posix(), address, model_dir)
-        for part, address in zip(
-            robustbench_files.parts(path, number), where if number else [where], strict=True
-        )
-    ]
-
-
-def _network(entry: _Entry, files: Sequence[Path]) -> nn.Module:
-    """The network with its weights, by RobustBench's own function."""
-    utils = import_robustbench("robustbench.utils")
-    network = None if entry.timm_name else _built(entry, files[0])
-    remaining = iter(files)
-    dataset = utils.BenchmarkDataset(entry.dataset)
-    threat_model = utils.ThreatModel(entry.threat_model)
-    content = {**entry.content, "model": lambda: network}
-    load_model = _with_names(
-        utils.load_model,
-        all_models={dataset: {threat_model: {entry.name: content}}},
-        # It asks whether the files are there, which they are, and reads them one by one.
-        os=SimpleNamespace(path=SimpleNamespace(exists=lambda _: True, isfile=lambda _: True)),
-        torch=SimpleNamespace(load=lambda *_, **__: _named(next(remaining)), device=torch.device),
-        timm=SimpleNamespace(
-            is_model=lambda _: entry.timm_name is not None,
-            create_model=lambda name, *, num_classes, **_: _timm_network(
-                name, num_classes, files[0]
-            ),
-        ),
-        _safe_load_state_dict=_load_every_tensor,
+    if name in entries:
+        return entries[name]
+    lower = {known.lower(): known for known in entries}
+    close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, 3, 0.4)]
+    raise InputError(
+        f"RobustBench has no network {name!r} for {dataset} and {threat_model}"
+        f"{'; close are ' + ', '.join(close) if close else ''}; all {len(entries)} names: "
+        'python -c "from lit_purify.classifiers import robustbench_names as n; '
+        f"print(*n('{dataset}', '{threat_model}'))\""
     )
+
+
+def _load(
+    name: str, dataset: str, threat_model: str, file: str | None, model_dir: str | None
+) -> tuple[nn.Module, list[Path]]:
+    """A network with its weights, by RobustBench's own function, and the files it was read from."""
+    utils = import_robustbench("robustbench.utils")
+    imagenet = import_robustbench("robustbench.model_zoo.imagenet")
+    timm = utils.timm
+    folder = cache_folder() / FOLDER if model_dir is None else Path(model_dir)
+    expected = folder / dataset / threat_model / f"{name}.pt"
+    used: list[Path] = []
+
+    def fetch(address: str, path: Path | str) -> None:
+        if file is None:
+            _fetch(address, Path(path), folder)
+
+    def read(path: Path | str, **_: Any) -> Mapping[str, Any]:
+        if file is not None:  # to the name of an ensemble's file RobustBench appends a number
+            path = f"{file}{str(path).removeprefix(str(expected))}"
+        used.append(Path(path))
+        return _named(used[-1])
+
+    def timm_network(timm_name: str, *, num_classes: int, **_: Any) -> nn.Module:
+        fetch(timm.get_pretrained_cfg(timm_name).url, expected)
+        return _timm_network(timm, timm_name, num_classes, read(expected))
+
+    def resnet50(**_: Any) -> nn.Module:
+        used.append(weights_file("resnet50_imagenet") if file is None else Path(file))
+        return _resnet50(used[-1])
+
+    # What torchvision or timm load by themselves would be downloaded unchecked and unpickled.
+    is_torchvisions = dataset == "imagenet" and "Standard" in name
+    torchvision = {"pt_models": SimpleNamespace(resnet50=resnet50)} if is_torchvisions else {}
+    replaced = {
+        # It makes a folder, and asks for a download, where it finds nothing.
+        "os": SimpleNamespace(path=SimpleNamespace(exists=lambda _: True, isfile=lambda _: False)),
+        "download_gdrive_new": fetch,
+        "torch": SimpleNamespace(load=read, device=torch.device),
+        "timm": SimpleNamespace(is_model=timm.is_model, create_model=timm_network),
+        "_safe_load_state_dict": partial(_load_every_tensor, utils._safe_load_state_dict),
+    }
     try:
-        return load_model(entry.name, dataset=dataset, threat_model=threat_model)
+        with patched(imagenet, **torchvision), patched(utils, **replaced):
+            network = utils.load_model(
+                name, model_dir=folder, dataset=dataset, threat_model=threat_model
+            )
     except InputError:
         raise
-    except Exception as error:  # RobustBench looks into the file without checking what it finds
-        raise _wrong_file(entry, files, error) from error
-
-
-def _built(entry: _Entry, file: Path) -> nn.Module:
-    """The network of an entry with random weights; those of torchvision's are the file's."""
-    build = entry.content["model"]
-    if entry.from_torchvision:
-        # Would download without a check, and unpickle code.
-        build = _with_names(
-            build, pt_models=SimpleNamespace(resnet50=lambda **_: _resnet50(entry, file))
-        )
-    try:
-        return build()
-    except (RuntimeError, AssertionError) as error:  # a few entries move constants to a GPU
+    except Exception as error:  # RobustBench looks into a file without checking what it finds
+        if used:
+            raise _wrong_file(f"{name!r} for {dataset} and {threat_model}", used, error) from error
         reason = str(error).split("\n", 1)[0]
+        raise InputError(  # a few entries move constants to a GPU
+            f"RobustBench's {name!r} cannot be built on this machine ({reason}); use a machine "
+            "with an NVIDIA GPU, or another entry"
+        ) from error
+    return network, used
+
+
+def _fetch(address: str, path: Path, folder: Path) -> None:
+    """Download a file into a folder of RobustBench's layout, unless it is there.
+
+    RobustBench publishes no hashes: what cannot be read as weights is refused and not kept.
+
+    Args:
+        address: an address, or the number of a file in Google Drive.
+        path: where RobustBench looks for the file.
+        folder: of the layout; a mirror has the file by the path below it.
+
+    Raises:
+        InputError: it is missing and cannot be downloaded.
+    """
+    for weights in WEIGHTS.values():  # known by more than an address
+        if weights.path == path:
+            weights_file(weights.name)
+            return
+    if path.is_file():
+        return
+    page = url = address
+    if not address.startswith("https://"):
+        page = f"https://drive.google.com/file/d/{address}/view"
+        url = (
+            f"https://drive.usercontent.google.com/download?id={address}&export=download&confirm=t"
+        )
+    where = mirrored(f"{FOLDER}/{path.relative_to(folder).as_posix()}") or url
+    try:
+        fetch_file(where, path, known_hash=None, size=None)
+    except InputError as error:
         raise InputError(
-            f"RobustBench's {entry.name!r} cannot be built on this machine ({reason}). Use a "
-            "machine with an NVIDIA GPU, or another entry."
+            f"the weights {str(path)!r} are missing, and could not be fetched from {where} "
+            f"({error}); download {page} in a browser and save it as that file, or give the path "
+            "of a copy as file"
         ) from error
 
 
-def _resnet50(entry: _Entry, file: Path) -> nn.Module:
+def _resnet50(file: Path) -> nn.Module:
     from torchvision.models import resnet50
 
     network = resnet50()
-    try:
-        network.load_state_dict(load_state_dict(file), strict=True)
-    except RuntimeError as error:
-        raise _wrong_file(entry, [file], error) from error
+    network.load_state_dict(load_state_dict(file), strict=True)
     return network
 
 
-def _timm_network(name: str, num_classes: int, file: Path) -> nn.Module:
+def _timm_network(
+    timm: ModuleType, name: str, num_classes: int, content: Mapping[str, Any]
+) -> nn.Module:
     """A network that RobustBench leaves to timm, which renames and loads the tensors, strictly."""
-    import timm
-
-    content = _named(file)
     state = content.get("state_dict", content)
     network = timm.create_model(
         name,
@@ -277,13 +281,17 @@ def _named(file: Path) -> Mapping[str, Any]:
 
 
 def _load_every_tensor(
-    network: nn.Module, name: str, state: Mapping[str, Tensor], dataset: Any
+    load: Callable[..., nn.Module],
+    network: nn.Module,
+    name: str,
+    state: Mapping[str, Tensor],
+    dataset: Any,
 ) -> nn.Module:
     """Load tensors, and refuse a file that holds others than those of the network.
 
-    RobustBench's own function decides about the constants of a normalisation. Beyond that it
-    forgives whatever else is missing or left over where these are missing: a ResNet-34 passes for
-    a ResNet-18.
+    RobustBench's own function, ``load``, decides about the constants of a normalisation. Beyond
+    that it forgives whatever else is missing or left over where these are missing: a ResNet-34
+    passes for a ResNet-18.
     """
     missing, unexpected = (
         [key for key in keys if key.rsplit(".", 1)[-1] not in CONSTANTS]
@@ -295,37 +303,22 @@ def _load_every_tensor(
         lacks = f"it lacks {len(missing)} tensors, such as {missing[0]!r}" if missing else ""
         more = f"it holds {len(unexpected)} more, such as {unexpected[0]!r}" if unexpected else ""
         raise RuntimeError(" and ".join(filter(None, (lacks, more))))
-    utils = import_robustbench("robustbench.utils")
-    return utils._safe_load_state_dict(network, name, state, dataset)
+    return load(network, name, state, dataset)
 
 
-def _with_names(function: FunctionType, **names: Any) -> Callable[..., Any]:
-    """A function with other values for some of the global names in it; its module keeps its own."""
-    own = FunctionType(
-        function.__code__, {**function.__globals__, **names}, argdefs=function.__defaults__
-    )
-    own.__kwdefaults__ = function.__kwdefaults__
-    return own
-
-
-def _wrong_file(entry: _Entry, files: Sequence[Path], error: Exception) -> InputError:
+def _wrong_file(entry: str, files: Sequence[Path], error: Exception) -> InputError:
     lines = [line.strip() for line in str(error).split("\n")]
     reason = lines[1] if len(lines) > 1 else lines[0]  # torch's first line names the class only
     if not isinstance(error, RuntimeError):
         reason = f"{type(error).__name__} {reason}"
     found = " and ".join(repr(str(file)) for file in files)
     return InputError(
-        f"{found} does not hold the weights of RobustBench's {entry.name!r} for {entry.dataset} "
-        f"and {entry.threat_model}: {reason.rstrip('.')}. Give the file of this entry, or the name "
-        "of the entry that the file belongs to."
+        f"{found} does not hold the weights of RobustBench's {entry}: {reason.rstrip('.')}; give "
+        "the file of this entry, or the name of the entry that the file belongs to"
     )
 
 
-def _preprocessing(entry: _Entry, network: nn.Module) -> str | None:
-    if entry.dataset != "imagenet":
-        return None
-    if entry.timm_name is None:
-        return entry.content["preprocessing"]
+def _timm_preprocessing(network: nn.Module) -> str:
     inner: Any = network.model if isinstance(network, nn.Sequential) else network
     config = inner.default_cfg
     size = config["input_size"][1]

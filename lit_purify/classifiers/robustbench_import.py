@@ -8,13 +8,13 @@ RobustBench on PyPI imports neither.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
@@ -34,26 +34,24 @@ def import_robustbench(name: str = "robustbench") -> ModuleType:
     try:
         with _LOCK, _stand_ins(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of timm's old module names
-            return importlib.import_module(name)
+            return import_module(name)
     except ImportError as error:
         raise InputError(
-            f"RobustBench cannot be imported ({error}). Install it with: pip install "
-            "robustbench==1.1.1; and uninstall torchattacks, which puts an older one in its place."
+            f"RobustBench cannot be imported ({error}); type: pip install robustbench==1.1.1, and "
+            "uninstall torchattacks, which puts an older one in its place"
         ) from error
 
 
 @contextmanager
 def _stand_ins() -> Iterator[None]:
     """Have the two modules in ``sys.modules`` where no real ones can be found."""
-    added = {}
+    added: dict[str, ModuleType] = {}
     if "robustbench" not in sys.modules:
-        if not _exists("pkg_resources"):
+        if _is_missing("pkg_resources"):
             added["pkg_resources"] = _pkg_resources()
-        if not _exists("autoattack"):
-            added |= {
-                name.removeprefix("py"): importlib.import_module(name)
-                for name in ("pyautoattack", "pyautoattack.state")
-            }
+        if _is_missing("autoattack"):
+            for name in ("autoattack", "autoattack.state"):
+                added[name] = import_module(f"py{name}")
     sys.modules.update(added)
     try:
         yield
@@ -62,16 +60,14 @@ def _stand_ins() -> Iterator[None]:
             del sys.modules[name]
 
 
-def _exists(name: str) -> bool:
-    return name in sys.modules or importlib.util.find_spec(name) is not None
+def _is_missing(name: str) -> bool:
+    return name not in sys.modules and find_spec(name) is None
 
 
 def _pkg_resources() -> ModuleType:
     """The one function that RobustBench uses: the path of a file beside a module."""
     module = ModuleType("pkg_resources")
-
-    def resource_filename(owner: str, name: str) -> str:
-        return str(Path(str(sys.modules[owner].__file__)).parent / name)
-
-    module.resource_filename = resource_filename  # type: ignore[attr-defined]
+    vars(module)["resource_filename"] = lambda owner, name: str(
+        Path(str(sys.modules[owner].__file__)).parent / name
+    )
     return module

@@ -13,36 +13,24 @@ from lit_purify.types import InputError
 class WrappedClassifier(Classifier):
     """A module with the attributes of the contract; made by :func:`from_module`."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        *,
-        num_classes: int,
-        image_shape: tuple[int, int, int] | None,
-        source: str,
-        file: Path | None,
-    ) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
-        self.num_classes = num_classes
-        self.image_shape = image_shape
-        self.source = source
-        self.file = file
 
     def forward(self, images: Tensor) -> Tensor:
         if self.image_shape is not None and tuple(images.shape[1:]) != self.image_shape:
             raise InputError(
-                f"The classifier {self.source!r} got images of shape {tuple(images.shape)}; "
-                f"expected (B, {', '.join(map(str, self.image_shape))}). Use data of that size, or "
-                "another classifier."
+                f"the classifier {self.source!r} got images of shape {tuple(images.shape)}; "
+                f"expected (B, {', '.join(map(str, self.image_shape))}): use data of that size, or "
+                "another classifier"
             )
         logits = self.module(images)
         expected = (len(images), self.num_classes)
         if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(
-                f"The classifier {self.source!r} returned {found}; expected logits of shape "
-                f"{expected}. Correct num_classes, or let the module return logits only."
+                f"the classifier {self.source!r} returned {found}; expected logits of shape "
+                f"{expected}: correct num_classes, or let the module return logits only"
             )
         return logits
 
@@ -77,13 +65,10 @@ def from_module(
         torch.Size([2, 5])
     """
     if num_classes < 2:
-        raise InputError(f"num_classes is {num_classes}; expected 2 or more.")
-    wrapped = WrappedClassifier(
-        module,
-        num_classes=num_classes,
-        image_shape=image_shape,
-        source=source or type(module).__name__,
-        file=file,
-    )
-    wrapped.requires_grad_(False)
-    return wrapped.eval()
+        raise InputError(f"num_classes is {num_classes}; expected 2 or more")
+    wrapped = WrappedClassifier(module)
+    wrapped.num_classes = num_classes
+    wrapped.image_shape = image_shape
+    wrapped.source = source or type(module).__name__
+    wrapped.file = file
+    return wrapped.requires_grad_(False).eval()

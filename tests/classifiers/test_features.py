@@ -54,7 +54,7 @@ def test_a_layer_that_gets_no_vector_is_refused():
             return self.head(x.flatten(2)).mean(1)
 
     features = ClassifierFeatures(from_module(Patches(), 5))
-    with pytest.raises(InputError, match=r"not one vector an image .*\(3, 3, 16\)"):
+    with pytest.raises(InputError, match=r"not one vector .*\(3, 3, 16\)"):
         features(images())
 
 

@@ -1,0 +1,189 @@
+"""Networks from pesser's and OpenAI's files: their published output, every tensor used."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from published_networks import (
+    DDPM,
+    Guided,
+    counted_state,
+    elements,
+    output,
+    random_state,
+    shapes_of,
+)
+
+from lit_purify.checkpoints import ddpm_format, guided_diffusion_format, load_denoiser
+from lit_purify.checkpoints.layout import Reading
+from lit_purify.diffusion import UNetDenoiser
+from lit_purify.types import InputError
+
+SMALL = [
+    DDPM(widths=(32, 64, 64), attention=(1, 2), layers=1),
+    DDPM(widths=(32, 32, 64), attention=(0, 1), layers=2),
+    DDPM(widths=(32, 64), attention=(), layers=3),
+    DDPM(widths=(64,), attention=(0,), layers=1, channels=1),
+    Guided(width=32, factors=(1, 2), attention=(1,), layers=1, head=16),
+    Guided(width=32, factors=(1, 1, 2), attention=(1, 2), layers=2, head=8),
+    Guided(width=32, factors=(1, 2, 3), attention=(0, 1), layers=1, head=16, outputs=3),
+    Guided(width=32, factors=(1, 3), attention=(), layers=3, head=32),
+    Guided(width=64, factors=(1,), attention=(0,), layers=2, head=64),
+]
+Net = DDPM | Guided
+GUIDED = SMALL[4]
+
+
+def options(net: Net) -> dict[str, int]:
+    return {"num_head_channels": net.head} if isinstance(net, Guided) else {}
+
+
+def load(state: dict[str, torch.Tensor], folder: Path, net: Net, **more: int) -> UNetDenoiser:
+    path = folder / "model.ckpt"
+    torch.save(state, path)
+    return load_denoiser(str(path), **options(net), **more)
+
+
+def read(net: Net) -> Reading:
+    """What the format makes of the names and shapes, without the memory of the weights."""
+    with torch.device("meta"):
+        tensors = {name: torch.empty(shape) for name, shape in shapes_of(net).items()}
+    if isinstance(net, Guided):
+        return guided_diffusion_format.read(tensors, Path("x.pt"), **options(net))
+    return ddpm_format.read(tensors, Path("x.ckpt"))
+
+
+def noisy(n: int, side: int, channels: int = 3) -> torch.Tensor:
+    return torch.randn(n, channels, side, side, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("net", SMALL)
+def test_it_gives_what_the_published_network_gives(net: Net, tmp_path: Path) -> None:
+    state = random_state(shapes_of(net))
+    denoiser = load(state, tmp_path, net)
+    x, t = noisy(3, 16, getattr(net, "channels", 3)), torch.tensor([1, 37, 1000])
+    want = output(state, net, x, t)
+    assert want.std() > 0.3  # a comparison of nothing with nothing would show nothing
+    torch.testing.assert_close(denoiser(x, t), want, rtol=0, atol=1e-5)
+    assert not torch.allclose(want, output(state, net, x, t.flip(0)), atol=1e-2)
+    assert denoiser.image_shape is None
+    assert denoiser(x[..., :8, :8], 5).shape == (*want.shape[:2], 8, 8)
+
+
+def test_the_cifar10_network_of_the_paper(tmp_path: Path) -> None:
+    """35.7 M parameters, at its size."""
+    shapes = shapes_of(DDPM())
+    assert len(shapes) == 328
+    assert elements(shapes) == 35_746_307
+    state = random_state(shapes)
+    denoiser = load(state, tmp_path, DDPM())
+    x, t = noisy(2, 32), torch.tensor([50, 100])
+    torch.testing.assert_close(denoiser(x, t), output(state, DDPM(), x, t), rtol=0, atol=1e-5)
+    assert denoiser.image_shape == (3, 32, 32)
+    assert denoiser.num_train_steps == 1000
+    assert denoiser.source == "model"
+    assert denoiser.file == tmp_path / "model.ckpt"
+    assert not denoiser.training
+    found = denoiser.network.state_dict()
+    assert len(found) == 328
+    assert elements({name: x.shape for name, x in found.items()}) == 35_746_307
+    assert {x.dtype for x in found.values()} == {torch.float32}
+    assert not any(p.requires_grad for p in denoiser.parameters())
+
+
+def test_the_imagenet_network_of_the_paper() -> None:
+    """All 566 tensors and 552.8 M parameters, without their memory."""
+    shapes = shapes_of(Guided())
+    assert len(shapes) == 566
+    assert elements(shapes) == 552_814_086
+    reading = read(Guided())
+    assert reading.denoiser.image_shape == (3, 256, 256)
+    found = reading.denoiser.network.state_dict()
+    assert all(x.is_meta for x in found.values())
+    assert elements({name: x.shape for name, x in found.items()}) == 552_814_086
+    assert set(found) == set(reading.sources())
+
+
+@pytest.mark.parametrize("net", [DDPM(), Guided(), *SMALL])
+def test_every_tensor_has_one_place(net: Net) -> None:
+    """One place, but three for the queries, keys and values that are stored in one."""
+    sources = read(net).sources().values()
+    uses = Counter(source.name for source in sources)
+    assert uses == {name: 3 if ".qkv." in name else 1 for name in shapes_of(net)}
+    assert {source.name: source.shape for source in sources} == shapes_of(net)
+
+
+@pytest.mark.parametrize("net", [SMALL[0], GUIDED, SMALL[5]])
+def test_every_value_has_one_place(net: Net, tmp_path: Path) -> None:
+    state = counted_state(shapes_of(net))
+    found = load(state, tmp_path, net).network.state_dict().values()
+    values = torch.cat([x.flatten() for x in found]).sort().values
+    assert torch.equal(values, torch.arange(len(values), dtype=torch.float32))
+    assert len(values) == sum(x.numel() for x in state.values())
+
+
+@pytest.mark.parametrize("net", [SMALL[2], GUIDED])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_float_types(net: Net, dtype: torch.dtype, tmp_path: Path) -> None:
+    stored = {name: x.to(dtype) for name, x in random_state(shapes_of(net)).items()}
+    x = noisy(1, 8)
+    rounded = {name: value.float() for name, value in stored.items()}
+    want = output(rounded, net, x, torch.tensor([9]))
+    torch.testing.assert_close(load(stored, tmp_path, net)(x, 9), want, rtol=0, atol=1e-5)
+
+
+def test_names_of_data_parallel_training(tmp_path: Path) -> None:
+    net = SMALL[2]
+    state = random_state(shapes_of(net))
+    plain = load(state, tmp_path, net).network.state_dict()
+    wrapped = {f"module.{name}": x for name, x in state.items()}
+    loaded = load(wrapped, tmp_path, net).network.state_dict()
+    assert all(torch.equal(loaded[name], plain[name]) for name in plain)
+    del wrapped["module.up.0.block.0.norm1.bias"]
+    with pytest.raises(InputError, match=r"module\.up\.0\.block\.0\.norm1\.bias is missing"):
+        load(wrapped, tmp_path, net)
+
+
+@pytest.mark.parametrize("net", [SMALL[0], GUIDED])
+def test_images_of_another_size(net: Net, tmp_path: Path) -> None:
+    state = random_state(shapes_of(net))
+    denoiser = load(state, tmp_path, net, image_size=16)
+    assert denoiser.image_shape == (3, 16, 16)
+    with pytest.raises(InputError, match="images of shape"):
+        denoiser(noisy(1, 8), 1)
+    with pytest.raises(InputError, match="image_size is 11"):
+        load(state, tmp_path, net, image_size=11)
+
+
+def test_the_width_of_a_head_decides_the_order_of_rows(tmp_path: Path) -> None:
+    torch.save(random_state(shapes_of(GUIDED)), tmp_path / "guided.pt")
+    path, x = str(tmp_path / "guided.pt"), noisy(1, 16)
+    outputs = [load_denoiser(path, num_head_channels=head)(x, 9) for head in (16, 32, 64)]
+    assert not torch.allclose(outputs[0], outputs[1], atol=1e-3)
+    assert not torch.allclose(outputs[1], outputs[2], atol=1e-3)
+    for head in (0, 48):
+        with pytest.raises(InputError, match=rf"guided\.pt.*num_head_channels is {head}"):
+            load_denoiser(path, num_head_channels=head)
+
+
+@pytest.mark.parametrize(
+    ("net", "name", "shape", "message"),
+    [
+        (SMALL[2], "down.1.block.0.conv1.weight", (3,), "conv1.weight has shape (3,)"),
+        (SMALL[2], "down.0.block.0.conv1.weight", (30, 32, 3, 3), "norm_num_groups"),
+        (GUIDED, "label_emb.weight", (1000, 128), "class-conditional"),
+        (GUIDED, "input_blocks.0.0.weight", (32, 6, 3, 3), "6 input channels"),
+        (GUIDED, "input_blocks.2.0.op.weight", (32, 32, 3, 3), "resblock_updown"),
+        (GUIDED, "input_blocks.9.0.in_layers.0.weight", (32,), "5 input blocks"),
+        (GUIDED, "input_blocks.3.0.out_layers.3.weight", (48, 48, 3, 3), "model_channels 32"),
+        (GUIDED, "time_embed.0.weight", (128, 0), "model_channels 0"),
+    ],
+)
+def test_architectures_that_are_refused(
+    net: Net, name: str, shape: tuple[int, ...], message: str, tmp_path: Path, refusal
+) -> None:
+    state = random_state(shapes_of(net)) | {name: torch.zeros(shape)}
+    torch.save(state, tmp_path / "model.ckpt")
+    with refusal(tmp_path / "model.ckpt", message):
+        load_denoiser(str(tmp_path / "model.ckpt"), **options(net))
