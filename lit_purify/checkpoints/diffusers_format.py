@@ -18,6 +18,7 @@ from torch import Tensor
 from lit_purify.checkpoints.layout import Reading, Source, build, parameter_shapes
 from lit_purify.diffusion.architectures import ddpm_unet
 from lit_purify.diffusion.denoiser import UNetDenoiser
+from lit_purify.diffusion.schedule import LinearSchedule
 from lit_purify.types import InputError
 
 CONFIG = "config.json"
@@ -87,7 +88,7 @@ def read(tensors: Mapping[str, Tensor], file: Path) -> Reading:
                 "small_unet/1), and what diffusers network it is, its tensors alone do not say; "
                 f"put its {CONFIG} beside it"
             )
-    denoiser.num_train_steps = _train_steps(file)
+    denoiser.schedule = LinearSchedule(_train_steps(file))
     return Reading(
         denoiser,
         {name: _source(name, shape, tensors) for name, shape in parameter_shapes(denoiser).items()},

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_purify.diffusion.denoiser import Denoiser
-from lit_purify.diffusion.schedule import LinearSchedule
+from lit_purify.diffusion.schedule import diffuse
 from lit_purify.types import Batch, InputError
 
 VALIDATION_STEPS = (1, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
@@ -80,8 +80,7 @@ class DenoiserTraining(LightningModule):
         self.focus = focus
         self.seed = seed
         self.compile_network = compile
-        alpha_bar = LinearSchedule(denoiser.num_train_steps).alpha_bar
-        self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
+        self.register_buffer("alpha_bar", denoiser.schedule.alpha_bar.float(), persistent=False)
         self.alpha_bar: Tensor
 
     def configure_model(self) -> None:
@@ -99,8 +98,7 @@ class DenoiserTraining(LightningModule):
 
     def loss(self, image: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Squared error per sample, shape (B,), for images in [0, 1] and steps t of shape (B,)."""
-        alpha_bar = self.alpha_bar[t].view(-1, 1, 1, 1)
-        x_t = alpha_bar.sqrt() * (2 * image - 1) + (1 - alpha_bar).sqrt() * noise
+        x_t = diffuse(2 * image - 1, noise, self.alpha_bar[t])
         return F.mse_loss(self.denoiser(x_t, t).float(), noise, reduction="none").mean((1, 2, 3))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
