@@ -29,7 +29,9 @@ def activation_bytes(step: Step, x: Tensor) -> int:
     """
     # Uncompiled: the operations of a compiled network are not seen.
     with torch.compiler.set_stance("force_eager"), torch.enable_grad(), LiveBytes() as live:
-        graph = step(x.detach().requires_grad_()).grad_fn  # all that holds anything now
+        # Of a view: mixed precision keeps a copy of a leaf for itself. The graph is all that holds
+        # anything afterwards.
+        graph = step(x.detach().requires_grad_().view_as(x)).grad_fn
         kept = live.now
     del graph
     return kept
