@@ -11,6 +11,7 @@ from oracles import random_unet
 from torch.nn import functional as F
 
 import lit_purify
+from lit_purify.checkpoints import save_denoiser
 from lit_purify.diffusion import CosineSchedule, LinearSchedule, UNetDenoiser, small_unet
 from lit_purify.types import InputError
 
@@ -61,6 +62,13 @@ def test_a_denoiser_has_its_schedule() -> None:
     other = UNetDenoiser(network.network, schedule=CosineSchedule(400))
     assert other.schedule == CosineSchedule(400)
     assert other.num_train_steps == 400
+
+
+def test_a_file_that_cannot_name_the_schedule_is_refused(tmp_path: Path) -> None:
+    network = random_unet()
+    network.schedule = CosineSchedule()
+    with pytest.raises(InputError, match="schedule"):
+        save_denoiser(tmp_path / "lost.safetensors", network, {})
 
 
 def test_its_length_is_said_once() -> None:
