@@ -4,13 +4,14 @@
     python scripts/memory_plan.py --network ddpm_cifar10 --batch_sizes 64 128 256
 
 The bytes are those of the tensors, followed through one step without data
-(`lit_purify.diffusion.memory`). Whether a batch fits, and all time, is an ESTIMATE: `--reserve` and
-`--tflops` are assumptions that the script takes over and does not check.
+(`lit_purify.diffusion.memory`). Whether a batch fits, and all time, is an ESTIMATE: `RESERVE`,
+`CONTEXT_GIB` and `--tflops` are assumptions that the script takes over and does not check.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ from lit_purify.diffusion import (
     ddpm_unet,
     guided_diffusion_unet,
 )
+from lit_purify.diffusion.diffusion_purifier import ForwardProcess
 from lit_purify.diffusion.memory import (
     MemoryPlan,
     Operations,
@@ -34,14 +36,17 @@ from lit_purify.diffusion.memory import (
     count_operations,
     memory_plan,
 )
-from lit_purify.diffusion.purifier import ForwardProcess
 from lit_purify.types import InputError
 
 GIB = 2**30
 CONTEXT_GIB = 1.0
 """Assumed of a GPU's context and the libraries loaded into it."""
-ASSUMED_TFLOPS = {"32-true": 12.0, "bf16-mixed": 100.0, "16-mixed": 100.0}
-"""What an A100 is assumed to reach, of the 19.5 and 312 that its data sheet gives."""
+RESERVE = 0.1
+"""Assumed for workspaces and gaps between tensors, in units of the peak."""
+ATTACK_STEPS = 40
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+ASSUMED_TFLOPS = (12.0, 100.0)
+"""What an A100 is assumed to reach in each precision, of its data sheet's 19.5 and 312."""
 
 
 @dataclass(frozen=True)
@@ -144,85 +149,62 @@ def memory_table(plans: Sequence[MemoryPlan], budget: int) -> str:
     return "\n".join(lines)
 
 
-def time_table(
-    operations: Operations, *, chain: int, attack_steps: int, images: int, tflops: dict[str, float]
-) -> str:
-    """Operations of one image, and hours at an assumed speed, as Markdown."""
+def time_table(operations: Operations, *, chain: int, images: int, tflops: Sequence[float]) -> str:
+    """Operations of one image, and hours at an assumed speed per precision, as Markdown."""
     gradient = operations.gradient(chain)
-    attack = attack_steps * gradient
-    lines = [
-        "| of the denoiser, for one image | 10^12 operations |",
-        "|---|--:|",
-        f"| one call | {operations.forward / 1e12:.4g} |",
-        f"| its gradient with respect to the image | {operations.backward / 1e12:.4g} |",
-        f"| one purification, {chain} calls | {chain * operations.forward / 1e12:.4g} |",
-        f"| one exact gradient, every step computed twice | {gradient / 1e12:.4g} |",
-        f"| one attack, {attack_steps} gradients | {attack / 1e12:.4g} |",
+    attack = ATTACK_STEPS * gradient
+    counts = {
+        "one call": operations.forward,
+        "its gradient with respect to the image": operations.backward,
+        f"one purification, {chain} calls": chain * operations.forward,
+        "one exact gradient, every step computed twice": gradient,
+        f"one attack, {ATTACK_STEPS} gradients": attack,
+    }
+    lines = ["| of the denoiser, for one image | 10^12 operations |", "|---|--:|"]
+    lines += [f"| {what} | {number / 1e12:.4g} |" for what, number in counts.items()]
+    lines += [
         "",
         f"| ESTIMATE | assumed 10^12 operations a second | one attack, 1 image | {images} images |",
         "|---|--:|--:|--:|",
     ]
-    for precision, speed in tflops.items():
+    for precision, speed in zip(PRECISIONS, tflops, strict=True):
         seconds = attack / (speed * 1e12)
         hours = images * seconds / 3600
         lines.append(f"| {precision} | {speed:g} | {seconds:.0f} s | {hours:.1f} h |")
     return "\n".join(lines)
 
 
-def count(text: str) -> int:
-    """An argument that is 1 or more."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, got {text}")
-    return value
+def above_zero(kind: type[int] | type[float]) -> Callable[[str], float]:
+    """A reader of arguments that are finite and above 0."""
 
+    def read(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
+        return value
 
-def above_zero(text: str) -> float:
-    """An argument that is finite and above 0."""
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a finite number above 0, got {text}")
-    return value
-
-
-def not_negative(text: str) -> float:
-    """An argument that is finite and 0 or more."""
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a finite number, 0 or more, got {text}")
-    return value
+    return read
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the plan; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--network", choices=SETTINGS, default="guided_diffusion_256")
-    parser.add_argument("--gib", type=above_zero, default=80.0, help="memory of the GPU")
-    parser.add_argument("--batch_sizes", type=count, nargs="+", help="images in one pass")
+    parser.add_argument("--gib", type=above_zero(float), default=80.0, help="memory of the GPU")
+    parser.add_argument("--batch_sizes", type=above_zero(int), nargs="+", help="images in one pass")
     parser.add_argument("--t_star", type=int, help="depth; the paper's by default")
     parser.add_argument("--num_steps", type=int, help="of the chain; every one by default")
+    parser.add_argument("--memory_budget_gib", type=float, default=2.0, help="of the purifier")
     parser.add_argument(
-        "--memory_budget_gib", type=not_negative, default=2.0, help="of the purifier"
-    )
-    parser.add_argument("--attack_steps", type=count, default=40)
-    parser.add_argument("--images", type=count, help="of the evaluation; the paper's by default")
-    parser.add_argument(
-        "--precisions", nargs="+", choices=get_args(Precision), default=["32-true", "bf16-mixed"]
-    )
-    parser.add_argument(
-        "--tflops", type=above_zero, nargs="+", help="assumed speed, one number for each precision"
-    )
-    parser.add_argument(
-        "--reserve",
-        type=not_negative,
-        default=0.1,
-        help="assumed for workspaces and gaps, of the peak",
+        "--tflops",
+        type=above_zero(float),
+        nargs=len(PRECISIONS),
+        default=ASSUMED_TFLOPS,
+        metavar=PRECISIONS,
+        help="assumed speed in each precision",
     )
     args = parser.parse_args(argv)
     setting = SETTINGS[args.network]
-    speeds = args.tflops or [ASSUMED_TFLOPS[precision] for precision in args.precisions]
-    if len(speeds) != len(args.precisions):
-        parser.error(f"--tflops needs {len(args.precisions)} numbers, one for each precision")
     denoiser = setting.denoiser()
     try:
         purifier = DiffusionPurifier(
@@ -235,39 +217,32 @@ def main(argv: Sequence[str] | None = None) -> int:
             resize_to=setting.resize_to,
         )
         classifier = setting.classifier()
-    except InputError as error:  # a depth or a chain there is none of, or no RobustBench
+    except InputError as error:  # an impossible depth, chain or budget, or no RobustBench
         parser.error(str(error))
     chain = len(purifier.timesteps)
-    budget = int((args.gib - CONTEXT_GIB) / (1 + args.reserve) * GIB)
+    budget = int((args.gib - CONTEXT_GIB) / (1 + RESERVE) * GIB)
     parameters = sum(parameter.numel() for parameter in denoiser.parameters())
     print(
         f"{args.network}: {parameters:,} parameters, t* = {purifier.t_star} in {chain} steps, "
         f"{setting.forward_process} noise, attacked at {setting.image_shape[1]} pixels\n\n"
-        f"One GPU of {args.gib:g} GiB. A batch is said to fit if its peak, {args.reserve:.0%} more "
+        f"One GPU of {args.gib:g} GiB. A batch is said to fit if its peak, {RESERVE:.0%} more "
         f"for workspaces and gaps, and {CONTEXT_GIB:g} GiB for the context do: an assumption."
     )
-    for precision in args.precisions:
-        known: dict[int, MemoryPlan] = {}
 
-        def plan(rows: int, precision: Precision = precision, known: Any = known) -> MemoryPlan:
-            if rows not in known:
-                known[rows] = memory_plan(
-                    purifier, setting.image_shape, rows, classifier=classifier, precision=precision
-                )
-            return known[rows]
+    @functools.cache
+    def plan(precision: Precision, rows: int) -> MemoryPlan:
+        return memory_plan(
+            purifier, setting.image_shape, rows, classifier=classifier, precision=precision
+        )
 
-        plans = [plan(rows) for rows in args.batch_sizes or setting.batch_sizes]
-        most = largest_batch(plan, budget)
+    for precision in PRECISIONS:
+        of_batch = functools.partial(plan, precision)
+        plans = [of_batch(rows) for rows in args.batch_sizes or setting.batch_sizes]
         print(f"\n{precision}, GiB:\n\n{memory_table(plans, budget)}")
-        print(f"\nLargest batch that fits (ESTIMATE): {most}")
-    operations = count_operations(
-        denoiser, purifier.inside(torch.empty(1, *setting.image_shape)).shape[1:], purifier.t_star
-    )
-    tflops = dict(zip(args.precisions, speeds, strict=True))
-    images = setting.images if args.images is None else args.images
-    table = time_table(
-        operations, chain=chain, attack_steps=args.attack_steps, images=images, tflops=tflops
-    )
+        print(f"\nLargest batch that fits (ESTIMATE): {largest_batch(of_batch, budget)}")
+    state = purifier.to_chain(torch.empty(1, *setting.image_shape))
+    operations = count_operations(denoiser, state.shape[1:], purifier.t_star)
+    table = time_table(operations, chain=chain, images=setting.images, tflops=args.tflops)
     print(f"\n{table}")
     return 0
 

@@ -6,17 +6,23 @@ Everything is float64 and plain autograd; noise is drawn by hand from eqs. 12 an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lit_purify.diffusion import Denoiser, FixedNoise, UNetDenoiser, small_unet
+from lit_purify.diffusion import Denoiser, DiffusionPurifier, FixedNoise, UNetDenoiser, small_unet
 from lit_purify.types import Process
 
 ALPHA_BAR = np.concatenate([[1.0], np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))])
-"""Cumulative alpha of steps 0 .. 1000 in float64."""
+"""Cumulative alpha of steps 0 .. 1000 in float64, of the linear schedule."""
+
+
+def cosine_alpha_bar(t: int, num_train_steps: int) -> float:
+    """Cumulative alpha of the squared-cosine schedule, but for its last steps."""
+    start, place = (math.cos((s + 0.008) / 1.008 * math.pi / 2) for s in (0, t / num_train_steps))
+    return (place / start) ** 2
 
 
 def multiply(a: int, b: int) -> int:
@@ -108,6 +114,70 @@ def reference_chain(
     return states
 
 
+def bilinear(old: int, new: int) -> Tensor:
+    """The matrix (new, old) that interpolates a row of pixels, each seen at its centre.
+
+    Pixel i of the new row lies at (i + 1/2) old / new - 1/2 of the old one. Before the first and
+    behind the last centre the row goes on as it ends.
+    """
+    matrix = torch.zeros(new, old, dtype=torch.float64)
+    for i in range(new):
+        place = min(max((i + 0.5) * old / new - 0.5, 0.0), old - 1.0)
+        left = min(int(place), old - 2)
+        matrix[i, left] += 1 - (place - left)
+        matrix[i, left + 1] += place - left
+    return matrix
+
+
+def by_matrices(images: Tensor, height: int, width: int | None = None) -> Tensor:
+    """Images at another size, rows and columns one after the other; square by default."""
+    down = bilinear(images.shape[2], height)
+    right = bilinear(images.shape[3], width or height)
+    return torch.einsum("ih,bchw,jw->bcij", down, images, right)
+
+
+def reference_states(
+    purifier: DiffusionPurifier, images: Tensor, seed: int, indices: Tensor, *, outside: bool = True
+) -> list[Tensor]:
+    """What :func:`reference_chain` gives for the settings of a purifier.
+
+    With ``outside`` states have the size of the images, as in a trajectory; without, all but the
+    first and the last have that of the chain.
+    """
+    sampler, size = purifier.sampler, purifier.resize_to
+    inner = images if size is None else by_matrices(images, size)
+    _, *states = reference_chain(
+        purifier.denoiser,
+        inner,
+        seed,
+        indices,
+        purifier.timesteps,
+        forward=purifier.forward_process,
+        variance=getattr(sampler, "variance", None),
+        eta=getattr(sampler, "eta", 0.0),
+        clip=sampler.clip,
+    )
+    if size is not None:
+        kept = 0 if outside else len(states) - 1
+        states[kept:] = [by_matrices(state, images.shape[-1]) for state in states[kept:]]
+    if purifier.clip_output:
+        states[-1] = states[-1].clamp(0, 1)
+    return [images, *states]
+
+
+def assert_exact(purifier: DiffusionPurifier, images: Tensor, seed: int, indices: Tensor) -> None:
+    """Same images and, for a random cotangent, same gradient as a plain loop of the equations."""
+    cotangent = some_images(len(images), images.shape[1:], seed=9) - 0.5
+    x = images.clone().requires_grad_()
+    output = purifier.purify(x, FixedNoise(seed), indices)
+    (got,) = torch.autograd.grad(output, x, cotangent)
+    plain = reference_states(purifier, x, seed, indices)[-1]
+    (want,) = torch.autograd.grad(plain, x, cotangent)
+    torch.testing.assert_close(output, plain, rtol=0, atol=1e-12)
+    assert want.norm() > 0
+    assert (got - want).norm() <= 1e-10 * want.norm()
+
+
 class TinyDenoiser(Denoiser):
     """Two convolutions of known weights, in float64; smooth in the image and the step.
 
@@ -144,16 +214,23 @@ class GaussianDenoiser(Denoiser):
     Args:
         mean: on the [-1, 1] scale, shape (d,), with d = C H W.
         covariance: shape (d, d).
+        alpha_bar: of a step t; that of the linear schedule by default.
     """
 
-    def __init__(self, mean: Tensor, covariance: Tensor) -> None:
+    def __init__(
+        self,
+        mean: Tensor,
+        covariance: Tensor,
+        alpha_bar: Callable[[int], float] = ALPHA_BAR.__getitem__,
+    ) -> None:
         super().__init__()
         self.mean = mean
         self.covariance = covariance
+        self.alpha_bar = alpha_bar
 
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         assert isinstance(t, int)
-        alpha_bar = float(ALPHA_BAR[t])
+        alpha_bar = float(self.alpha_bar(t))
         identity = torch.eye(len(self.mean), dtype=self.mean.dtype)
         marginal = alpha_bar * self.covariance + (1 - alpha_bar) * identity
         centred = x_t.flatten(1) - math.sqrt(alpha_bar) * self.mean

@@ -68,7 +68,7 @@ def test_own_parts_on_the_command_line(options, parts, capsys):
     assert summary["status"] == "finished"
     if "my_purifier.Blur" in options:
         assert summary["settings"]["purifier"] == "Blur"
-        assert summary["settings"]["sigma"] == 0.5
+        assert summary["settings"]["purifier_options"] == {"sigma": 0.5}
 
 
 def test_the_call_from_python(tmp_path, monkeypatch, capsys):

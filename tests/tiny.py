@@ -84,6 +84,9 @@ class Failing(NoisyPurifier):
             raise RuntimeError("this purifier fails")
         return super().purify(images, noise, indices)
 
+    def settings(self) -> dict[str, object]:
+        return {"purifier": "Failing"}  # a run that broke goes on without the failure
+
 
 class FailingPurifier(IdentityPurifier):
     """Raises on the given sample."""
@@ -97,6 +100,9 @@ class FailingPurifier(IdentityPurifier):
         if self.at in indices:
             raise KeyboardInterrupt if self.interrupt else RuntimeError("this purifier fails")
         return images
+
+    def settings(self) -> dict[str, object]:
+        return {"purifier": "FailingPurifier"}  # a run that broke goes on without the failure
 
 
 class StatusSpy(Callback):

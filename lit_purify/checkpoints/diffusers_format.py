@@ -18,6 +18,7 @@ from torch import Tensor
 from lit_purify.checkpoints.layout import Reading, Source, build
 from lit_purify.diffusion.architectures import ddpm_unet
 from lit_purify.diffusion.denoiser import UNetDenoiser
+from lit_purify.diffusion.schedule import LinearSchedule
 from lit_purify.types import InputError
 
 CONFIG = "config.json"
@@ -88,7 +89,7 @@ def read(tensors: Mapping[str, Tensor], file: Path) -> Reading:
                 "small_unet/1), and what diffusers network it is, its tensors alone do not say; "
                 f"put its {CONFIG} beside it"
             )
-    reading.denoiser.num_train_steps = _train_steps(file)
+    reading.denoiser.schedule = LinearSchedule(_train_steps(file))
     return reading
 
 

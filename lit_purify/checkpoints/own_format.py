@@ -19,6 +19,7 @@ from lit_purify.checkpoints.files import SAFETENSORS_SUFFIX
 from lit_purify.checkpoints.layout import Reading, build
 from lit_purify.diffusion.architectures import small_unet
 from lit_purify.diffusion.denoiser import UNetDenoiser
+from lit_purify.diffusion.schedule import LinearSchedule
 from lit_purify.types import InputError
 
 FORMAT = "small_unet/1"
@@ -40,7 +41,15 @@ def save_denoiser(
         architecture: the arguments it was made with.
         model_card: data, steps, losses, seeds and command of the training, plain text.
         dtype: how the weights are stored.
+
+    Raises:
+        InputError: a noise schedule other than the linear one, which such a file cannot name.
     """
+    if denoiser.schedule != LinearSchedule():
+        raise InputError(
+            f"the denoiser's schedule is {denoiser.schedule}; files of format {FORMAT} are of "
+            f"networks trained on {LinearSchedule()}, so keep this one in a format of its own"
+        )
     header = {
         "lit_purify": json.dumps({"format": FORMAT, "architecture": architecture}),
         "model_card": model_card,

@@ -1,7 +1,8 @@
-"""The purification chain: schedule, keyed noise, samplers, exact gradient."""
+"""The purification chain: schedules, keyed noise, samplers, exact gradient."""
 
 from lit_purify.diffusion.architectures import ddpm_unet, guided_diffusion_unet, small_unet
 from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser
+from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
 from lit_purify.diffusion.noise import (
     FixedNoise,
     FreshNoise,
@@ -13,12 +14,13 @@ from lit_purify.diffusion.noise import (
     seed_hash,
 )
 from lit_purify.diffusion.presets import PRESETS, Preset
-from lit_purify.diffusion.purifier import DiffusionPurifier, Purifier, State
+from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
-from lit_purify.diffusion.schedule import LinearSchedule
+from lit_purify.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule
 
 __all__ = [
     "PRESETS",
+    "CosineSchedule",
     "DDIMSampler",
     "DDPMSampler",
     "Denoiser",
@@ -31,6 +33,7 @@ __all__ = [
     "Preset",
     "Purifier",
     "Sampler",
+    "Schedule",
     "StackedNoise",
     "State",
     "UNetDenoiser",

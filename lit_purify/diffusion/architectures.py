@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import UNet2DModel
 from torch import nn
 
 from lit_purify.diffusion.denoiser import UNetDenoiser
 from lit_purify.types import InputError
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
 
 UNTRAINED = "untrained"
 """How the source of a network with random weights begins."""
@@ -38,7 +40,7 @@ def small_unet(
         image_size: height and width of the images.
         patch_size: side of the pixel blocks folded into channels.
         block_out_channels: width of each resolution level.
-        layers_per_block: residual blocks a level.
+        layers_per_block: residual blocks per level.
         norm_num_groups: groups of the group normalisation.
 
     Raises:
@@ -60,7 +62,7 @@ def small_unet(
     levels = len(block_out_channels)
     _check_side(image_size, levels, patch_size)
     folded = channels * patch_size**2
-    network = UNet2DModel(
+    network = _unet(
         sample_size=image_size // patch_size,
         in_channels=folded,
         out_channels=folded,
@@ -99,7 +101,7 @@ def ddpm_unet(
         image_size: height and width of the images.
         block_out_channels: width of each resolution level, the finest first.
         attention_levels: levels with attention after every residual block; 0 is the finest.
-        layers_per_block: residual blocks a level.
+        layers_per_block: residual blocks per level.
         norm_num_groups: groups of the group normalisation.
         seed: of the random weights; ``None`` gives a network without any, on the meta device,
             that takes no memory and cannot be evaluated.
@@ -173,7 +175,7 @@ def guided_diffusion_unet(
         model_channels: width of the finest level.
         channel_mult: width of each resolution level in units of ``model_channels``, the finest
             first; it begins with 1.
-        num_res_blocks: residual blocks a level.
+        num_res_blocks: residual blocks per level.
         attention_resolutions: sides in pixels of the levels with attention; those of
             ``image_size`` 64 and three levels are 64, 32 and 16. The bottom always has one.
         num_head_channels: width of an attention head.
@@ -250,13 +252,19 @@ def guided_diffusion_unet(
     )
 
 
+def _unet(**config: Any) -> UNet2DModel:
+    from diffusers import UNet2DModel  # takes seconds
+
+    return UNet2DModel(**config)
+
+
 def _untrained(name: str, seed: int | None, **config: Any) -> UNetDenoiser:
     """A denoiser around a new ``UNet2DModel``, which its source calls untrained."""
     if seed is not None and not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; expected an integer 0 .. {2**32 - 1}, or null")
     # Without memory first: the library would fill the weights from the global random state.
     with torch.device("meta"):
-        network = UNet2DModel(**config)
+        network = _unet(**config)
     size = _millions(network)
     source = f"{name} U-Net, {size:.1f} M parameters, without weights"
     if seed is not None:

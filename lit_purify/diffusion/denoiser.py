@@ -5,15 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import UNet2DModel
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lit_purify.diffusion.schedule import LinearSchedule, Schedule
 from lit_purify.types import InputError
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
 
 
 class Denoiser(nn.Module, ABC):
@@ -25,13 +29,27 @@ class Denoiser(nn.Module, ABC):
     (B, 2C, H, W): the noise, then the interpolation values of ``learned_range``.
     """
 
-    num_train_steps: int = 1000
+    schedule: Schedule = LinearSchedule()
+    """The noise schedule the network was trained for; images are noised and denoised by it."""
     image_shape: tuple[int, int, int] | None = None
     """(C, H, W) the network is made for; ``None`` where any size goes."""
     source: str = "unnamed"
     """What a report calls this network: where its weights come from."""
     file: Path | None = None
     """Weights file, whose hash goes into the report."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "num_train_steps" in vars(cls):
+            raise TypeError(
+                f"{cls.__name__} sets num_train_steps, which follows from the schedule; set "
+                "schedule = LinearSchedule(num_train_steps) or another one"
+            )
+
+    @property
+    def num_train_steps(self) -> int:
+        """T, the length of the noise schedule."""
+        return self.schedule.num_train_steps
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor: ...
@@ -46,7 +64,7 @@ class UNetDenoiser(Denoiser):
             after it (1: none). With 2 a 3x32x32 image becomes 12x16x16, a quarter of the cost.
         image_shape: (C, H, W) the network was trained on, checked against its input; ``None``
             accepts any.
-        num_train_steps: length of the noise schedule the network was trained for.
+        schedule: the noise schedule it was trained for; ``None`` is the linear one of 1000 steps.
     """
 
     def __init__(
@@ -55,13 +73,13 @@ class UNetDenoiser(Denoiser):
         *,
         patch_size: int = 1,
         image_shape: tuple[int, int, int] | None = None,
-        num_train_steps: int = 1000,
+        schedule: Schedule | None = None,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.patch_size = patch_size
         self.image_shape = image_shape
-        self.num_train_steps = num_train_steps
+        self.schedule = LinearSchedule() if schedule is None else schedule
 
     @property
     def unit(self) -> int:
@@ -89,10 +107,10 @@ class UNetDenoiser(Denoiser):
 
 
 def _attention_kernels(x: Tensor) -> AbstractContextManager[None]:
-    """Fused attention kernels, but the plain one where forward mode goes through: it has the rule.
+    """Fused attention kernels, but the plain one in forward-mode differentiation: it has the rule.
 
-    No forward pass can know that somebody will differentiate twice, which the fused kernels do not
-    allow either; who does must choose the plain one, as ``functional.jacobian`` does.
+    A forward pass cannot know that it will be differentiated twice, which the fused kernels do not
+    allow either: who does so must choose the plain one, as ``functional.jacobian`` does.
     """
     if torch.compiler.is_compiling():
         return nullcontext()

@@ -35,11 +35,6 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now = 0
         self.peak = 0
         self._known: dict[int, Any] = {}
-        self._made: set[int] = set()
-
-    def made(self, tensor: Tensor) -> bool:
-        """Whether the memory of a tensor was allocated inside the block."""
-        return _name(tensor) in self._made
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -53,7 +48,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return results
 
     def _meet(self, tensor: Tensor, *, made: bool) -> None:
-        storage, name = tensor.untyped_storage(), _name(tensor)
+        storage = tensor.untyped_storage()
+        name = storage._cdata  # its address is 0 without data
         if name in self._known:
             return
         nbytes = storage.nbytes() if made else 0
@@ -61,18 +57,10 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def gone(_: object) -> None:
             self.now -= nbytes
             self._known.pop(name, None)
-            self._made.discard(name)
 
         self._known[name] = weakref.ref(storage, gone)
-        if made:
-            self._made.add(name)
-            self.now += nbytes
-            self.peak = max(self.peak, self.now)
-
-
-def _name(tensor: Tensor) -> int:
-    """What tells a storage from all others that are alive; its address is 0 without data."""
-    return tensor.untyped_storage()._cdata
+        self.now += nbytes
+        self.peak = max(self.peak, self.now)
 
 
 def _tensors(tree: Any) -> list[Tensor]:

@@ -1,13 +1,13 @@
 r"""What an attack through a purification costs, in bytes and in operations, without running it.
 
-The networks are followed through one step on tensors without data, so this works on a laptop, for
-networks whose weights are nowhere, and in seconds.
+The networks are followed through one step on tensors without data, so this takes seconds on a
+laptop, and the networks need no weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar, get_args
@@ -15,25 +15,20 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
+from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
 from lit_purify.diffusion.live_bytes import LiveBytes
 from lit_purify.diffusion.noise import NoiseConfiguration
-from lit_purify.diffusion.purifier import DiffusionPurifier
-from lit_purify.diffusion.recompute import ActivationBudget, Step, run_chain
+from lit_purify.diffusion.recompute import ActivationBudget, Step, activation_bytes, run_chain
 from lit_purify.types import InputError
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-"""Precisions of a run, under the Trainer's names; images and weights are float32 in all of them."""
+Precision = Literal["32-true", "bf16-mixed"]
+"""Precisions of a run, under the Trainer's names; images and weights are float32 in both."""
 
-Device = Literal["cuda", "cpu"]
+Network = TypeVar("Network", bound=nn.Module)
 
-Result = TypeVar("Result")
-
-_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _ATTACK_IMAGES = 6
 """Batches of images that PGD holds: the clean ones, the iterate, its active rows, their copy that
 takes the gradient, the sum of the gradients, and the purified images."""
@@ -52,7 +47,7 @@ class MemoryPlan:
     libraries, and gaps between the tensors.
 
     Attributes:
-        batch_size: images in one pass, the draws of an EOT attack counted.
+        batch_size: images in one pass; every draw of an EOT attack counts as one.
         steps_kept: k, the reverse steps whose activations the memory budget keeps.
         weights: W, parameters and buffers of the denoiser and of the classifier.
         images: I, the attack's own images and gradients: six batches at the size of the images.
@@ -99,9 +94,9 @@ class Operations:
     forward: int
     backward: int
 
-    def gradient(self, steps: int, kept: int = 0) -> int:
-        """Of the exact gradient through a chain of steps, ``kept`` of which are not recomputed."""
-        return steps * (2 * self.forward + self.backward) - min(kept, steps) * self.forward
+    def gradient(self, steps: int) -> int:
+        """Of the exact gradient through a chain of steps, each of which is computed twice."""
+        return steps * (2 * self.forward + self.backward)
 
 
 def memory_plan(
@@ -111,10 +106,8 @@ def memory_plan(
     *,
     classifier: nn.Module | None = None,
     precision: Precision = "32-true",
-    noise_is_fixed: bool = True,
-    device: Device = "cuda",
 ) -> MemoryPlan:
-    """Memory of an attack's gradient through a purifier.
+    """Memory of an attack's gradient through a purifier on a GPU, under fixed noise.
 
     Args:
         purifier: its networks may be on any device, ``meta`` included; they are not changed.
@@ -122,14 +115,12 @@ def memory_plan(
         batch_size: images in one pass.
         classifier: the network behind it; ``None`` plans the purifier alone.
         precision: of the run.
-        noise_is_fixed: whether draws are kept for the length of the attack; not those of `fresh`.
-        device: whose rules hold. GPUs keep more for normalisation, see below.
 
-    On a GPU group normalisation copies what is in channels_last, and mixed precision normalises in
-    float32; on a CPU neither. What else differs between their libraries is not planned.
+    A GPU normalises in float32, also in mixed precision, and groups only in contiguous memory: both
+    may take a copy, which the backward pass keeps. What else its libraries hold is not planned.
 
     Raises:
-        InputError: a batch size, precision or device there is none of, or another shape than the
+        InputError: a batch size or precision that does not exist, or another shape than the
             purifier's.
 
     Example:
@@ -141,47 +132,38 @@ def memory_plan(
     """
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; expected 1 or more images")
-    for name, value, known in (
-        ("precision", precision, get_args(Precision)),
-        ("device", device, get_args(Device)),
-    ):
-        if value not in known:
-            raise InputError(f"the {name} is {value!r}; expected one of {', '.join(known)}")
+    if precision not in get_args(Precision):
+        known = ", ".join(get_args(Precision))
+        raise InputError(f"the precision is {precision!r}; expected one of {known}")
     steps = len(purifier.timesteps)
     noised = sum(process == "forward" and t > 0 for process, t in purifier.depths)
     draws = noised + (steps - 1) * purifier.sampler.draws_noise
-    networks: list[nn.Module] = [purifier.denoiser, *([] if classifier is None else [classifier])]
-
-    def images() -> Tensor:
-        return torch.empty(batch_size, *image_shape)
-
-    def follow_chain() -> tuple[int, int, int, int]:
-        x = purifier.inside(images()).requires_grad_()
-        kept = ActivationBudget(purifier.memory_budget_gib).steps(
-            partial(purifier.denoiser, t=purifier.t_star), x
+    *_, t_prev, t = [0, *purifier.timesteps]
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    chain = _without_data(purifier, mode)
+    behind = None if classifier is None else _without_data(classifier, mode)
+    networks = [x for x in (purifier.denoiser, classifier) if x is not None]
+    with (
+        mode,
+        torch.enable_grad(),
+        torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16-mixed"),
+    ):
+        images = torch.empty(batch_size, *image_shape)
+        x = chain.to_chain(images).requires_grad_()
+        step = partial(chain.reverse_step, t, t_prev, _NoDraws(), torch.arange(batch_size))
+        network = partial(chain.denoiser, t=purifier.t_star)
+        budget = ActivationBudget(purifier.memory_budget_gib)
+        return MemoryPlan(
+            batch_size=batch_size,
+            steps_kept=min(budget.steps(network, x), steps),
+            weights=sum(_nbytes(network) for network in networks),
+            images=_ATTACK_IMAGES * images.nbytes,
+            noise=draws * x.nbytes,
+            states=steps * x.nbytes,
+            activations=activation_bytes(step, x),
+            step=_peak(lambda x: next(run_chain([step], x)), x),
+            classifier=0 if behind is None else _peak(behind, images),
         )
-        *_, t_prev, t = [0, *purifier.timesteps]
-        step = partial(purifier.reverse_step, t, t_prev, _NoDraws(), torch.arange(batch_size))
-        activations = _kept(lambda x: _only(run_chain([step], x, num_kept=1)), x)
-        peak = _peak(lambda x: _only(run_chain([step], x, num_kept=0)), x)
-        return x.nbytes, min(kept, steps), activations, peak
-
-    with _arithmetic(precision, device):
-        state, kept, activations, peak = _without_data(purifier.denoiser, follow_chain)
-        behind = 0
-        if classifier is not None:
-            behind = _without_data(classifier, lambda: _peak(classifier, images()))
-    return MemoryPlan(
-        batch_size=batch_size,
-        steps_kept=kept,
-        weights=sum(_nbytes(network) for network in networks),
-        images=_ATTACK_IMAGES * torch.empty(batch_size, *image_shape, device="meta").nbytes,
-        noise=draws * state if noise_is_fixed else 0,
-        states=steps * state,
-        activations=activations,
-        step=peak,
-        classifier=behind,
-    )
 
 
 def count_operations(network: nn.Module, image_shape: Sequence[int], *inputs: object) -> Operations:
@@ -197,18 +179,19 @@ def count_operations(network: nn.Module, image_shape: Sequence[int], *inputs: ob
         >>> count_operations(layer, (3, 4, 4))
         Operations(forward=6912, backward=6912)
     """
-
-    def count() -> Operations:
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    copied = _without_data(network, mode)
+    with (
+        mode,
+        torch.enable_grad(),
+        sdpa_kernel(SDPBackend.MATH),  # the counter knows only the products attention is made of
+    ):
         x = torch.empty(1, *image_shape, requires_grad=True)
-        # The counter knows attention only as the products that it is made of.
-        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
-            with FlopCounterMode(display=False) as up:
-                y = network(x, *inputs)
-            with FlopCounterMode(display=False) as down:
-                torch.autograd.grad(y, x, torch.empty_like(y))
-        return Operations(forward=up.get_total_flops(), backward=down.get_total_flops())
-
-    return _without_data(network, count)
+        with FlopCounterMode(display=False) as up:
+            y = copied(x, *inputs)
+        with FlopCounterMode(display=False) as down:
+            torch.autograd.grad(y, x, torch.empty_like(y))
+    return Operations(forward=up.get_total_flops(), backward=down.get_total_flops())
 
 
 class _NoDraws(NoiseConfiguration):
@@ -218,62 +201,28 @@ class _NoDraws(NoiseConfiguration):
         return torch.empty_like(like)
 
 
-@contextmanager
-def _arithmetic(precision: Precision, device: Device) -> Iterator[None]:
-    """The precision of a run; tensors without data pass for a CPU's, a GPU's rules are added."""
-    hook = register_module_forward_pre_hook(_as_gpus_normalise) if device == "cuda" else None
-    mixed = precision != "32-true"
-    try:
-        with torch.autocast("cpu", dtype=_AUTOCAST.get(precision), enabled=mixed):
-            yield
-    finally:
-        if hook is not None:
-            hook.remove()
-
-
-def _as_gpus_normalise(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-    """A GPU normalises in float32, also in mixed precision, and groups only in contiguous memory.
-
-    Both may take a copy, which the backward pass keeps.
-    """
-    if isinstance(module, nn.GroupNorm):
-        return tuple(x.float().contiguous() for x in inputs)
-    return tuple(x.float() for x in inputs) if isinstance(module, nn.LayerNorm) else None
-
-
-class _Holder(nn.Module):
-    """Work to do while the weights of a module are others."""
-
-    def __init__(self, module: nn.Module, work: Callable[[], Any]) -> None:
-        super().__init__()
-        self.module = module
-        self.work = work
-
-    def forward(self) -> Any:
-        return self.work()
-
-
-def _without_data(module: nn.Module, work: Callable[[], Result]) -> Result:
-    """Do something with tensors that have a shape and no data, the weights of a module among them.
+def _without_data(network: Network, mode: FakeTensorMode) -> Network:
+    """A copy whose weights have a shape and no data, that normalises as on a GPU.
 
     They pass for tensors of a CPU: on the ``meta`` device attention would come apart into
     products, which holds its whole matrix, and no run on a CPU or a GPU does.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.compiler.set_stance("force_eager"):
-        weights = {
-            f"module.{name}": torch.empty_strided(w.shape, w.stride(), dtype=w.dtype)
-            for name, w in [*module.named_parameters(), *module.named_buffers()]
+    with mode:
+        weights: dict[int, Any] = {
+            id(w): torch.empty_strided(w.shape, w.stride(), dtype=w.dtype)
+            for w in [*network.parameters(), *network.buffers()]
         }
-        with torch.enable_grad():
-            result: Result = functional_call(_Holder(module, work), weights, ())
-    return result
+    copied = copy.deepcopy(network, weights)  # which takes these for copies made already
+    for module in copied.modules():
+        if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
+            module.register_forward_pre_hook(_as_gpus_normalise)
+    return copied
 
 
-def _kept(function: Step, x: Tensor) -> int:
-    """Bytes that are kept for the backward pass."""
-    with LiveBytes() as live:
-        y = function(x.detach().requires_grad_())
-    return live.now - y.untyped_storage().nbytes()
+def _as_gpus_normalise(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """In float32, and groups in contiguous memory."""
+    x = inputs[0].float()
+    return (x.contiguous() if isinstance(module, nn.GroupNorm) else x,)
 
 
 def _peak(function: Step, x: Tensor) -> int:
@@ -283,11 +232,6 @@ def _peak(function: Step, x: Tensor) -> int:
         y = function(x)
         torch.autograd.grad(y, x, torch.empty_like(y))
     return live.peak
-
-
-def _only(states: Iterator[Tensor]) -> Tensor:
-    (state,) = states
-    return state
 
 
 def _nbytes(network: nn.Module) -> int:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
 from lit_purify.diffusion.live_bytes import LiveBytes
@@ -28,23 +27,14 @@ def activation_bytes(step: Step, x: Tensor) -> int:
     Only what the step itself allocates counts: neither ``x`` nor the weights, but the copies of
     weights that mixed precision makes. It works on tensors without data too (``meta``, fake ones).
     """
-    stored: dict[int, Tensor] = {}  # held, so that no storage takes the place of another
-    live = LiveBytes()
-
-    def count(tensor: Tensor) -> Tensor:
-        if live.made(tensor):
-            stored[tensor.untyped_storage()._cdata] = tensor.detach()
-        return tensor
-
     # Uncompiled: the operations of a compiled network are not seen.
-    with (
-        torch.compiler.set_stance("force_eager"),
-        torch.enable_grad(),
-        saved_tensors_hooks(count, lambda tensor: tensor),
-        live,
-    ):
-        step(x.detach().requires_grad_())
-    return sum(tensor.untyped_storage().nbytes() for tensor in stored.values())
+    with torch.compiler.set_stance("force_eager"), torch.enable_grad(), LiveBytes() as live:
+        # Of a view: mixed precision keeps a copy of a leaf for itself. The graph is all that holds
+        # anything afterwards.
+        graph = step(x.detach().requires_grad_().view_as(x)).grad_fn
+        kept = live.now
+    del graph
+    return kept
 
 
 class ActivationBudget:

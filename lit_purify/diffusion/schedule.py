@@ -1,4 +1,4 @@
-r"""The noise schedule of Ho et al. and its respacing.
+r"""Noise schedules, their respacing, and the noising of an image (eq. 1).
 
 Steps are counted as in the equations: :math:`t = 1 \dots T`, and :math:`\bar\alpha_0 = 1` is the
 clean image. With :math:`\beta_t` the variance added at step ``t``,
@@ -10,8 +10,12 @@ a diffusion of its own with :math:`\alpha'_i = \bar\alpha_{\tau_i} / \bar\alpha_
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,40 +24,33 @@ from lit_purify.types import InputError
 
 
 @dataclass(frozen=True)
-class LinearSchedule:
-    """Variances growing linearly from ``beta_start`` to ``beta_end`` in ``num_train_steps`` steps.
+class Schedule(ABC):
+    r"""The variances :math:`\beta_t` that a network was trained with.
+
+    A schedule of your own gives :attr:`betas`; as text it should say all that decides them.
 
     Args:
         num_train_steps: length T of the training schedule.
-        beta_start: variance of the first step.
-        beta_end: variance of the last step.
 
-    Example:
-        >>> schedule = LinearSchedule()
-        >>> round(schedule.alpha_bar[100].item(), 4)
-        0.897
+    Raises:
+        InputError: a schedule that is not one.
     """
 
     num_train_steps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
 
     def __post_init__(self) -> None:
         if self.num_train_steps < 1:
-            raise ValueError(f"num_train_steps must be at least 1, got {self.num_train_steps}")
-        if not 0 < self.beta_start <= self.beta_end < 1:
-            raise ValueError(
-                "expected 0 < beta_start <= beta_end < 1, "
-                f"got {self.beta_start} and {self.beta_end}"
-            )
+            raise InputError(f"num_train_steps is {self.num_train_steps}; expected 1 or more")
+
+    @property
+    @abstractmethod
+    def betas(self) -> Tensor:
+        r""":math:`\beta_t` for t = 1 .. T, shape (T,), float64, each in (0, 1)."""
 
     @cached_property
     def alpha_bar(self) -> Tensor:
         r""":math:`\bar\alpha_t` for t = 0 .. T, shape (T + 1,), float64; the first is 1."""
-        betas = torch.linspace(
-            self.beta_start, self.beta_end, self.num_train_steps, dtype=torch.float64
-        )
-        return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
+        return torch.cat([torch.ones(1, dtype=torch.float64), (1 - self.betas).cumprod(0)])
 
     def timesteps(self, t_star: int, num_steps: int | None = None) -> list[int]:
         """The steps a chain to depth ``t_star`` visits, ascending, ending at ``t_star``.
@@ -82,3 +79,89 @@ class LinearSchedule:
                 "leave it out to take every step"
             )
         return [round(t_star * (k + 1) / num_steps) for k in range(num_steps)]
+
+    def settings(self) -> dict[str, object]:
+        """What a report must say about this schedule."""
+        return {"schedule": str(self)}
+
+
+@dataclass(frozen=True)
+class LinearSchedule(Schedule):
+    """Variances growing linearly from ``beta_start`` to ``beta_end`` (Ho et al. 2020).
+
+    Args:
+        num_train_steps: length T of the training schedule.
+        beta_start: variance of the first step.
+        beta_end: variance of the last step.
+
+    Example:
+        >>> schedule = LinearSchedule()
+        >>> round(schedule.alpha_bar[100].item(), 4)
+        0.897
+        >>> print(schedule)
+        linear, 1000 steps, beta 0.0001 to 0.02
+    """
+
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise InputError(
+                f"beta_start is {self.beta_start} and beta_end {self.beta_end}; expected "
+                "0 < beta_start <= beta_end < 1"
+            )
+
+    @property
+    def betas(self) -> Tensor:
+        return torch.linspace(
+            self.beta_start, self.beta_end, self.num_train_steps, dtype=torch.float64
+        )
+
+    def __str__(self) -> str:
+        return f"linear, {self.num_train_steps} steps, beta {self.beta_start} to {self.beta_end}"
+
+
+@dataclass(frozen=True)
+class CosineSchedule(Schedule):
+    r"""The schedule of improved diffusion (Nichol & Dhariwal 2021, eq. 17),
+
+    .. math:: \bar\alpha_t = \frac{f(t)}{f(0)}, \qquad
+       f(t) = \cos^2\left(\frac{t / T + 0.008}{1.008} \cdot \frac{\pi}{2}\right),
+
+    but for the last steps, whose variances are cut off at 0.999.
+
+    Args:
+        num_train_steps: length T of the training schedule.
+
+    Example:
+        >>> print(CosineSchedule())
+        squared cosine, 4000 steps
+    """
+
+    num_train_steps: int = 4000
+
+    @property
+    def betas(self) -> Tensor:
+        share = torch.linspace(0, 1, self.num_train_steps + 1, dtype=torch.float64)
+        f = torch.cos((share + 0.008) / 1.008 * math.pi / 2).square()
+        return (1 - f[1:] / f[:-1]).clamp(max=0.999)
+
+    def __str__(self) -> str:
+        return f"squared cosine, {self.num_train_steps} steps"
+
+
+def diffuse(x: Tensor, noise: Tensor, alpha: float | Tensor) -> Tensor:
+    r"""A draw from :math:`q(x_t | x_s)` (eq. 1), :math:`\sqrt{\alpha'} x_s + \sqrt{1 - \alpha'} z`.
+
+    Args:
+        x: the state x_s, shape (B, C, H, W), [-1, 1] scale; x_0 for s = 0.
+        noise: z, standard normal, of the same shape.
+        alpha: :math:`\alpha' = \bar\alpha_t / \bar\alpha_s`, which is :math:`\bar\alpha_t` for
+            s = 0; a number, or one per image, shape (B,).
+    """
+    root: Callable[[Any], Any] = math.sqrt
+    if isinstance(alpha, Tensor):
+        root, alpha = torch.sqrt, alpha.view(-1, 1, 1, 1)
+    return root(alpha) * x + root(1 - alpha) * noise

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lit_purify.diffusion.denoiser import Denoiser
-from lit_purify.diffusion.schedule import LinearSchedule
+from lit_purify.diffusion.schedule import diffuse
 from lit_purify.types import Batch, InputError
 
 VALIDATION_STEPS = (1, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
-"""Steps t at which the held-out loss is logged."""
+"""Steps t at which the held-out loss is logged, as far as the schedule goes."""
 
 
 class DenoiserTraining(LightningModule):
@@ -80,8 +80,7 @@ class DenoiserTraining(LightningModule):
         self.focus = focus
         self.seed = seed
         self.compile_network = compile
-        alpha_bar = LinearSchedule(denoiser.num_train_steps).alpha_bar
-        self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
+        self.register_buffer("alpha_bar", denoiser.schedule.alpha_bar.float(), persistent=False)
         self.alpha_bar: Tensor
 
     def configure_model(self) -> None:
@@ -99,13 +98,12 @@ class DenoiserTraining(LightningModule):
 
     def loss(self, image: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Squared error per sample, shape (B,), for images in [0, 1] and steps t of shape (B,)."""
-        alpha_bar = self.alpha_bar[t].view(-1, 1, 1, 1)
-        x_t = alpha_bar.sqrt() * (2 * image - 1) + (1 - alpha_bar).sqrt() * noise
+        x_t = diffuse(2 * image - 1, noise, self.alpha_bar[t])
         return F.mse_loss(self.denoiser(x_t, t).float(), noise, reduction="none").mean((1, 2, 3))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         image = batch["image"]
-        # One generator a batch: training resumes with the draws it would have had.
+        # One generator per batch: training resumes with the draws it would have had.
         batches = self.trainer.fit_loop.total_batch_idx
         key = self.seed * 1_000_003 + batches * self.trainer.world_size + self.global_rank
         generator = torch.Generator().manual_seed(key)
@@ -121,27 +119,24 @@ class DenoiserTraining(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         image = batch["image"]
         generator = torch.Generator().manual_seed(batch_idx)
-        position = torch.arange(len(image)) % len(VALIDATION_STEPS)
-        steps = torch.tensor(VALIDATION_STEPS)[position]
+        visited = [t for t in VALIDATION_STEPS if t <= self.denoiser.num_train_steps]
+        steps = torch.tensor(visited)[torch.arange(len(image)) % len(visited)]
         noise = torch.randn(image.shape, generator=generator).to(image.device)
         loss = self.loss(image, steps.to(image.device), noise)
-        for t in VALIDATION_STEPS:
-            chosen = loss[(steps == t).to(loss.device)]
-            if len(chosen):
-                self.log(
-                    f"val/loss_t{t}",
-                    chosen.mean(),
-                    batch_size=len(chosen),
-                    on_epoch=True,
-                    sync_dist=True,
-                )
-        purification = loss[((steps >= 5) & (steps <= 150)).to(loss.device)]
-        if len(purification):  # a last batch of one image has none
+        for t in visited:
+            self._log_mean(f"val/loss_t{t}", loss, steps == t)
+        # The depths of purification.
+        self._log_mean("val/loss", loss, (steps >= 5) & (steps <= 150), prog_bar=True)
+
+    def _log_mean(self, name: str, loss: Tensor, which: Tensor, *, prog_bar: bool = False) -> None:
+        chosen = loss[which.to(loss.device)]
+        if len(chosen):  # a last batch of one image has no other steps
             self.log(
-                "val/loss",
-                purification.mean(),
-                batch_size=len(purification),
-                prog_bar=True,
+                name,
+                chosen.mean(),
+                batch_size=len(chosen),
+                prog_bar=prog_bar,
+                on_epoch=True,
                 sync_dist=True,
             )
 

@@ -1,4 +1,4 @@
-"""The arithmetic of a run: float32 that is float32, TF32 and ``torch.compile`` where asked for.
+"""The arithmetic of a run: float32 that is float32, and TF32 where asked for.
 
 PyTorch computes float32 convolutions on NVIDIA GPUs in TF32 (10 mantissa bits instead of 23)
 unless it is told not to. Its switches belong to the process, not to a model, so they are set for a
@@ -14,11 +14,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn
 
-from lit_purify.classifiers import Classifier
-from lit_purify.diffusion.denoiser import Denoiser
-from lit_purify.diffusion.purifier import Purifier
 from lit_purify.types import InputError
 
 
@@ -123,42 +119,3 @@ class Float32Mode(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         self._mode.close()  # Lightning tears nothing down then
-
-
-def networks(purifier: Purifier, classifier: Classifier) -> dict[str, nn.Module]:
-    """The networks of a defence by their place: what :func:`compile_network` is for.
-
-    They are the modules that a purifier holds and calls; a list or dictionary of modules is
-    entered. A purifier without any (a blur, a JPEG) has nothing to compile.
-    """
-    found = {f"purifier.{name}": network for name, network in _called_children(purifier)}
-    return {**found, "classifier": classifier}
-
-
-def _called_children(parent: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    for name, child in parent.named_children():
-        if type(child).forward is not nn.Module.forward:
-            yield name, child
-        else:  # it holds modules and cannot be called itself
-            yield from ((f"{name}.{inner}", network) for inner, network in _called_children(child))
-
-
-def compile_network(network: nn.Module) -> None:
-    """Have a network compiled by ``torch.compile`` at its first call, in place, and once only."""
-    if is_compiled(network):
-        return
-    network.compile()
-    compiled: Callable[..., Tensor] = network._compiled_call_impl  # type: ignore[assignment]
-    if isinstance(network, Denoiser):
-        # The step t as a tensor: of a number, each value would have a compiled graph of its own,
-        # and after eight graphs PyTorch stops compiling.
-        def call(x_t: Tensor, t: int | Tensor) -> Tensor:
-            steps = t if isinstance(t, Tensor) else torch.full((len(x_t),), t, device=x_t.device)
-            return compiled(x_t, steps)
-
-        network._compiled_call_impl = call
-
-
-def is_compiled(network: nn.Module) -> bool:
-    """Whether calls of a network run compiled code."""
-    return network._compiled_call_impl is not None

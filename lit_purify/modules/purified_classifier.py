@@ -15,7 +15,8 @@ from lit_purify.diffusion.noise import FixedNoise, NoiseSource
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.functional import correct, majority
 from lit_purify.metrics import ACCURACY, OTHER, IntervalAccuracy, Statistics, SummaryMetric
-from lit_purify.modules.numerics import Float32Mode, compile_network, is_compiled, networks
+from lit_purify.modules.compilation import compile_network, is_compiled, networks
+from lit_purify.modules.numerics import Float32Mode
 from lit_purify.modules.protocols import (
     ATTACK_NOISE,
     PROTOCOLS,

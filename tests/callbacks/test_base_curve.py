@@ -191,6 +191,9 @@ class _Fails(IdentityPurifier):
             raise RuntimeError("this purifier fails")
         return images
 
+    def settings(self) -> dict[str, object]:
+        return {"purifier": "_Fails"}  # a run that broke goes on without the failure
+
 
 def test_a_stopped_run_becomes_the_undisturbed_one(run: Any, tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"

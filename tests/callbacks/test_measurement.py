@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import tiny
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lit_purify.report.records import read_rows
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import IdentityPurifier
@@ -14,6 +13,7 @@ from lit_purify.callbacks import Measurement, Records
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.store import read_rows
 
 N = 5
 

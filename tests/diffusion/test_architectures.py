@@ -10,59 +10,35 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import fill, reference_chain, some_images
+from oracles import fill, some_images
 from torch import Tensor
+from unets import BOTH, Factory, small_ddpm, small_guided
 
-from lit_purify.diffusion import (
-    DDPMSampler,
-    DiffusionPurifier,
-    FixedNoise,
-    UNetDenoiser,
-    ddpm_unet,
-    guided_diffusion_unet,
-)
+from lit_purify.diffusion import ddpm_unet, guided_diffusion_unet, small_unet
 from lit_purify.functional.jacobian import pull_back, push_forward
 from lit_purify.types import InputError
 
 
-def small_ddpm(**changes: Any) -> UNetDenoiser:
-    arguments = {"image_size": 8, "block_out_channels": (8, 16), "norm_num_groups": 4}
-    return ddpm_unet(**{**arguments, **changes})
-
-
-def small_guided(**changes: Any) -> UNetDenoiser:
-    arguments = {
-        "image_size": 8,
-        "model_channels": 8,
-        "channel_mult": (1, 2),
-        "num_res_blocks": 1,
-        "attention_resolutions": (4,),
-        "num_head_channels": 4,
-        "norm_num_groups": 4,
-    }
-    return guided_diffusion_unet(**{**arguments, **changes})
-
-
-BOTH = pytest.mark.parametrize("factory", [small_ddpm, small_guided])
-Factory = Callable[..., UNetDenoiser]
-
-
 class TestSizes:
     @pytest.mark.parametrize(
-        ("factory", "parameters", "name"),
-        [(ddpm_unet, 35_746_307, "DDPM"), (guided_diffusion_unet, 552_814_086, "guided-diffusion")],
+        ("factory", "parameters", "name", "side"),
+        [
+            (ddpm_unet, 35_746_307, "DDPM", 32),
+            (guided_diffusion_unet, 552_814_086, "guided-diffusion", 256),
+        ],
     )
-    def test_of_the_published_networks(self, factory: Factory, parameters: int, name: str) -> None:
+    def test_of_the_published_networks(
+        self, factory: Factory, parameters: int, name: str, side: int
+    ) -> None:
         network = factory(seed=None)
         assert sum(p.numel() for p in network.parameters()) == parameters
         assert all(x.is_meta for x in network.state_dict().values())
+        assert network.image_shape == (3, side, side)
         assert (
             network.source == f"{name} U-Net, {parameters / 1e6:.1f} M parameters, without weights"
         )
 
-    def test_images_they_are_for(self) -> None:
-        assert ddpm_unet(seed=None).image_shape == (3, 32, 32)
-        assert guided_diffusion_unet(seed=None).image_shape == (3, 256, 256)
+    def test_other_images(self) -> None:
         assert ddpm_unet(seed=None, channels=1, image_size=64).image_shape == (1, 64, 64)
 
     @pytest.mark.parametrize(("learns", "outputs"), [(True, 6), (False, 3)])
@@ -73,27 +49,23 @@ class TestSizes:
     @pytest.mark.parametrize(
         ("factory", "arguments", "message"),
         [
-            (ddpm_unet, {"image_size": 0}, "image_size is 0"),
-            (ddpm_unet, {"image_size": 20}, "multiple of 8, which 4 levels ask for"),
-            (ddpm_unet, {"block_out_channels": ()}, r"block_out_channels is \[\]"),
-            (ddpm_unet, {"block_out_channels": (128, 100)}, "multiples of norm_num_groups = 32"),
-            (ddpm_unet, {"block_out_channels": (-32,)}, "multiples of norm_num_groups = 32"),
-            (ddpm_unet, {"attention_levels": (1, 4)}, r"holds 4; expected levels among 0 \.\. 3"),
+            (ddpm_unet, {"image_size": 0}, "image_size"),
+            (ddpm_unet, {"image_size": 20}, "multiple of 8"),
+            (ddpm_unet, {"block_out_channels": ()}, "block_out_channels"),
+            (ddpm_unet, {"block_out_channels": (128, 100)}, "norm_num_groups = 32"),
+            (ddpm_unet, {"block_out_channels": (-32,)}, "norm_num_groups = 32"),
+            (ddpm_unet, {"attention_levels": (1, 4)}, r"0 \.\. 3"),
             (ddpm_unet, {"attention_levels": (-1,)}, "holds -1"),
-            (ddpm_unet, {"layers_per_block": 0}, "layers_per_block is 0"),
-            (ddpm_unet, {"seed": -1}, "seed is -1"),
-            (ddpm_unet, {"seed": 2**32}, "seed is 4294967296"),
+            (ddpm_unet, {"layers_per_block": 0}, "layers_per_block"),
+            (ddpm_unet, {"seed": -1}, "seed"),
+            (ddpm_unet, {"seed": 2**32}, "seed"),
             (guided_diffusion_unet, {"image_size": 200}, "multiple of 32"),
-            (guided_diffusion_unet, {"channel_mult": ()}, "a list that begins with 1"),
-            (guided_diffusion_unet, {"channel_mult": (2, 4)}, "a list that begins with 1"),
-            (guided_diffusion_unet, {"model_channels": 40}, "multiples of norm_num_groups = 32"),
-            (
-                guided_diffusion_unet,
-                {"attention_resolutions": (32, 12)},
-                "holds 12; expected sides of levels, which are 256, 128, 64, 32, 16, 8",
-            ),
-            (guided_diffusion_unet, {"num_head_channels": 96}, "and one has 512"),
-            (guided_diffusion_unet, {"num_head_channels": 0}, "num_head_channels is 0"),
+            (guided_diffusion_unet, {"channel_mult": ()}, "begins with 1"),
+            (guided_diffusion_unet, {"channel_mult": (2, 4)}, "begins with 1"),
+            (guided_diffusion_unet, {"model_channels": 40}, "norm_num_groups = 32"),
+            (guided_diffusion_unet, {"attention_resolutions": (32, 12)}, "256, 128, 64, 32, 16, 8"),
+            (guided_diffusion_unet, {"num_head_channels": 96}, "has 512"),
+            (guided_diffusion_unet, {"num_head_channels": 0}, "num_head_channels"),
         ],
     )
     def test_impossible_ones(
@@ -138,38 +110,14 @@ class TestRandomWeights:
         assert "untrained" in factory().source
         assert "random weights of seed 7" in factory(seed=7).source
 
+    def test_nor_the_shipped_architecture_before_it_is_trained(self) -> None:
+        source = small_unet(block_out_channels=(8, 16), norm_num_groups=4).source
+        assert source.startswith("untrained small U-Net")
+
     def test_they_can_be_trained(self) -> None:
         network = small_ddpm()
         network(torch.ones(1, 3, 8, 8), 5).sum().backward()
         assert all(p.grad is not None for p in network.parameters())
-
-
-@BOTH
-@pytest.mark.parametrize("clip", [True, False])
-@pytest.mark.parametrize("budget", [0.0, 1.0])
-def test_exact_gradient_through_attention(factory: Factory, clip: bool, budget: float) -> None:
-    """In float64, against plain autograd through a plain loop of the equations."""
-    network = fill(factory().double(), seed=4, std=0.3)
-    variance = "learned_range" if factory is small_guided else "fixed_large"
-    purifier = DiffusionPurifier(
-        network,
-        t_star=30,
-        num_steps=4,
-        sampler=DDPMSampler(variance=variance, clip=clip),
-        memory_budget_gib=budget,
-    )
-    x = some_images(2).requires_grad_()
-    cotangent = some_images(2, seed=9) - 0.5
-    indices = torch.tensor([5, 2])
-    output = purifier.purify(x, FixedNoise(1), indices)
-    plain = reference_chain(
-        network, x, 1, indices, purifier.timesteps, variance=variance, clip=clip
-    )[-1]
-    (got,) = torch.autograd.grad(output, x, cotangent)
-    (want,) = torch.autograd.grad(plain, x, cotangent)
-    torch.testing.assert_close(output, plain, rtol=0, atol=1e-12)
-    assert (got - want).norm() <= 1e-10 * want.norm()
-    assert want.norm() > 0
 
 
 class TestDerivatives:

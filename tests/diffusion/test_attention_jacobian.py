@@ -9,13 +9,9 @@ from oracles import fill, some_images
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from unets import small_guided
 
-from lit_purify.diffusion import (
-    DDPMSampler,
-    DiffusionPurifier,
-    FixedNoise,
-    guided_diffusion_unet,
-)
+from lit_purify.diffusion import DDPMSampler, DiffusionPurifier, FixedNoise
 from lit_purify.functional import JacobianOperator, push_forward
 from lit_purify.functional.spectral import largest_singular
 from lit_purify.types import InputError
@@ -26,16 +22,7 @@ N = 3 * 6 * 6
 @pytest.fixture(scope="module")
 def function() -> Callable[[Tensor], Tensor]:
     """Rows of 3 x 6 x 6 through two steps at 8 x 8, attention at both levels, in float64."""
-    denoiser = guided_diffusion_unet(
-        image_size=8,
-        model_channels=8,
-        channel_mult=(1, 2),
-        num_res_blocks=1,
-        attention_resolutions=(8, 4),
-        num_head_channels=4,
-        norm_num_groups=4,
-    )
-    fill(denoiser.double(), seed=0, std=0.15)
+    denoiser = fill(small_guided(attention_resolutions=(8, 4)).double(), seed=0, std=0.15)
     purifier = DiffusionPurifier(
         denoiser,
         t_star=60,
@@ -98,16 +85,10 @@ class Once(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("part", [fused_attention, Once.apply])
-@pytest.mark.parametrize(
-    ("way", "message"),
-    [
-        ("forward", "without a rule of forward-mode differentiation.*differentiation: reverse"),
-        ("reverse", "cannot be differentiated again.*differentiation: forward"),
-    ],
-)
+@pytest.mark.parametrize(("way", "other"), [("forward", "reverse"), ("reverse", "forward")])
 def test_a_part_without_the_rules_is_named_and_nothing_takes_its_place(
-    part: Callable[[Tensor], Tensor], way: Any, message: str
+    part: Callable[[Tensor], Tensor], way: Any, other: str
 ) -> None:
     x = some_images(1, (3, 4, 4))
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"differentiation: {other}"):
         push_forward(part, x, x, differentiation=way)

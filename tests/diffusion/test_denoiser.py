@@ -1,5 +1,8 @@
 """Networks behind the denoiser contract."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -7,7 +10,9 @@ import torch
 from oracles import random_unet
 from torch.nn import functional as F
 
-from lit_purify.diffusion import UNetDenoiser, small_unet
+import lit_purify
+from lit_purify.checkpoints import save_denoiser
+from lit_purify.diffusion import CosineSchedule, LinearSchedule, UNetDenoiser, small_unet
 from lit_purify.types import InputError
 
 
@@ -51,6 +56,36 @@ def test_sides_that_cannot_be_halved_are_refused(shape: tuple[int, ...]) -> None
         network(torch.zeros(shape), 1)
 
 
-def test_the_shipped_architecture_is_called_untrained_before_it_is_trained() -> None:
-    source = small_unet(block_out_channels=(8, 16), norm_num_groups=4).source
-    assert source.startswith("untrained small U-Net")
+def test_a_denoiser_has_its_schedule() -> None:
+    network = random_unet()
+    assert network.schedule == LinearSchedule()
+    other = UNetDenoiser(network.network, schedule=CosineSchedule(400))
+    assert other.schedule == CosineSchedule(400)
+    assert other.num_train_steps == 400
+
+
+def test_a_file_that_cannot_name_the_schedule_is_refused(tmp_path: Path) -> None:
+    network = random_unet()
+    network.schedule = CosineSchedule()
+    with pytest.raises(InputError, match="schedule"):
+        save_denoiser(tmp_path / "lost.safetensors", network, {})
+
+
+def test_its_length_is_said_once() -> None:
+    with pytest.raises(TypeError, match="schedule"):
+
+        class Long(UNetDenoiser):
+            num_train_steps = 4000  # type: ignore[assignment]
+
+
+def test_the_room_does_without_diffusers() -> None:
+    """Until a network is built: the import takes seconds. What is above the room is left out."""
+    program = (
+        "import sys, types\n"
+        "package = types.ModuleType('lit_purify')\n"
+        f"package.__path__ = [{str(Path(lit_purify.__file__).parent)!r}]\n"
+        "sys.modules['lit_purify'] = package\n"
+        "import lit_purify.diffusion\n"
+        "sys.exit('diffusers' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -4,91 +4,108 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import TinyDenoiser, random_unet, reference_chain, some_images
+from oracles import (
+    TinyDenoiser,
+    assert_exact,
+    fill,
+    random_unet,
+    reference_states,
+    some_images,
+)
 from torch import Tensor, nn
+from unets import BOTH, Factory, small_guided
 
 from lit_purify.diffusion import (
     PRESETS,
     DDIMSampler,
     DDPMSampler,
-    Denoiser,
     DiffusionPurifier,
     FixedNoise,
-    Sampler,
 )
 from lit_purify.diffusion.recompute import activation_bytes
 
 INDICES = torch.tensor([5, 2])
 SEED = 1
+KEPT = pytest.mark.parametrize("kept", [0, 2, 1000])
+CLIP = pytest.mark.parametrize("clip", [True, False])
+BUDGET = pytest.mark.parametrize("budget", [0.0, 1.0])
+FORWARD = pytest.mark.parametrize("forward", ["stepwise", "one_shot", "none"])
 
 
 def budget_for(denoiser: nn.Module, images: Tensor, steps: int) -> float:
     """Memory in GiB that holds the activations of so many network passes and half a pass more."""
     each = activation_bytes(lambda x: denoiser(x, 10), images[:1]) * len(images)
-    return (steps + 0.5) * each / 2**30
+    return (steps + 0.5) * each / 2**30 if steps else 0.0
 
 
-def assert_exact(
-    denoiser: Denoiser, sampler: Sampler, forward: Any, images: Tensor, kept: int, **options: Any
-) -> None:
-    """Same images and, for a random cotangent, same gradient as a plain loop of the equations."""
-    budget = budget_for(denoiser, images, kept) if kept else 0.0
+@KEPT
+@CLIP
+@pytest.mark.parametrize("preset", ["ddpm", "reverse", "ddim"])
+def test_presets_through_a_unet(preset: Any, clip: bool, kept: int) -> None:
+    forward, sampler = PRESETS[preset]
+    denoiser, images = random_unet().double(), some_images(2, (3, 16, 16))
     purifier = DiffusionPurifier(
         denoiser,
         t_star=30,
         num_steps=4,
         forward_process=forward,
-        sampler=sampler,
-        memory_budget_gib=budget,
+        sampler=type(sampler)(clip=clip),
+        memory_budget_gib=budget_for(denoiser, images, kept),
     )
-    cotangent = some_images(len(images), images.shape[1:], seed=9) - 0.5
-    x = images.clone().requires_grad_()
-    output = purifier.purify(x, FixedNoise(SEED), INDICES)
-    (got,) = torch.autograd.grad(output, x, cotangent)
-    plain = reference_chain(
-        denoiser,
-        x,
-        SEED,
-        INDICES,
-        purifier.timesteps,
-        forward=forward,
-        clip=sampler.clip,
-        **options,
-    )[-1]
-    (want,) = torch.autograd.grad(plain, x, cotangent)
-    torch.testing.assert_close(output, plain, rtol=0, atol=1e-12)
-    assert (got - want).norm() <= 1e-10 * want.norm()
-    assert want.norm() > 0
+    assert_exact(purifier, images, SEED, INDICES)
 
 
-@pytest.mark.parametrize("kept", [0, 2, 1000])
-@pytest.mark.parametrize("clip", [True, False])
-@pytest.mark.parametrize("preset", ["ddpm", "reverse", "ddim"])
-def test_presets_through_a_unet(preset: Any, clip: bool, kept: int) -> None:
-    forward, sampler = PRESETS[preset]
-    sampler = type(sampler)(clip=clip)
-    options: Any = {"variance": getattr(sampler, "variance", None)}
-    images = some_images(2, (3, 16, 16))
-    assert_exact(random_unet().double(), sampler, forward, images, kept, **options)
-
-
-@pytest.mark.parametrize("kept", [0, 2, 1000])
-@pytest.mark.parametrize("clip", [True, False])
+@KEPT
+@CLIP
 @pytest.mark.parametrize("variance", ["fixed_small", "fixed_large", "learned_range"])
 def test_other_variances(variance: Any, clip: bool, kept: int) -> None:
     denoiser = TinyDenoiser(learns_variance=variance == "learned_range", scale=3)
-    sampler = DDPMSampler(variance=variance, clip=clip)
-    assert_exact(denoiser, sampler, "stepwise", some_images(2), kept, variance=variance)
+    purifier = DiffusionPurifier(
+        denoiser,
+        t_star=30,
+        num_steps=4,
+        sampler=DDPMSampler(variance=variance, clip=clip),
+        memory_budget_gib=budget_for(denoiser, some_images(2), kept),
+    )
+    assert_exact(purifier, some_images(2), SEED, INDICES)
 
 
-@pytest.mark.parametrize("forward", ["stepwise", "one_shot", "none"])
-@pytest.mark.parametrize("clip", [True, False])
+@FORWARD
+@CLIP
 def test_stochastic_ddim(forward: Any, clip: bool) -> None:
-    sampler = DDIMSampler(eta=0.5, clip=clip)
-    denoiser = TinyDenoiser(scale=3)
-    assert_exact(denoiser, sampler, forward, some_images(2), 0, variance=None, eta=0.5)
+    purifier = DiffusionPurifier(
+        TinyDenoiser(scale=3),
+        t_star=30,
+        num_steps=4,
+        forward_process=forward,
+        sampler=DDIMSampler(eta=0.5, clip=clip),
+        memory_budget_gib=0,
+    )
+    assert_exact(purifier, some_images(2), SEED, INDICES)
 
 
+@BOTH
+@CLIP
+@BUDGET
+@pytest.mark.parametrize(("num_steps", "resize_to"), [(4, None), (4, 8), (None, 8)])
+def test_attention_and_resizing(
+    factory: Factory, num_steps: int | None, resize_to: int | None, clip: bool, budget: float
+) -> None:
+    purifier = DiffusionPurifier(
+        fill(factory().double(), seed=4, std=0.3),
+        t_star=30 if num_steps else 5,
+        num_steps=num_steps,
+        sampler=DDPMSampler(
+            variance="learned_range" if factory is small_guided else "fixed_large", clip=clip
+        ),
+        memory_budget_gib=budget,
+        resize_to=resize_to,
+    )
+    for side in (8,) if resize_to is None else (7, 10):
+        assert_exact(purifier, some_images(2, (3, side, side)), SEED, INDICES)
+
+
+@pytest.mark.parametrize("resize_to", [None, 4])
 @pytest.mark.parametrize(
     "sampler",
     [
@@ -99,13 +116,16 @@ def test_stochastic_ddim(forward: Any, clip: bool) -> None:
         DDIMSampler(eta=0.5),
     ],
 )
-def test_finite_differences(sampler: DDPMSampler) -> None:
-    learns = getattr(sampler, "variance", "") == "learned_range"
-    denoiser = TinyDenoiser(1, learns_variance=learns, scale=3)
+def test_finite_differences(sampler: Any, resize_to: int | None) -> None:
     purifier = DiffusionPurifier(
-        denoiser, t_star=30, num_steps=3, sampler=sampler, memory_budget_gib=0
+        TinyDenoiser(1, learns_variance=True, scale=3),
+        t_star=30,
+        num_steps=3,
+        sampler=sampler,
+        memory_budget_gib=0,
+        resize_to=resize_to,
     )
-    x = some_images(1, (1, 2, 3)).requires_grad_()
+    x = some_images(1, (1, 3, 3)).requires_grad_()
     index = torch.tensor([0])
     assert torch.autograd.gradcheck(lambda x: purifier.purify(x, FixedNoise(0), index), (x,))
 
@@ -123,17 +143,10 @@ def test_no_budget_differs_from_a_budget_in_nothing() -> None:
 
 
 def test_every_state_of_the_trajectory_carries_its_gradient() -> None:
-    denoiser = TinyDenoiser(scale=3)
-    purifier = DiffusionPurifier(
-        denoiser,
-        t_star=30,
-        num_steps=3,
-        sampler=DDPMSampler(variance="fixed_large"),
-        memory_budget_gib=0,
-    )
+    purifier = DiffusionPurifier(TinyDenoiser(scale=3), t_star=30, num_steps=3, memory_budget_gib=0)
     x = some_images(2).requires_grad_()
     got = list(purifier.trajectory(x, FixedNoise(SEED), INDICES))
-    want = reference_chain(denoiser, x, SEED, INDICES, purifier.timesteps)
+    want = reference_states(purifier, x, SEED, INDICES)
     for state, plain in zip(got, want, strict=True):
         (a,) = torch.autograd.grad(state.image.square().sum(), x, retain_graph=True)
         (b,) = torch.autograd.grad(plain.square().sum(), x, retain_graph=True)
@@ -154,7 +167,7 @@ def test_weights_are_frozen_and_get_no_gradient() -> None:
 def test_network_passes_of_a_gradient(kept: int, calls: int) -> None:
     """One for each of 5 steps, and one more for each that the memory does not hold."""
     denoiser, images = TinyDenoiser(), some_images(2)
-    budget = budget_for(denoiser, images, kept) if kept else 0.0
+    budget = budget_for(denoiser, images, kept)
     purifier = DiffusionPurifier(denoiser, t_star=10, num_steps=5, memory_budget_gib=budget)
     for _ in range(2):  # the first time also measures a pass
         denoiser.calls = 0
@@ -163,7 +176,7 @@ def test_network_passes_of_a_gradient(kept: int, calls: int) -> None:
     assert denoiser.calls == calls
 
 
-@pytest.mark.parametrize("budget", [0.0, 1.0])
+@BUDGET
 def test_no_recomputation_without_a_gradient(budget: float) -> None:
     denoiser = TinyDenoiser()
     purifier = DiffusionPurifier(denoiser, t_star=10, num_steps=5, memory_budget_gib=budget)
@@ -192,14 +205,3 @@ def test_without_a_budget_only_states_are_kept() -> None:
     state = some_images(2).nbytes
     assert held(0.0) <= 5 * state
     assert held(1.0) >= 5 * 100 * state
-
-
-def test_activation_bytes_counts_what_backward_needs() -> None:
-    x = torch.zeros(2, 3, 4, 4)
-    # exp keeps its result; the second exp's input is the same tensor and is not needed.
-    assert activation_bytes(torch.exp, x) == x.nbytes
-    assert activation_bytes(lambda x: x.exp().exp(), x) == 2 * x.nbytes
-    # A product with a frozen weight keeps no activation, a sum neither.
-    weight = torch.ones(3, 1, 1)
-    assert activation_bytes(lambda x: x * weight + 1, x) == 0
-    assert x.grad is None

@@ -23,16 +23,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from oracles import ALPHA_BAR, ChosenNoise, GaussianDenoiser, draws
+from oracles import ALPHA_BAR, ChosenNoise, GaussianDenoiser, cosine_alpha_bar, draws
 from torch import Tensor
 
 from lit_purify.diffusion import (
+    CosineSchedule,
     DDIMSampler,
     DDPMSampler,
     Denoiser,
     DiffusionPurifier,
     FixedNoise,
+    LinearSchedule,
     Sampler,
+    Schedule,
 )
 from lit_purify.types import Process
 
@@ -110,6 +113,17 @@ def weights(model: DiffusionPurifier) -> dict[tuple[Process, int], Tensor]:
     return found
 
 
+def columns(model: DiffusionPurifier, pixel: float) -> tuple[Tensor, Tensor]:
+    """Rows A_k e_j for every draw k and direction j: one unit draw per row; the output without any.
+
+    Both on the [-1, 1] scale, for an image of equal pixels.
+    """
+    chosen = [(process, t, k) for process, t in weights(model) for k in range(4)]
+    x = torch.full((len(chosen) + 1, *SHAPE), pixel, dtype=torch.float64)
+    output = 2 * model.purify(x, ChosenNoise(chosen), torch.arange(len(x))).flatten(1) - 1
+    return output[:-1] - output[-1], output[-1]
+
+
 def jacobian(model: DiffusionPurifier) -> Tensor:
     into = 1.0 if model.forward_process == "none" else math.sqrt(ALPHA_BAR[model.t_star])
     return spectral(into * reverse_map(model.sampler, model.timesteps, model.t_star))
@@ -132,15 +146,31 @@ def test_jacobian(sampler: Sampler, t_star: int, num_steps: int | None, forward:
     torch.testing.assert_close(got.view(4, 4), jacobian(model), rtol=0, atol=1e-10)
 
 
-def test_jacobian_of_ddpm_is_the_posterior_of_the_data() -> None:
-    """J = alpha_bar Sigma M^-1: compression below one in every direction, most in the thin ones."""
-    model = purifier(SMALL, 100, 10)
+@pytest.mark.parametrize("num_steps", [None, 10])
+@pytest.mark.parametrize(
+    ("schedule", "alpha_bar", "t_star"),
+    [
+        (LinearSchedule(), ALPHA_BAR.__getitem__, 100),
+        (CosineSchedule(400), lambda t: cosine_alpha_bar(t, 400), 80),
+    ],
+)
+def test_jacobian_of_ddpm_is_the_posterior_of_the_data(
+    schedule: Schedule, alpha_bar: Any, t_star: int, num_steps: int | None
+) -> None:
+    """J = alpha_bar Sigma M^-1: compression below one in every direction, most in the thin ones.
+
+    With the alpha_bar that the denoiser's own schedule has, whatever that is.
+    """
+    sigma = spectral(EIGENVALUES)
+    denoiser = GaussianDenoiser(MEAN, sigma, alpha_bar)
+    denoiser.schedule = schedule
+    model = DiffusionPurifier(denoiser, t_star=t_star, num_steps=num_steps, sampler=SMALL)
     x = torch.zeros(1, *SHAPE, dtype=torch.float64)
     index = torch.tensor([7])
     got = torch.autograd.functional.jacobian(lambda x: model.purify(x, FixedNoise(0), index), x)
-    sigma, alpha_bar = spectral(EIGENVALUES), ALPHA_BAR[100]
+    share = alpha_bar(t_star)
     identity = torch.eye(4, dtype=torch.float64)
-    want = alpha_bar * sigma @ torch.linalg.inv(alpha_bar * sigma + (1 - alpha_bar) * identity)
+    want = share * sigma @ torch.linalg.inv(share * sigma + (1 - share) * identity)
     torch.testing.assert_close(got.view(4, 4), want, rtol=0, atol=1e-10)
     assert torch.linalg.matrix_norm(got.view(4, 4), 2) < 1
 
@@ -151,20 +181,16 @@ def test_jacobian_of_ddpm_is_the_posterior_of_the_data() -> None:
 def test_every_draw_enters_with_its_own_weight(
     sampler: Sampler, t_star: int, num_steps: int | None, forward: Any
 ) -> None:
-    """f is affine in the noise: unit draws, one a row, give every column of every A_k."""
+    """f is affine in the noise: unit draws give every column of every A_k."""
     model = purifier(sampler, t_star, num_steps, forward)
     want = weights(model)
-    chosen = [(process, t, k) for process, t in want for k in range(4)]
-    x = torch.full((len(chosen) + 1, *SHAPE), 0.4, dtype=torch.float64)
-    output = model.purify(x, ChosenNoise(chosen), torch.arange(len(x))).flatten(1)
-    columns = 2 * (output[:-1] - output[-1])
+    found, silent = columns(model, 0.4)
     matrices = torch.stack([spectral(values) for values in want.values()])
-    got = columns.view(len(want), 4, 4).mT
-    torch.testing.assert_close(got, matrices, rtol=0, atol=1e-10)
-    # Without noise the purified image is mu + J (x - mu), on the [-1, 1] scale...
+    torch.testing.assert_close(found.view(len(want), 4, 4).mT, matrices, rtol=0, atol=1e-10)
+    # Without noise the purified image is mu + J (x - mu), on the [-1, 1] scale.
     shift = math.sqrt(ALPHA_BAR[t_star]) if forward == "none" else 1.0  # where x is x_t*
-    mean = MEAN + jacobian(model) @ (2 * x[-1].flatten() - 1 - shift * MEAN)
-    torch.testing.assert_close(2 * output[-1] - 1, mean, rtol=0, atol=1e-10)
+    mean = MEAN + jacobian(model) @ (2 * 0.4 - 1 - shift * MEAN)
+    torch.testing.assert_close(silent, mean, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -200,11 +226,8 @@ def test_mean_and_covariance_over_the_noise(sampler: Sampler) -> None:
 
 def population(model: DiffusionPurifier) -> Tensor:
     """Eigenvalues of the covariance of purified data, over the prior and all noise."""
-    chosen = [(process, t, k) for process, t in weights(model) for k in range(4)]
-    x = torch.zeros(len(chosen) + 1, *SHAPE, dtype=torch.float64)
-    output = model.purify(x, ChosenNoise(chosen), torch.arange(len(x))).flatten(1)
-    columns = 2 * (output[:-1] - output[-1])
-    total = columns.T @ columns + jacobian(model) @ spectral(EIGENVALUES) @ jacobian(model).T
+    found, _ = columns(model, 0.0)
+    total = found.T @ found + jacobian(model) @ spectral(EIGENVALUES) @ jacobian(model).T
     eigen = rotation().T @ total @ rotation()
     torch.testing.assert_close(eigen, torch.diag(eigen.diagonal()), rtol=0, atol=1e-10)
     return eigen.diagonal()
@@ -274,13 +297,9 @@ def test_a_learned_variance_makes_every_chain_exact(t_star: int, num_steps: int 
         sampler=DDPMSampler(variance="learned_range", clip=False),
     )
     assert model.timesteps == steps
-    chosen: list[tuple[Process, int, int]] = [("forward", t, k) for t in steps for k in range(4)]
-    chosen += [("reverse", t, k) for t in steps[1:] for k in range(4)]
-    x = torch.zeros(len(chosen) + 1, *SHAPE, dtype=torch.float64)
-    output = model.purify(x, ChosenNoise(chosen), torch.arange(len(x))).flatten(1)
-    columns = 2 * (output[:-1] - output[-1])
+    found, _ = columns(model, 0.0)
     shrink = ALPHA_BAR[t_star] * EIGENVALUES / marginal(t_star)
-    got = columns.T @ columns + torch.diag(shrink**2 * EIGENVALUES)
+    got = found.T @ found + torch.diag(shrink**2 * EIGENVALUES)
     first = steps[0]
     want = torch.diag(ALPHA_BAR[first] * EIGENVALUES**2 / marginal(first))
     torch.testing.assert_close(got, want, rtol=0, atol=1e-10)

@@ -12,7 +12,7 @@ from oracles import (
     TinyDenoiser,
     draws,
     random_unet,
-    reference_chain,
+    reference_states,
     some_images,
 )
 from torch import Tensor
@@ -38,6 +38,11 @@ def in_float64(scheduler: Any, visited: list[int]) -> Any:
     alphas = alpha_bar / torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
     scheduler.alphas_cumprod, scheduler.alphas, scheduler.betas = alpha_bar, alphas, 1 - alphas
     return scheduler
+
+
+def visited_steps(num_steps: int | None) -> list[int]:
+    """Every step: a scheduler of all 1000. Respaced: one of these steps alone."""
+    return list(range(1, 1001)) if num_steps is None else LinearSchedule().timesteps(20, num_steps)
 
 
 def compare(
@@ -71,10 +76,7 @@ def test_ddpm_is_that_of_diffusers(
 ) -> None:
     denoiser = TinyDenoiser(learns_variance=variance == "learned_range", scale=3)
     assert clips_some(denoiser)
-    # Every step: the scheduler of all 1000 steps. Respaced: a scheduler of those steps alone.
-    visited = (
-        list(range(1, 1001)) if num_steps is None else LinearSchedule().timesteps(20, num_steps)
-    )
+    visited = visited_steps(num_steps)
     scheduler = in_float64(
         DDPMScheduler(num_train_timesteps=len(visited), variance_type=variance, clip_sample=clip),
         visited,
@@ -93,9 +95,7 @@ def test_ddpm_is_that_of_diffusers(
 def test_ddim_is_that_of_diffusers(eta: float, clip: bool, num_steps: int | None) -> None:
     denoiser = TinyDenoiser(scale=3)
     assert clips_some(denoiser)
-    visited = (
-        list(range(1, 1001)) if num_steps is None else LinearSchedule().timesteps(20, num_steps)
-    )
+    visited = visited_steps(num_steps)
     scheduler = in_float64(
         DDIMScheduler(num_train_timesteps=len(visited), clip_sample=clip), visited
     )
@@ -111,23 +111,21 @@ def test_ddim_is_that_of_diffusers(eta: float, clip: bool, num_steps: int | None
 
 @pytest.mark.parametrize("clip", [True, False])
 @pytest.mark.parametrize(
-    ("sampler", "variance", "eta"),
+    ("sampler", "options"),
     [
-        (DDPMSampler, "fixed_large", 0.0),
-        (DDPMSampler, "fixed_small", 0.0),
-        (DDPMSampler, "learned_range", 0.0),
-        (DDIMSampler, None, 0.0),
-        (DDIMSampler, None, 0.5),
+        (DDPMSampler, {"variance": "fixed_large"}),
+        (DDPMSampler, {"variance": "fixed_small"}),
+        (DDPMSampler, {"variance": "learned_range"}),
+        (DDIMSampler, {}),
+        (DDIMSampler, {"eta": 0.5}),
     ],
 )
 @pytest.mark.parametrize("forward", ["stepwise", "one_shot", "none"])
 def test_the_whole_trajectory_is_eqs_1_to_3(
-    sampler: Any, variance: str | None, eta: float, clip: bool, forward: Any
+    sampler: Any, options: dict[str, Any], clip: bool, forward: Any
 ) -> None:
-    options = {"eta": eta} if variance is None else {"variance": variance}
-    denoiser = TinyDenoiser(learns_variance=variance == "learned_range", scale=3)
     purifier = DiffusionPurifier(
-        denoiser,
+        TinyDenoiser(learns_variance="learned_range" in options.values(), scale=3),
         t_star=30,
         num_steps=7,
         forward_process=forward,
@@ -135,22 +133,11 @@ def test_the_whole_trajectory_is_eqs_1_to_3(
     )
     states = list(purifier.trajectory(some_images(2), FixedNoise(SEED), INDICES))
     visited = LinearSchedule().timesteps(30, 7)
-    want = reference_chain(
-        denoiser,
-        some_images(2),
-        SEED,
-        INDICES,
-        visited,
-        forward=forward,
-        variance=variance,
-        eta=eta,
-        clip=clip,
-    )
     noising = {"stepwise": visited, "one_shot": [30], "none": []}[forward]
     labels = [("forward", t) for t in [0, *noising]]
     labels += [("reverse", t) for t in [*visited[-2::-1], 0]]
     assert [(state.process, state.t) for state in states] == labels
-    assert len(want) == len(states)
+    want = reference_states(purifier, some_images(2), SEED, INDICES)
     for state, expected in zip(states, want, strict=True):
         torch.testing.assert_close(state.image, expected, rtol=0, atol=1e-12)
     assert torch.equal(purifier.purify(some_images(2), FixedNoise(SEED), INDICES), states[-1].image)
@@ -209,25 +196,32 @@ def test_presets_are_the_papers(preset: Any) -> None:
     assert sampler.clip
 
 
-def test_clipping_the_output() -> None:
-    arguments: Any = {"t_star": 20, "num_steps": 4, "sampler": DDPMSampler(clip=False)}
+@pytest.mark.parametrize(("side", "resize_to"), [(8, None), (6, 8), (12, 8)])
+def test_clipping_the_output(side: int, resize_to: int | None) -> None:
+    arguments: Any = {
+        "t_star": 20,
+        "num_steps": 4,
+        "sampler": DDPMSampler(clip=False),
+        "resize_to": resize_to,
+    }
     noise, indices = FixedNoise(0), torch.arange(2)
     free = DiffusionPurifier(TinyDenoiser(scale=3), **arguments)
     bound = DiffusionPurifier(TinyDenoiser(scale=3), clip_output=True, **arguments)
-    x = some_images(2).requires_grad_()
+    x = (3 * some_images(2, (3, side, side)) - 1).requires_grad_()
     output = free.purify(x, noise, indices)
     assert output.min() < 0
     assert output.max() > 1
-    assert torch.equal(bound.purify(x, noise, indices), output.clamp(0, 1))
-    inside = ((output >= 0) & (output <= 1)).double()
-    (want,) = torch.autograd.grad(output, x, inside)
-    (got,) = torch.autograd.grad(bound.purify(x, noise, indices).sum(), x)
+    clipped = bound.purify(x, noise, indices)
+    assert torch.equal(clipped, output.clamp(0, 1))
+    within = ((output >= 0) & (output <= 1)).double()
+    (want,) = torch.autograd.grad(output, x, within)
+    (got,) = torch.autograd.grad(clipped.sum(), x)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("eta", [-0.1, 1.1])
 def test_eta_outside_the_unit_interval_is_refused(eta: float) -> None:
-    with pytest.raises(InputError, match="eta must lie in"):
+    with pytest.raises(InputError, match="eta"):
         DDIMSampler(eta=eta)
 
 
@@ -235,7 +229,7 @@ def test_eta_outside_the_unit_interval_is_refused(eta: float) -> None:
 def test_a_learned_variance_needs_twice_the_channels(num_steps: int | None) -> None:
     sampler = DDPMSampler(variance="learned_range")
     purifier = DiffusionPurifier(TinyDenoiser(), t_star=5, num_steps=num_steps, sampler=sampler)
-    with pytest.raises(InputError, match=r"6 output channels.*has 3"):
+    with pytest.raises(InputError, match="6 output channels"):
         purifier.purify(some_images(1), FixedNoise(0), torch.tensor([0]))
 
 
@@ -254,16 +248,13 @@ def test_a_fixed_variance_ignores_the_learned_half(sampler: Sampler) -> None:
     assert torch.equal(*results)
 
 
-def test_depth_and_steps_are_checked_at_once() -> None:
+def test_wrong_arguments_are_refused_at_once() -> None:
     with pytest.raises(InputError, match="t_star"):
         DiffusionPurifier(TinyDenoiser(), t_star=1001)
     with pytest.raises(InputError, match="num_steps"):
         DiffusionPurifier(TinyDenoiser(), t_star=10, num_steps=11)
-
-
-def test_wrong_shapes_are_refused() -> None:
     purifier = DiffusionPurifier(random_unet(image_size=16), t_star=5)
-    with pytest.raises(InputError, match=r"\(3, 16, 16\).*\(2, 3, 8, 8\)"):
+    with pytest.raises(InputError, match=r"\(3, 16, 16\)"):
         purifier.purify(torch.zeros(2, 3, 8, 8), FixedNoise(0), torch.arange(2))
-    with pytest.raises(InputError, match="2 images came with 3"):
+    with pytest.raises(InputError, match="indices"):
         purifier.purify(torch.zeros(2, 3, 16, 16), FixedNoise(0), torch.arange(3))

@@ -6,11 +6,11 @@ import pytest
 import tiny
 import torch
 from lightning.pytorch import Trainer
-from oracles import ALPHA_BAR, random_unet
+from oracles import ALPHA_BAR, cosine_alpha_bar, random_unet
 from torch.utils.data import DataLoader
 
 from lit_purify.data.arrays import ImageArrays
-from lit_purify.diffusion import Denoiser
+from lit_purify.diffusion import CosineSchedule, Denoiser, LinearSchedule
 from lit_purify.modules import DenoiserTraining
 from lit_purify.types import InputError
 
@@ -18,13 +18,16 @@ from lit_purify.types import InputError
 class ConstantDataDenoiser(Denoiser):
     """The perfect predictor where every image is x0 = c (on the [-1, 1] scale)."""
 
-    def __init__(self, c):
+    def __init__(self, c, schedule=None, alpha_bar=ALPHA_BAR.__getitem__):
         super().__init__()
         self.c = c
+        self.schedule = schedule or LinearSchedule()
+        self.of_step = alpha_bar
         self.unused = torch.nn.Parameter(torch.zeros(()))
 
     def forward(self, x_t, t):
-        alpha_bar = torch.from_numpy(ALPHA_BAR).to(x_t)[t].view(-1, 1, 1, 1)
+        alpha_bar = torch.tensor([self.of_step(s) for s in t.tolist()], dtype=torch.float64)
+        alpha_bar = alpha_bar.to(x_t).view(-1, 1, 1, 1)
         return (x_t - alpha_bar.sqrt() * self.c) / (1 - alpha_bar).sqrt()
 
 
@@ -65,9 +68,20 @@ def loader(n, batch_size):
 
 
 class TestLoss:
-    def test_the_perfect_predictor_of_constant_data_has_none(self):
-        module = DenoiserTraining(ConstantDataDenoiser(0.4)).double()
-        module.alpha_bar = torch.from_numpy(ALPHA_BAR)
+    @pytest.mark.parametrize(
+        ("schedule", "alpha_bar"),
+        [
+            (LinearSchedule(), ALPHA_BAR.__getitem__),
+            (CosineSchedule(1050), lambda t: cosine_alpha_bar(t, 1050)),
+        ],
+    )
+    def test_the_perfect_predictor_of_constant_data_has_none(self, schedule, alpha_bar):
+        """Of images noised by the schedule that the network says it has."""
+        denoiser = ConstantDataDenoiser(0.4, schedule, alpha_bar)
+        module = DenoiserTraining(denoiser).double()
+        exact = torch.tensor([alpha_bar(t) for t in range(1001)], dtype=torch.float64)
+        torch.testing.assert_close(module.alpha_bar[:1001], exact, rtol=1e-6, atol=0)
+        module.alpha_bar = exact
         image = torch.full((5, 3, 8, 8), 0.7, dtype=torch.float64)  # 2 x 0.7 - 1 = 0.4
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0)).double()
         loss = module.loss(image, torch.tensor([1, 10, 100, 500, 1000]), noise)
@@ -107,15 +121,13 @@ class TestSteps:
         steps = self.draw(100_000, [])
         assert steps.unique().tolist() == list(range(1, 1001))
 
-    @pytest.mark.parametrize("focus", [[(300, 1.1)], [(300, 0.6), (100, 0.5)], [(300, -0.1)]])
-    def test_shares_are_checked(self, focus):
-        with pytest.raises(InputError, match="at most 1"):
+    @pytest.mark.parametrize(
+        "focus",
+        [[(300, 1.1)], [(300, 0.6), (100, 0.5)], [(300, -0.1)], [(0, 0.5)], [(1001, 0.5)]],
+    )
+    def test_shares_and_limits_are_checked(self, focus):
+        with pytest.raises(InputError, match="focus"):
             DenoiserTraining(ZeroDenoiser(), focus=focus)
-
-    @pytest.mark.parametrize("limit", [0, 1001])
-    def test_limits_are_checked(self, limit):
-        with pytest.raises(InputError, match="between 1 and 1000"):
-            DenoiserTraining(ZeroDenoiser(), focus=[(limit, 0.5)])
 
 
 class TestFit:
@@ -174,6 +186,13 @@ class TestFit:
         run = trainer(1, tmp_path)
         run.validate(module, loader(5, 4), verbose=False)  # batches of 4 and of 1
         assert math.isfinite(run.callback_metrics["val/loss"])
+
+    def test_a_short_schedule_is_validated_at_the_steps_it_has(self, tmp_path):
+        module = DenoiserTraining(ConstantDataDenoiser(0.0, LinearSchedule(60)), focus=[])
+        run = trainer(1, tmp_path)
+        run.validate(module, loader(14, 14), verbose=False)
+        logged = {name for name in run.callback_metrics if name.startswith("val/loss_t")}
+        assert logged == {f"val/loss_t{t}" for t in (1, 5, 10, 20, 30, 50)}
 
     def test_the_validation_loss_is_that_of_purification_depths(self, tmp_path):
         module = DenoiserTraining(ZeroDenoiser())

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from lit_purify.report.journal import Journal
-from lit_purify.report.records import (
+from safetensors.torch import load_file
+
+from lit_purify.records.store import (
     ROWS,
     TENSORS,
     journal_path,
@@ -17,8 +19,6 @@ from lit_purify.report.records import (
     read_tensors,
     records_folder,
 )
-from safetensors.torch import load_file
-
 from lit_purify.report import records
 from lit_purify.types import InputError
 

@@ -1,0 +1,140 @@
+"""Compiled networks: logits and gradients of the plain ones, and what a run says of them."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+from oracles import fill
+from tiny import IdentityPurifier, evaluate
+from torch import nn
+from torch._dynamo.utils import counters
+
+from lit_purify.attacks import PGD
+from lit_purify.data import CIFAR10DataModule
+from lit_purify.diffusion import Denoiser, DiffusionPurifier, FixedNoise, Purifier
+from lit_purify.modules import PurifiedClassifier
+from lit_purify.modules.compilation import networks
+
+
+class Waves(Denoiser):
+    """Two convolutions with a wave of the step between them: every step t computes another map."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 3, 3, padding=1)
+
+    def forward(self, x_t, t):
+        steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+        wave = torch.sin(self.first(x_t.double()) + steps.view(-1, 1, 1, 1) / 7)
+        return self.second(wave).to(x_t)
+
+
+def waves():
+    """Known weights, in float64, where compiled and uncompiled must agree to 1e-10."""
+    return fill(Waves().double(), seed=3, std=0.2)
+
+
+def chain(*, num_steps=12, compile, **options):
+    """A chain of more steps than torch.compile makes graphs of one function (8)."""
+    purifier = DiffusionPurifier(waves(), t_star=24, num_steps=num_steps, **options)
+    return PurifiedClassifier(purifier, tiny.classifier(), compile=compile)
+
+
+def logits_and_gradient(module, n):
+    """Of n images in float64 with unequal weights on the logits."""
+    images = tiny.images_and_labels(n)[0].double().requires_grad_()
+    logits = module(images, FixedNoise(0), torch.arange(n))
+    weights = torch.linspace(-1, 1, logits.numel(), dtype=logits.dtype).view_as(logits)
+    return logits.detach(), torch.autograd.grad((weights * logits).sum(), images)[0]
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """A compiled chain and the number of graphs that one pass at batch size 5 made of it."""
+    torch.compiler.reset()
+    counters.clear()
+    module = chain(compile=True)
+    logits_and_gradient(module, 5)
+    return module, counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.slow
+class TestCompiledChain:
+    @pytest.mark.parametrize("n", [5, 3, 1])
+    def test_logits_and_gradient_are_those_of_the_plain_chain(self, compiled, n):
+        expected = logits_and_gradient(chain(compile=False), n)
+        for found, plain in zip(logits_and_gradient(compiled[0], n), expected, strict=True):
+            torch.testing.assert_close(found, plain, rtol=1e-10, atol=1e-12)
+
+    def test_steps_computed_again_give_the_same_gradient(self, compiled):
+        # Nothing is kept: every step is computed again in the backward pass.
+        module = chain(compile=True, memory_budget_gib=0)
+        expected = logits_and_gradient(compiled[0], 5)
+        for found, kept in zip(logits_and_gradient(module, 5), expected, strict=True):
+            torch.testing.assert_close(found, kept, rtol=1e-10, atol=1e-12)
+
+    def test_a_sample_has_its_logits_at_every_batch_size(self, compiled):
+        whole, _ = logits_and_gradient(compiled[0], 5)
+        for n in (1, 2, 4):
+            part, _ = logits_and_gradient(compiled[0], n)
+            # Images and noise of the first n are the same.
+            torch.testing.assert_close(part, whole[:n], rtol=1e-10, atol=1e-12)
+
+    def test_all_steps_share_their_graphs(self, compiled):
+        assert compiled[1] == 2  # one of the denoiser, one of the classifier
+        assert counters["graph_break"] == {}
+
+    def test_the_memory_of_a_step_is_that_of_the_plain_network(self, compiled):
+        purifiers = (compiled[0].purifier, chain(compile=False).purifier)
+        images = tiny.images_and_labels(5)[0].double().requires_grad_()
+        found, expected = (purifier._num_kept(images) for purifier in purifiers)
+        assert found == expected < 10**6
+
+    def test_a_whole_run(self, tmp_path):
+        npz = str(tiny.npz_file(tmp_path / "images.npz", 4))
+        attack = PGD(eps=0.03, steps=3)
+        data = CIFAR10DataModule(source=npz, batch_size=2)
+        found, _ = evaluate(chain(compile=True, num_steps=2), data, attack=attack)
+        expected, _ = evaluate(chain(compile=False, num_steps=2), data, attack=attack)
+        assert found == expected
+
+
+class TestCompiledNetworks:
+    def test_every_called_network_is_compiled_and_named(self):
+        class Nested(Purifier):
+            def __init__(self):
+                super().__init__()
+                self.encoder = nn.Linear(3, 3)
+                self.blocks = nn.ModuleList([nn.ModuleDict({"a": nn.Linear(3, 3)}), nn.Tanh()])
+
+            def purify(self, images, noise, indices):
+                return images
+
+        found = networks(Nested(), tiny.classifier())
+        assert list(found) == [
+            "purifier.encoder",
+            "purifier.blocks.0.a",
+            "purifier.blocks.1",
+            "classifier",
+        ]
+        module = PurifiedClassifier(Nested(), tiny.classifier(), compile=True)
+        assert module.settings()["compile"] == list(found)
+
+    def test_a_purifier_without_networks_is_not_said_to_be_compiled(self):
+        module = PurifiedClassifier(IdentityPurifier(), tiny.classifier(), compile=True)
+        assert module.settings()["compile"] == ["classifier"]
+
+    def test_a_network_compiled_by_someone_else_is_reported(self):
+        classifier = tiny.classifier()
+        classifier.compile()
+        module = PurifiedClassifier(IdentityPurifier(), classifier)
+        assert module.settings()["compile"] == ["classifier"]
+
+    def test_another_process_compiles_too(self):
+        # What is sent to a process is pickled, as a copy is, and without its compiled code.
+        copied = copy.deepcopy(chain(compile=True))
+        assert copied.settings()["compile"] is False
+        copied.configure_model()
+        assert copied.settings()["compile"] == ["purifier.denoiser", "classifier"]
