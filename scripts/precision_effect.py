@@ -20,6 +20,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -28,15 +29,16 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lit_purify.api import evaluate
 from lit_purify.attacks import PGD
-from lit_purify.callbacks import AdversarialExamples
+from lit_purify.callbacks import Measurement
 from lit_purify.checkpoints import embedded_denoiser
 from lit_purify.classifiers import embedded_resnet18
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import DiffusionPurifier
 from lit_purify.functional.intervals import wilson_interval
-from lit_purify.modules import PurifiedClassifier
-from lit_purify.types import ratio
+from lit_purify.modules import Outcomes, PurifiedClassifier
+from lit_purify.types import Batch, ratio
 
 MODES = ("float32", "TF32 (emulated)", "bf16-mixed", "compile")
 SHIFT = 23 - 10
@@ -100,24 +102,16 @@ class EmulatedTF32(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class Recorder(AdversarialExamples):
-    """Attacks, and keeps what became of every image."""
+class CleanLogits(Measurement):
+    """Records what the chain says of every clean image."""
 
-    def __init__(self, attack: PGD) -> None:
-        super().__init__(attack)
-        self.logits: list[Tensor] = []
-        self.clean: list[bool] = []
-        self.robust: list[bool] = []
-        self.batches: list[Any] = []
+    def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        """There is no metric of logits."""
 
-    def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, *more) -> None:  # type: ignore[no-untyped-def, override]
-        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, *more)
-        standing = outputs["fixed/adversarial"].correct & ~self._fooled["fixed"]
-        self.logits.append(outputs["fixed/clean"].logits.float())
-        self.clean += outputs["fixed/clean"].correct.tolist()
-        self.robust += standing.tolist()
-        self.batches.append(batch)
-        print(f"  {len(self.robust)} images, {sum(self.robust)} robust", flush=True)
+    def measure(
+        self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
+    ) -> None:
+        module.record("purified/clean_logits", outputs["fixed/clean"].logits.float())
 
 
 def defence(**options: Any) -> PurifiedClassifier:
@@ -132,28 +126,27 @@ def measure(mode: str, eps: str, *, limit: int, batch_size: int, steps: int) -> 
     emulation: AbstractContextManager[Any] = nullcontext()
     if mode == "TF32 (emulated)":
         emulation = EmulatedTF32()
-    recorder = Recorder(PGD(eps=eps, steps=steps, early_stop=True))
-    trainer = Trainer(
-        accelerator="cpu",
-        precision="bf16-mixed" if mode == "bf16-mixed" else "32-true",
-        inference_mode=False,
-        callbacks=[recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
     module = defence(compile=True) if mode == "compile" else defence()
-    with emulation:
-        data = CIFAR10DataModule(limit=limit, batch_size=batch_size)
-        trainer.test(module, data, verbose=False)
+    with emulation, TemporaryDirectory() as root:
+        precision = "bf16-mixed" if mode == "bf16-mixed" else "32-true"
+        table = evaluate(
+            module,
+            CIFAR10DataModule(limit=limit, batch_size=batch_size),
+            attack=PGD(eps=eps, steps=steps, early_stop=True),
+            measurements=[CleanLogits()],
+            root=root,
+            trainer={"accelerator": "cpu", "precision": precision},
+        ).table
     seconds = time.time() - start
     plain = defence()
     with torch.no_grad():
         again = [
-            plain(batch["adversarial"]["fixed"], plain.noise, batch["index"]).argmax(1)
-            == batch["label"]
-            for batch in recorder.batches
+            plain(images, plain.noise, index).argmax(1)
+            for images, index in zip(
+                table["fixed/adversarial"].split(batch_size),
+                table["index"].split(batch_size),
+                strict=True,
+            )
         ]
     return {
         "mode": mode,
@@ -162,10 +155,10 @@ def measure(mode: str, eps: str, *, limit: int, batch_size: int, steps: int) -> 
         "batch_size": batch_size,
         "limit": limit,
         "seconds": round(seconds),
-        "clean": recorder.clean,
-        "robust": recorder.robust,
-        "robust_in_float32": torch.cat(again).tolist(),
-        "logits": torch.cat(recorder.logits).tolist(),
+        "clean": table["purified/clean_accuracy"].tolist(),
+        "robust": table["fixed/robust_accuracy_any_iteration"].tolist(),
+        "robust_in_float32": (torch.cat(again) == table["label"]).tolist(),
+        "logits": table["purified/clean_logits"].tolist(),
     }
 
 

@@ -1,6 +1,6 @@
 """LightningModules: the evaluated defence, the training of its denoiser."""
 
 from lit_purify.modules.denoiser_training import DenoiserTraining
-from lit_purify.modules.purified_classifier import Outcome, PurifiedClassifier
+from lit_purify.modules.purified_classifier import Outcome, Outcomes, PurifiedClassifier
 
-__all__ = ["DenoiserTraining", "Outcome", "PurifiedClassifier"]
+__all__ = ["DenoiserTraining", "Outcome", "Outcomes", "PurifiedClassifier"]
