@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lit_purify.records.summary import read_summary
 from oracles import TinyDenoiser, fill
 from safetensors.torch import load_file
 from tiny import Float64Denoiser, IdentityPurifier, ScalingPurifier, evaluate
@@ -19,6 +18,7 @@ from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import DDPMSampler, DiffusionPurifier, FixedNoise, Purifier
 from lit_purify.functional import singular_values
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 SHAPE = (3, 4, 4)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lit_purify.records.summary import read_summary
 from oracles import fill
 from PIL import Image
 from safetensors.torch import load_file
@@ -23,6 +22,7 @@ from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.functional import wilson_interval
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 N = 7

@@ -7,7 +7,6 @@ import warnings
 import pytest
 import tiny
 import torch
-from lit_purify.records.summary import read_summary
 from oracles import fill
 from processes import finish, forks
 from safetensors.torch import load_file
@@ -21,6 +20,7 @@ from lit_purify.data import CIFAR10DataModule
 from lit_purify.functional import feature_moments, frechet_distance
 from lit_purify.metrics import structural_similarity
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 N = 7

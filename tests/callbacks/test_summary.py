@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import tiny
-from lit_purify.records.summary import read_summary
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import IdentityPurifier, evaluate
@@ -18,6 +17,7 @@ from lit_purify.callbacks import CompressionRate, Records, Summary
 from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.summary import read_summary
 
 
 @pytest.fixture(scope="module")

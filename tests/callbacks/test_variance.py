@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lit_purify.records.summary import read_summary
 from oracles import ALPHA_BAR, GaussianDenoiser, draws, hash_by_hand
 from tiny import IdentityPurifier, ScalingPurifier
 from torch import Tensor
@@ -30,6 +29,7 @@ from lit_purify.diffusion import (
     derive_seed,
 )
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 COUNT, M, N, EPS, SEED = 7, 4, 3, 8 / 255, 5
