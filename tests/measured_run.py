@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
@@ -18,7 +19,8 @@ from lit_purify.modules import PurifiedClassifier
 from lit_purify.records.summary import read_summary
 
 
-class MeasuredRun(NamedTuple):
+@dataclass(frozen=True)
+class MeasuredRun:
     """What a finished run has in its folder, and what was seen of it.
 
     Attributes:
@@ -28,8 +30,8 @@ class MeasuredRun(NamedTuple):
     """
 
     folder: Path
-    logged: dict[str, float]
-    seen: Recorder
+    logged: dict[str, float] = field(default_factory=dict)
+    seen: Recorder = field(default_factory=Recorder)
 
     @property
     def summary(self) -> dict[str, Any]:
