@@ -6,11 +6,11 @@ import json
 import math
 
 import pytest
-from lit_purify.records.runs import disagreements, read_runs, short_names
 
 from lit_purify.cli import main
 from lit_purify.functional import wilson_interval
-from lit_purify.report import read_summary, versions, write_summary
+from lit_purify.records import read_summary, versions, write_summary
+from lit_purify.records.runs import disagreements, read_runs, short_names
 from lit_purify.report.law import report
 from lit_purify.report.paper_points import paper_points
 from lit_purify.report.runs_table import runs_csv
