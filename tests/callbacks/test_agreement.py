@@ -111,17 +111,14 @@ def measure(npz: str, tmp_path: Path) -> Callable[..., MeasuredRun]:
         eot: PGDEOT | None = FAR_EOT,
         protocols: Any = ("fixed",),
         folder: str = "run",
-        batch_size: int = 4,
         classifier: Classifier | None = None,
-        resume: bool = False,
     ) -> MeasuredRun:
         purifier = rule if isinstance(rule, Purifier) else ByConfiguration(rule)
         classifier = classifier or linear()
         module = PurifiedClassifier(purifier, classifier, protocols=protocols)
         kind = tiny.TwoClasses if classifier.num_classes == 2 else CIFAR10DataModule
-        data, measure = kind(source=npz, batch_size=batch_size), AttackAgreement(eot=eot)
-        where = tmp_path / folder
-        return measured_run(where, module, data, measure, attack=attack, resume=resume)
+        data, measure = kind(source=npz, batch_size=4), AttackAgreement(eot=eot)
+        return measured_run(tmp_path / folder, module, data, measure, attack=attack)
 
     return measure
 
@@ -248,33 +245,6 @@ def test_a_gradient_that_vanishes_has_no_correlation(measure: Any) -> None:
     found = metrics_of(measure(adds, classifier=from_module(_Certain(), 2, (3, 32, 32))))
     assert found["gradient"]["missing"] == N / 2  # the images of the class it is certain of
     assert found["gradient"]["value"] == pytest.approx(1, abs=1e-6)
-
-
-def test_batches_do_not_matter(measure: Any) -> None:
-    options = {"attack": PGD(eps=0.1, steps=3), "eot": PGDEOT(eps=0.1, steps=2, draws=2)}
-    whole, *others = (
-        rows(measure(adds, classifier=tiny.classifier(), batch_size=n, folder=str(n), **options))
-        for n in (N, 1, 4)
-    )
-    for other in others:
-        for row, expected in zip(other, whole, strict=True):
-            assert tiny.same_row(row, expected, rel=1e-9)
-    assert 0 < whole[0]["perturbation"] < 1
-
-
-def test_a_stopped_run_becomes_the_undisturbed_one(measure: Any) -> None:
-    state = {"fails": True}
-
-    def once(x: Tensor, seed: int, xi: Tensor) -> Tensor:
-        if state["fails"] and len(x) == 2:  # the last batch
-            raise RuntimeError("this purifier fails")
-        return drops(x, seed, xi)
-
-    whole = measure(drops, folder="whole")
-    with pytest.raises(RuntimeError, match="this purifier fails"):
-        measure(once, folder="stopped")
-    state["fails"] = False
-    assert measure(once, folder="stopped", resume=True).rows == whole.rows
 
 
 def test_the_settings_name_everything(measure: Any) -> None:

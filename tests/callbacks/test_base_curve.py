@@ -83,18 +83,16 @@ def run(npz: str) -> Callable[..., MeasuredRun]:
         *,
         attack: Attack = EXACT,
         protocols: Any = ("base",),
-        batch_size: int = 3,
         purifier: Any = None,
         classifier: Classifier | None = None,
-        resume: bool = False,
         more: Any = (),
         **options: Any,
     ) -> MeasuredRun:
         purifier, classifier = purifier or IdentityPurifier(), classifier or linear()
         module = PurifiedClassifier(purifier, classifier, protocols=protocols)
-        data = tiny.TwoClasses(source=npz, batch_size=batch_size)
+        data = tiny.TwoClasses(source=npz, batch_size=3)
         callbacks = (*more, BaseClassifierCurve(**options))
-        return measured_run(folder, module, data, *callbacks, attack=attack, resume=resume)
+        return measured_run(folder, module, data, *callbacks, attack=attack)
 
     return run
 
@@ -161,40 +159,6 @@ def test_rates_have_two_decimals_or_the_four_they_need(run: Any, tmp_path: Path)
         ("base_curve/robust_accuracy_2.00", "Accuracy at 200 % of the budget"),
     ]
     assert found["metrics"]["base_curve/robust_accuracy_2.00"]["value"] == 0
-
-
-def test_batches_do_not_matter(run: Any, tmp_path: Path) -> None:
-    weak = PGD(eps=EPS, steps=2, rel_stepsize=0.2)
-    for size in (len(BUDGETS), 1, 3):
-        run(tmp_path / str(size), attack=weak, batch_size=size)
-        assert curve_of(tmp_path / str(size)) == curve_of(tmp_path / str(len(BUDGETS)))
-
-
-class _Fails(IdentityPurifier):
-    """On the last image, where it is told to."""
-
-    def __init__(self, fails: bool) -> None:
-        super().__init__()
-        self.fails = fails
-
-    def purify(self, images: Tensor, noise: Any, indices: Tensor) -> Tensor:
-        if self.fails and 7 in indices:
-            raise RuntimeError("this purifier fails")
-        return images
-
-
-def test_a_stopped_run_becomes_the_undisturbed_one(run: Any, tmp_path: Path) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    run(whole, purifier=_Fails(False))
-    with pytest.raises(RuntimeError, match="this purifier fails"):
-        run(stopped, purifier=_Fails(True))
-    for _ in range(2):  # the second time nothing is missing but the picture
-        assert not (stopped / "base_curve.png").exists()
-        run(stopped, purifier=_Fails(False), resume=True)
-        assert curve_of(stopped) == curve_of(whole)
-        picture = (stopped / "base_curve.png").read_bytes()
-        assert picture == (whole / "base_curve.png").read_bytes()
-        (stopped / "base_curve.png").unlink()
 
 
 @pytest.fixture

@@ -5,9 +5,10 @@ import math
 import pytest
 import tiny
 import torch
+from matplotlib.figure import Figure
 from measured_run import measured_run
 from oracles import TinyDenoiser, reference_chain
-from tiny import Failing, IdentityPurifier, NoisyPurifier, ScalingPurifier
+from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier
 
 from lit_purify.callbacks import DistanceTrajectories
 from lit_purify.data import CIFAR10DataModule
@@ -23,31 +24,13 @@ PLACES = ("init", "max", "end")
 def run(npz):
     """A function that measures into a folder."""
 
-    def run(
-        folder, purifier, *, protocols=("fixed",), batch_size=3, resume=False, seed=0, **options
-    ):
+    def run(folder, purifier, *, protocols=("fixed",), batch_size=3, seed=0, **options):
         module = PurifiedClassifier(purifier, tiny.classifier(), protocols=protocols, seed=seed)
         data = CIFAR10DataModule(source=npz, batch_size=batch_size)
         measure = DistanceTrajectories(**options)
-        return measured_run(folder, module, data, measure, resume=resume)
+        return measured_run(folder, module, data, measure)
 
     return run
-
-
-class Picture:
-    def savefig(self, path):
-        path.write_bytes(b"")
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """What the figure is made of, once for every run."""
-    found = []
-    monkeypatch.setattr(
-        "lit_purify.callbacks.distances.distance_figure",
-        lambda *args: found.append(args) or Picture(),
-    )
-    return found
 
 
 def clean_images(run):
@@ -137,34 +120,13 @@ def test_rows_and_tensors(run, tmp_path):
         assert highest == pytest.approx(curves[:, 1].amax(1).tolist(), rel=1e-6)
 
 
-def test_batches_do_not_matter(run, tmp_path):
-    found, other = (
-        run(tmp_path / str(n), NoisyPurifier(), batch_size=n).of("distance") for n in (3, 7)
-    )
-    assert found.keys() == other.keys()
-    assert len(found) == 6 * 6
-    for name, statistics in other.items():
-        assert found[name] == pytest.approx(statistics, rel=1e-6), name
-
-
-def test_a_resumed_run_is_the_undisturbed_one_and_draws_all_of_it(run, tmp_path, drawn):
-    whole = run(tmp_path / "whole", NoisyPurifier(), levels=["8/255"])
-    with pytest.raises(RuntimeError, match="this purifier fails"):
-        run(tmp_path / "broken", Failing(4), levels=["8/255"])
-    assert len(drawn) == 1  # nothing of the broken one
-    for at in (None, 0):  # the second time nothing is missing, so nothing is evaluated
-        resumed = run(tmp_path / "broken", Failing(at), levels=["8/255"], resume=True)
-        assert resumed.metrics == whole.metrics
-    for curves, steps in drawn:
-        assert steps == [0, 0]
-        assert [curve.label for curve in curves] == ["attack", "uniform 8/255"]
-        for curve, first in zip(curves, drawn[0][0], strict=True):
-            assert torch.equal(curve.distances, first.distances)
-    assert len(drawn) == 3
-
-
 @pytest.mark.parametrize(("forward", "steps"), [("stepwise", 9), ("one_shot", 6), ("none", 5)])
-def test_the_axis_goes_up_and_down(run, tmp_path, drawn, forward, steps):
+def test_the_axis_goes_up_and_down(run, tmp_path, monkeypatch, forward, steps):
+    drawn = []
+    monkeypatch.setattr(
+        "lit_purify.callbacks.distances.distance_figure",
+        lambda *args: drawn.append(args) or Figure(),
+    )
     purifier = DiffusionPurifier(
         tiny.Float64Denoiser(TinyDenoiser()), t_star=20, num_steps=4, forward_process=forward
     )
@@ -172,6 +134,7 @@ def test_the_axis_goes_up_and_down(run, tmp_path, drawn, forward, steps):
     ((curves, axis),) = drawn
     up = {"stepwise": [0, 5, 10, 15, 20], "one_shot": [0, 20], "none": [20]}[forward]
     assert axis == [*up, 15, 10, 5, 0]
+    assert curves[0].label == "attack"
     assert curves[0].distances.shape == (N, 2, steps)
 
 

@@ -1,7 +1,6 @@
 """Diagnostics of gradient masking on defences whose gradient is known, sound or masked."""
 
 import math
-import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from measured_run import MeasuredRun, measured_run, rows_of
 from oracles import fill
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import Failing, IdentityPurifier, NoisyPurifier, ScalingPurifier
+from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier
 from torch import nn
 
 from lit_purify.attacks import BPDA, PGD, Uniform
@@ -21,7 +20,6 @@ from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.functional import wilson_interval
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.records import read_summary
 from lit_purify.types import InputError
 
 N = 7
@@ -305,66 +303,6 @@ class TestLeftOut:
     def test_arguments_are_checked(self, name, value):
         with pytest.raises(InputError, match=name):
             MaskingDiagnostics(**{name: value})
-
-
-def close(rows, expected):
-    """Equal up to the rounding of networks that met other batches."""
-    for row, other in zip(rows, expected, strict=True):
-        assert row.keys() == other.keys()
-        for name, value in other.items():
-            if name == "masking/derivative_error":  # is itself no more than rounding
-                assert max(row[name], value) < 1e-2
-            elif isinstance(value, float):
-                assert row[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
-            else:
-                assert row[name] == value, name
-
-
-class TestBatchesAndResume:
-    @pytest.fixture(scope="class")
-    def run(self, npz):
-        def run(folder, *, at=None, batch_size=3, resume=False):
-            module = PurifiedClassifier(Failing(at), tiny.classifier(), protocols=("fixed",))
-            data = CIFAR10DataModule(source=npz, batch_size=batch_size)
-            attack = PGD(eps="1/255", steps=3, rel_stepsize=0.1)
-            measure = MaskingDiagnostics(samples=5)
-            return measured_run(folder, module, data, measure, attack=attack, resume=resume)
-
-        return run
-
-    @pytest.fixture(scope="class")
-    def whole(self, run, tmp_path_factory):
-        return run(tmp_path_factory.mktemp("whole"))
-
-    def same_pictures(self, folder, whole):
-        for name in ("gradient_norm", "attack_loss"):
-            pictures = (Image.open(at / f"masking_{name}.png") for at in (folder, whole.folder))
-            assert len({picture.tobytes() for picture in pictures}) == 1
-
-    @pytest.mark.parametrize("batch_size", [1, 7])
-    def test_batches_do_not_matter(self, run, whole, tmp_path, batch_size):
-        found = run(tmp_path, batch_size=batch_size)
-        close(found.rows, whole.rows)
-        assert column(found, "lost_to_longer_attack")  # the longer attack had someone to try
-        tensors, other = found.tensors, whole.tensors
-        for name in ("masking/gradient_norm", "masking/attack_loss"):
-            torch.testing.assert_close(tensors[name], other[name], rtol=1e-4, atol=1e-6)
-
-    def test_a_resumed_run_is_the_undisturbed_one(self, run, whole, tmp_path):
-        with pytest.raises(RuntimeError, match="this purifier fails"):
-            run(tmp_path, at=6)
-        assert not (tmp_path / "masking_gradient_norm.png").exists()
-        assert read_summary(tmp_path / "summary.json")["flags"] == []
-        found = run(tmp_path, resume=True)
-        assert found.rows == whole.rows
-        assert found.metrics == whole.metrics
-        self.same_pictures(tmp_path, whole)  # of all samples, not of this session's
-
-    def test_a_finished_run_shows_its_figures_again(self, run, whole, tmp_path):
-        folder = shutil.copytree(whole.folder, tmp_path / "copy")
-        (folder / "masking_gradient_norm.png").unlink()
-        assert run(folder, resume=True).summary == whole.summary
-        self.same_pictures(folder, whole)
 
 
 def test_mixed_precision(npz, tmp_path):

@@ -8,7 +8,7 @@ import torch
 from measured_run import MeasuredRun, measured_run
 from oracles import fill
 from processes import finish, forks
-from tiny import Failing, IdentityPurifier, NoisyPurifier
+from tiny import IdentityPurifier, NoisyPurifier
 
 from lit_purify.attacks import PGD
 from lit_purify.callbacks import ImageQuality
@@ -52,17 +52,15 @@ def run(npz):
         purifier,
         *,
         features="classifier",
-        batch_size=3,
-        resume=False,
         dimension=12,
         protocols=("base", "fixed"),
         attack=None,
         **options,
     ):
         module = PurifiedClassifier(purifier, classifier(dimension), protocols=protocols, seed=3)
-        data = CIFAR10DataModule(source=npz, batch_size=batch_size)
+        data = CIFAR10DataModule(source=npz, batch_size=3)
         measure = ImageQuality(features=features, **options)
-        return measured_run(folder, module, data, measure, attack=attack, resume=resume)
+        return measured_run(folder, module, data, measure, attack=attack)
 
     return run
 
@@ -113,28 +111,6 @@ def test_what_nothing_changes_is_alike(run, tmp_path):
     for when in WHEN:
         assert found[f"ssim_{when}"]["value"] == pytest.approx(1, abs=1e-9)
         assert found[f"frechet_classifier_{when}"]["value"] == pytest.approx(0, abs=1e-9)
-
-
-def test_batches_do_not_matter(run, tmp_path):
-    one, other = (run(tmp_path / str(n), NoisyPurifier(), batch_size=n) for n in (3, 7))
-    for name, statistics in one.of("quality/").items():
-        assert other.of("quality/")[name] == pytest.approx(statistics, rel=1e-5), name
-    assert other.logged == pytest.approx(one.logged, rel=1e-5)
-
-
-@pytest.mark.parametrize("at", [2, 6])
-def test_a_resumed_run_is_the_undisturbed_one(run, tmp_path, at):
-    """Also in what is logged: a metric knows the samples of the first session."""
-    whole = run(tmp_path / "whole", NoisyPurifier())
-    with pytest.raises(RuntimeError, match="this purifier fails"):
-        run(tmp_path / "broken", Failing(at))
-    resumed = run(tmp_path / "broken", Failing(None), resume=True)
-    assert resumed.metrics == whole.metrics
-    assert resumed.logged == pytest.approx(whole.logged, rel=1e-6)
-    # Nothing is missing any more: nothing is evaluated, and the metrics are still known.
-    final = run(tmp_path / "broken", Failing(0), resume=True)
-    assert final.logged == {}
-    assert final.metrics == whole.metrics
 
 
 def test_few_images_are_named_and_enough_are_not(run, tmp_path):
