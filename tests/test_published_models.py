@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from lit_purify.records.summary import read_summary
 from published_networks import DDPM, Guided, ddpm_shapes, guided_shapes, random_state
 from safetensors.torch import save_file
 from torchvision.models import resnet50
@@ -19,6 +18,7 @@ from lit_purify.checkpoints.weights import CACHE, MIRROR, WEIGHTS
 from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.cli import main
 from lit_purify.diffusion import ddpm_unet
+from lit_purify.records.summary import read_summary
 
 SMALL_DDPM = DDPM(widths=(32, 64), attention=(1,), layers=1)
 SMALL_GUIDED = Guided(width=64, factors=(1, 1), attention=(1,), layers=1)

@@ -35,8 +35,6 @@ LABELS = {
     "centroid/l2_both": "Distance to the centre: purified, both vary",
 }
 """Metric -> what reports call it."""
-_PREFIXES = ("variance/", "direction/", "centroid/l2_")
-"""How the names begin of what :func:`~lit_purify.functional.variability` gives, part by part."""
 
 
 class OutputVariability(Measurement):
@@ -149,8 +147,13 @@ class OutputVariability(Measurement):
         with Replay(
             lambda: _purified(purifier, inputs, index, noises, rows, on_draws), image.device
         ) as draws:
-            parts = zip(_PREFIXES, variability(inputs, draws), strict=True)
-            return {f"{at}{name}": x for at, part in parts for name, x in part._asdict().items()}
+            variance, direction, centroid = variability(inputs, draws)
+        parts = {
+            "variance/": variance._asdict(),
+            "direction/": direction._asdict(),
+            "centroid/l2_": centroid._asdict(),
+        }
+        return {f"{at}{name}": x for at, part in parts.items() for name, x in part.items()}
 
     def figures(
         self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable
