@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from lightning.pytorch import Callback
 from safetensors.torch import load_file
 from tiny import Recorder, evaluate
@@ -81,6 +83,13 @@ def measured_run(
     attack: Attack | None = None,
     resume: bool = False,
 ) -> MeasuredRun:
-    """:func:`tiny.evaluate` with records and a summary."""
+    """:func:`tiny.evaluate` with records and a summary; it leaves the global generators alone."""
     callbacks = (*callbacks, Records(resume=resume), Summary())
-    return MeasuredRun(folder, *evaluate(module, data, *callbacks, attack=attack, folder=folder))
+    before = _global_generators()
+    found = MeasuredRun(folder, *evaluate(module, data, *callbacks, attack=attack, folder=folder))
+    assert _global_generators() == before
+    return found
+
+
+def _global_generators() -> tuple[bytes, list[int]]:
+    return torch.get_rng_state().numpy().tobytes(), np.random.get_state()[1].tolist()  # noqa: NPY002

@@ -22,7 +22,6 @@ from lit_purify.diffusion import FixedNoise, NoiseConfiguration, Purifier
 from lit_purify.diffusion.noise import StackedNoise, derive_seed
 from lit_purify.functional import correlation
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.types import InputError
 
 N, PIXELS = 6, 3 * 32 * 32
 FAR = PGD(eps=0.1, steps=2, rel_stepsize=2)
@@ -256,12 +255,6 @@ def test_the_settings_name_everything(measure: Any) -> None:
     assert settings["agreement_eot_gradient"] == "exact"
     assert settings["attack"] == "PGD"  # the run's own keep their names
     assert "draws" not in settings
-
-
-@pytest.mark.parametrize("protocols", [(), ("base",), ("base", "fresh")])
-def test_without_an_attack_on_fixed_noise_it_is_refused(measure: Any, protocols: Any) -> None:
-    with pytest.raises(InputError, match="add fixed"):
-        measure(adds, protocols=protocols)
 
 
 def test_transfer_attacks_fixed_noise_too_and_eot_may_be_left_out(measure: Any) -> None:

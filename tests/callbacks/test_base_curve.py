@@ -221,25 +221,6 @@ class TestRuns:
         with pytest.raises(InputError, match="another classifier"):
             run(tmp_path / "new", runs=[str(measured)], classifier=other)
 
-    def test_no_run(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match="No such file"):
-            BaseClassifierCurve(runs=[str(tmp_path / "nowhere")])
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"rates": []}, "rates"),
-        ({"rates": [-0.1]}, "rates"),
-        ({"rates": [float("nan")]}, "rates"),
-        ({"eps": 0}, "eps"),
-        ({"eps": "wide"}, "8/255"),
-    ],
-)
-def test_what_is_no_curve_is_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        BaseClassifierCurve(**options)
-
 
 def test_budgets_are_checked_against_the_attack(run: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="budget"):

@@ -11,7 +11,6 @@ from lit_purify.callbacks import CompressionRate
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import FixedNoise
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.types import InputError
 
 
 def measure(npz, folder, purifier, *, protocols=("base", "fixed"), attack=None):
@@ -72,9 +71,3 @@ def test_the_perturbation_is_uniform_and_not_clipped(npz):
 def test_without_an_attack_on_fixed_noise_there_is_only_the_uniform_rate(npz, tmp_path):
     found = measure(npz, tmp_path, IdentityPurifier(), protocols=("base", "transfer")).metrics
     assert {name for name in found if "compression" in name} == {"uniform/compression_rate"}
-
-
-@pytest.mark.parametrize("eps", ["wide", 0, 1.5])
-def test_the_width_is_checked(eps):
-    with pytest.raises(InputError, match=r"8/255|eps"):
-        CompressionRate(eps=eps)

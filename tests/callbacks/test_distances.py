@@ -159,16 +159,3 @@ def test_only_what_there_is_is_measured(run, tmp_path, protocol, levels, name):
 def test_nothing_to_measure_is_refused(run, tmp_path):
     with pytest.raises(InputError, match="nothing to measure"):
         run(tmp_path, IdentityPurifier(), protocols=("base",), levels=[])
-
-
-@pytest.mark.parametrize(
-    ("levels", "keyword"),
-    [
-        *(([level], "half-widths") for level in (0, "-8/255", 1.5, "nan")),
-        (["8/255", 8 / 255], "twice"),
-        (["wide"], "8/255"),
-    ],
-)
-def test_levels_are_checked(levels, keyword):
-    with pytest.raises(InputError, match=keyword):
-        DistanceTrajectories(levels=levels)

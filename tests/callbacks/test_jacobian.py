@@ -254,14 +254,6 @@ def test_a_purifier_without_forward_mode(run, tmp_path):
     assert found.settings["jacobian_differentiation"] == "reverse mode"
 
 
-def test_the_global_generators_are_left_alone(run, tmp_path):
-    purifier = chain()  # networks draw their first weights
-    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    run(purifier, tmp_path, mode="matrix_free", images=1)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert (np.random.get_state()[1] == numpy_state).all()  # noqa: NPY002
-
-
 def test_what_is_refused(run, tmp_path, npz):
     with pytest.raises(InputError, match="top_k"):
         run(IdentityPurifier(), tmp_path, top_k=48)
@@ -272,20 +264,3 @@ def test_what_is_refused(run, tmp_path, npz):
     data.setup("test")
     with pytest.raises(InputError, match="datamodule"):
         tiny.trainer(tmp_path, JacobianSpectrum()).test(module, data.test_dataloader())
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("mode", "sparse"),
-        ("differentiation", "both"),
-        ("images", -1),
-        ("top_k", 0),
-        ("probes", 1),
-        ("lanczos_steps", 0),
-        ("rows_per_pass", 0),
-    ],
-)
-def test_arguments(name, value):
-    with pytest.raises(InputError, match=name):
-        JacobianSpectrum(**{name: value})

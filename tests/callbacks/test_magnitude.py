@@ -8,13 +8,12 @@ import torch
 from measured_run import measured_run
 from tiny import IdentityPurifier, NoisyPurifier
 
-from lit_purify.attacks import PGD, Attack
+from lit_purify.attacks import Attack
 from lit_purify.callbacks import AttackMagnitude
 from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.records import read_summary
-from lit_purify.types import InputError
 
 N = 7
 PIXELS = 3 * 32 * 32
@@ -70,12 +69,6 @@ def test_every_metric_is_that_of_the_images(npz, tmp_path):
 )
 def test_only_what_is_attacked_is_measured(npz, tmp_path, protocol, names):
     assert set(measure(npz, tmp_path, protocols=(protocol,)).of("magnitude/")) == names
-
-
-@pytest.mark.parametrize("protocols", [(), ("fresh",)])
-def test_without_such_an_attack_it_is_refused(npz, tmp_path, protocols):
-    with pytest.raises(InputError, match="add fixed"):
-        measure(npz, tmp_path, protocols=protocols, attack=PGD(eps=0, steps=1))
 
 
 def test_the_overlays_stack(tmp_path):

@@ -17,8 +17,11 @@ from lit_purify.attacks import PGD, PGDEOT
 from lit_purify.callbacks import (
     AdversarialExamples,
     AttackAgreement,
+    AttackMagnitude,
     BaseClassifierCurve,
     CompressionRate,
+    DistanceTrajectories,
+    ImageGrid,
     ImageQuality,
     JacobianSpectrum,
     MaskingDiagnostics,
@@ -206,3 +209,56 @@ def test_a_precision_that_rounds_its_numbers_away_is_refused(npz, tmp_path, kind
 def test_one_that_repeats_the_attack_needs_one(npz, tmp_path, kind):
     with pytest.raises(InputError, match="AdversarialExamples"):
         prepared(npz, tmp_path, kind())
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocols"),
+    [
+        *((AttackAgreement, names) for names in [(), ("base",), ("base", "fresh")]),
+        *((AttackMagnitude, names) for names in [(), ("fresh",)]),
+        *((ImageQuality, names) for names in [(), ("base",), ("transfer",)]),
+    ],
+)
+def test_one_that_needs_another_protocol_is_refused(npz, tmp_path, kind, protocols):
+    with pytest.raises(InputError, match=f"{kind.__name__} .*add fixed"):
+        prepared(npz, tmp_path, make(kind), protocols=protocols)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "values"),
+    [
+        (CompressionRate, "eps", [0, 1.5]),
+        (DistanceTrajectories, "levels", [[0], ["-8/255"], [1.5], ["nan"], ["8/255", 8 / 255]]),
+        (BaseClassifierCurve, "rates", [[], [-0.1], [float("nan")]]),
+        (BaseClassifierCurve, "eps", [0]),
+        (BaseClassifierCurve, "runs", [["nowhere"]]),
+        (JacobianSpectrum, "mode", ["sparse"]),
+        (JacobianSpectrum, "differentiation", ["both"]),
+        (JacobianSpectrum, "images", [-1]),
+        (JacobianSpectrum, "top_k", [0]),
+        (JacobianSpectrum, "probes", [1]),
+        (JacobianSpectrum, "lanczos_steps", [0]),
+        (JacobianSpectrum, "rows_per_pass", [0]),
+        (MaskingDiagnostics, "longer", [1]),
+        (MaskingDiagnostics, "samples", [-1]),
+        (OutputVariability, "inputs", [1]),
+        (OutputVariability, "draws", [0]),
+        (OutputVariability, "eps", [0]),
+        (OutputVariability, "rows_per_pass", [0]),
+        (ImageGrid, "count", [0]),
+    ],
+)
+def test_arguments_are_checked(kind, name, values):
+    for value in values:
+        with pytest.raises(InputError, match=name.rstrip("s")):
+            kind(**{name: value})
+
+
+def test_budgets_are_numbers_or_fractions_and_files_are_used():
+    for kind in (CompressionRate, BaseClassifierCurve, OutputVariability):
+        with pytest.raises(InputError, match="8/255"):
+            kind(eps="wide")
+    with pytest.raises(InputError, match="8/255"):
+        DistanceTrajectories(levels=["wide"])
+    with pytest.raises(InputError, match="inception_weights"):
+        ImageQuality(features="classifier", inception_weights="weights.pth")

@@ -165,17 +165,6 @@ def test_without_the_weights_it_is_refused_before_any_work(run, tmp_path, conten
     assert not (tmp_path / "records").exists()
 
 
-@pytest.mark.parametrize("protocols", [("base",), ("transfer",), ()])
-def test_without_the_fixed_protocol_it_is_refused(run, tmp_path, protocols):
-    with pytest.raises(InputError, match="add fixed"):
-        run(tmp_path, NoisyPurifier(), protocols=protocols)
-
-
-def test_weights_that_are_not_used_are_refused():
-    with pytest.raises(InputError, match="inception_weights"):
-        ImageQuality(features="classifier", inception_weights="weights.pth")
-
-
 @pytest.mark.slow
 def test_processes_do_not_matter(tmp_path):
     """Logged on two processes and computed from their records, it is the metric of one."""

@@ -29,7 +29,6 @@ from lit_purify.diffusion import (
     derive_seed,
 )
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.types import InputError
 
 COUNT, M, N, EPS, SEED = 7, 4, 3, 8 / 255, 5
 NAMES = {
@@ -241,28 +240,6 @@ def test_summary_settings_and_picture(npz: str, tmp_path: Path) -> None:
         assert metric["value"] == pytest.approx(values.mean(), rel=1e-12)
         assert metric["std"] == pytest.approx(values.std(ddof=1), rel=1e-9)
     assert (tmp_path / "variance.png").stat().st_size > 10_000
-
-
-def test_the_global_random_numbers_are_left_alone(npz: str, tmp_path: Path) -> None:
-    module = PurifiedClassifier(Affine(sigma=0.1), tiny.classifier(), protocols=())
-    callback = OutputVariability(inputs=2, draws=2)
-    images, labels = tiny.images_and_labels(2)
-    batch = {"image": images, "label": labels, "index": torch.arange(2)}
-    trainer = tiny.trainer(tmp_path)
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    callback.on_test_batch_end(trainer, module, {}, batch, 0)  # type: ignore[arg-type]
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
-    assert set(module.recorded) == NAMES
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("inputs", 1), ("draws", 0), ("eps", 0), ("eps", "wide"), ("rows_per_pass", 0)],
-)
-def test_arguments_are_checked(name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"{name}|8/255"):
-        OutputVariability(**{name: value})
 
 
 def test_a_replay_computes_once_and_reads_to_the_bit() -> None:
