@@ -13,7 +13,17 @@ from lit_purify.diffusion.noise import FixedNoise, derive_seed
 from lit_purify.functional import correlation
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.types import Batch, InputError
+from lit_purify.types import Batch
+
+LABELS = {
+    "agreement/perturbation": "Agreement of attacks found under different noises",
+    "agreement/perturbation_eot": (
+        "Agreement of attacks found in the mean (EOT) with those under one noise"
+    ),
+    "agreement/gradient": "Agreement of gradients under different noises",
+    "agreement/gradient_eot": "Agreement of gradients in the mean (EOT) with those under one noise",
+}
+"""Metric -> what reports call it."""
 
 
 class AttackAgreement(Measurement):
@@ -49,6 +59,8 @@ class AttackAgreement(Measurement):
         eot: attack on the fresh noise, such as PGDEOT; ``None`` leaves out what it is needed for.
     """
 
+    needs_protocol = ("fixed", "transfer")
+
     def __init__(self, *, eot: PGDEOT | None = None) -> None:
         self.eot = eot
         self._other: FixedNoise | None = None
@@ -63,20 +75,9 @@ class AttackAgreement(Measurement):
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         run_attack(trainer, self)
-        if "fixed" not in module.surfaces:
-            raise InputError(
-                "AttackAgreement compares attacks on fixed noise, and the protocols "
-                f"{list(module.protocols)} have none; add fixed to model.protocols, or drop "
-                "AttackAgreement"
-            )
         self._other = FixedNoise(derive_seed(module.seed, "agreement", 0))
-        for what, plural in (("perturbation", "attacks found"), ("gradient", "gradients")):
-            labels = {f"agreement/{what}": f"Agreement of {plural} under different noises"}
-            if self.eot is not None:
-                labels[f"agreement/{what}_eot"] = (
-                    f"Agreement of {plural} in the mean (EOT) with those under one noise"
-                )
-            for name, label in labels.items():
+        for name, label in LABELS.items():
+            if self.eot is not None or not name.endswith("_eot"):
                 module.add_metric(name, MeanWithDeviation(), section="Gradients", label=label)
 
     def measure(

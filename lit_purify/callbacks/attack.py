@@ -19,8 +19,8 @@ from lit_purify.types import Batch, InputError
 
 _ON: dict[Surface, str] = {
     "base": "Classifier alone",
-    "fixed": "Purified, attacker knows the noise",
-    "fresh": "Purified, new noise at every pass",
+    "fixed": "Purified (fixed)",
+    "fresh": "Purified (fresh)",
 }
 """Surface -> what reports call it."""
 

@@ -96,6 +96,8 @@ class JacobianSpectrum(Measurement):
             CompressionRate: to first order its ``uniform/compression_rate``, whatever its eps.
     """
 
+    rounded_away = "the Jacobian's small singular values"
+
     def __init__(
         self,
         *,
@@ -148,11 +150,6 @@ class JacobianSpectrum(Measurement):
         }
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
-        if trainer.precision != "32-true":
-            raise InputError(
-                "the Jacobian's small singular values are rounded away by precision "
-                f"{trainer.precision}; use 32-true, or drop JacobianSpectrum"
-            )
         test_set = _data(trainer).test_set
         self._chosen = frozenset(test_set.indices[: self.images].tolist())
         n = test_set[0]["image"].numel()
@@ -197,11 +194,10 @@ class JacobianSpectrum(Measurement):
         if not self._chosen:
             return
         chosen = torch.tensor([i in self._chosen for i in index.tolist()], device=image.device)
-        columns = {
-            name: image.new_full((len(image),), torch.nan).double() for name in self._columns
-        }
-        tensors = {
-            name: torch.full((len(image), *shape), torch.nan)
+        found = {
+            name: torch.full(
+                (len(image), *shape), torch.nan, dtype=torch.float32 if shape else torch.float64
+            )
             for name, shape in self._shapes(image.shape[1:]).items()
         }
         spectrum = self._dense if self.mode == "dense" else self._matrix_free
@@ -210,25 +206,16 @@ class JacobianSpectrum(Measurement):
             # One by one: what an image gets does not depend on its batch.
             sample = index[row : row + 1]
             operator = self._operator(module, image[row], sample)
-            numbers, found = spectrum(module, operator, sample)
-            for name, number in numbers.items():
-                columns[name][row] = number
-            for name, tensor in found.items():
-                tensors[name][row] = tensor
-        for name, values in columns.items():
-            module.record(f"jacobian/{name}", values, where=chosen)
-        for name, values in tensors.items():
-            module.record(f"jacobian/{name}", values)
-
-    @property
-    def _columns(self) -> list[str]:
-        if self.mode == "dense":
-            return [*LABELS]
-        return [*LABELS, *(f"{name}_{end}" for name in BOUNDED for end in ("low", "high"))]
+            for name, value in spectrum(module, operator, sample).items():
+                found[name][row] = value
+        for name, values in found.items():
+            numbers = values.ndim == 1
+            module.record(f"jacobian/{name}", values, where=chosen if numbers else None)
 
     def _shapes(self, image: torch.Size) -> dict[str, tuple[int, ...]]:
-        """Tensors recorded for every image."""
+        """Shapes of what is recorded for every image, () of a number."""
         shapes: dict[str, tuple[int, ...]] = {
+            **dict.fromkeys(LABELS, ()),
             "singular_values": (image.numel() if self.mode == "dense" else self.top_k,),
             "left_vectors": (self.top_k, *image),
             "right_vectors": (self.top_k, *image),
@@ -236,6 +223,7 @@ class JacobianSpectrum(Measurement):
         if self.mode == "matrix_free":
             size = (self.probes, min(self.lanczos_steps, image.numel()))
             shapes |= {"density_values": size, "density_shares": size}
+            shapes |= {f"{name}_{end}": () for name in BOUNDED for end in ("low", "high")}
         return shapes
 
     def _operator(
@@ -258,23 +246,25 @@ class JacobianSpectrum(Measurement):
 
     def _dense(
         self, module: PurifiedClassifier, operator: JacobianOperator, index: Tensor
-    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+    ) -> dict[str, float | Tensor]:
         # Decomposed on the CPU: the same routine everywhere, and float64 on every machine.
         matrix = operator.dense().detach().to("cpu", torch.float64)
         values = singular_values(matrix)
         found = self._largest(module, lambda v: v @ matrix.T, lambda u: u @ matrix, operator, index)
-        numbers = {
+        return {
+            **found,
             "share_below_0.25": share_below(values, SMALL),
             "share_above_1": share_above(values, 1),
-            "largest": float(values[0]),
-            "frobenius": float(values.norm()),
+            "largest": values[0],
+            "frobenius": values.norm(),
+            "singular_values": values,
         }
-        return numbers, {**found, "singular_values": values}
 
     def _matrix_free(
         self, module: PurifiedClassifier, operator: JacobianOperator, index: Tensor
-    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+    ) -> dict[str, float | Tensor]:
         found = self._largest(module, operator.push, operator.pull, operator, index)
+        found["largest"] = found["singular_values"][0]
         signs = torch.cat(
             [
                 _uniform(module, "jacobian/probe", probe, operator, index).sign()
@@ -283,20 +273,14 @@ class JacobianSpectrum(Measurement):
         )
         probes = torch.where(signs == 0, 1, signs)
         rule = lanczos(operator.push, operator.pull, probes, self.lanczos_steps)
-        estimates = {
-            "share_below_0.25": density_below(rule, SMALL),
-            "share_above_1": density_above(rule, 1),
-            "frobenius": frobenius_norm(rule),
+        estimates = (density_below(rule, SMALL), density_above(rule, 1), frobenius_norm(rule))
+        numbers = {
+            f"{name}{end}": getattr(estimate, part)
+            for name, estimate in zip(BOUNDED, estimates, strict=True)
+            for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
         }
-        numbers = {"largest": float(found["singular_values"][0])}
-        for name, estimate in estimates.items():
-            numbers |= {
-                name: estimate.value,
-                f"{name}_low": estimate.low,
-                f"{name}_high": estimate.high,
-            }
         values, shares = spectral_density(rule)
-        return numbers, found | {"density_values": values, "density_shares": shares}
+        return {**found, **numbers, "density_values": values, "density_shares": shares}
 
     def _largest(
         self,

@@ -11,16 +11,15 @@ from lit_purify.functional import lp_distance
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.protocols import Surface
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.types import Batch, InputError
+from lit_purify.types import Batch
 
-NORMS = {"l2": 2.0, "linf": math.inf}
-_WORDS = {"l2": "l2", "linf": "Largest pixel difference"}
-_ON: dict[Surface, str] = {
-    "fixed": "the purified classifier (fixed)",
-    "base": "the classifier alone",
+NORMS = {"l2": (2.0, "l2"), "linf": (math.inf, "Largest pixel difference")}
+"""Norm -> its p and what reports call it."""
+ATTACKED: dict[Surface, tuple[str, str]] = {
+    "fixed": ("", "the purified classifier (fixed)"),
+    "base": ("_base", "the classifier alone"),
 }
-_SECTION = "Size of the attack's perturbation, pixels in [0, 1]"
-_SUFFIX: dict[Surface, str] = {"fixed": "", "base": "_base"}
+"""Surface -> the end of its metrics' names and what reports call it."""
 
 
 class AttackMagnitude(Measurement):
@@ -38,42 +37,35 @@ class AttackMagnitude(Measurement):
     An attack that stops early leaves the shorter perturbation that first succeeded.
     """
 
+    needs_protocol = ("fixed", "transfer", "base")
+
     def settings(self) -> dict[str, object]:
         """What a report must say about this measurement."""
         return {"magnitude_norms": list(NORMS)}
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
-        surfaces = _surfaces(module)
-        if not surfaces:
-            raise InputError(
-                "AttackMagnitude measures attacks on fixed noise or on the classifier alone, and "
-                f"the protocols {list(module.protocols)} have neither; add fixed or base to "
-                "model.protocols, or drop AttackMagnitude"
-            )
         labels = {
-            f"magnitude/{norm}{_SUFFIX[surface]}": f"{_WORDS[norm]}, attack on {_ON[surface]}"
-            for surface in surfaces
-            for norm in NORMS
+            f"magnitude/{norm}{end}": f"{words}, attack on {attacked}"
+            for surface, (end, attacked) in ATTACKED.items()
+            for norm, (_, words) in NORMS.items()
+            if surface in module.surfaces
         }
         if "fixed" in module.protocols:
-            for part, words in (("robust", "failed"), ("nonrobust", "succeeded")):
-                labels[f"magnitude/l2_{part}"] = f"{_WORDS['l2']}, where the attack {words}"
+            labels["magnitude/l2_robust"] = "l2, where the attack failed"
+            labels["magnitude/l2_nonrobust"] = "l2, where the attack succeeded"
+        section = "Size of the attack's perturbation, pixels in [0, 1]"
         for name, label in labels.items():
-            module.add_metric(name, MeanWithDeviation(), section=_SECTION, label=label)
+            module.add_metric(name, MeanWithDeviation(), section=section, label=label)
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
-        for surface in _surfaces(module):
-            for norm, p in NORMS.items():
+        for surface, (end, _) in ATTACKED.items():
+            for norm, (p, _) in NORMS.items() if surface in module.surfaces else ():
                 length = lp_distance(batch["adversarial"][surface], batch["image"], p)
-                module.record(f"magnitude/{norm}{_SUFFIX[surface]}", length)
+                module.record(f"magnitude/{norm}{end}", length)
         if "fixed" in module.protocols:
             length = lp_distance(batch["adversarial"]["fixed"], batch["image"])
             robust = outputs["fixed/adversarial"].correct
             module.record("magnitude/l2_robust", length, where=robust)
             module.record("magnitude/l2_nonrobust", length, where=~robust)
-
-
-def _surfaces(module: PurifiedClassifier) -> list[Surface]:
-    return [surface for surface in _SUFFIX if surface in module.surfaces]

@@ -41,7 +41,11 @@ _LABELS = {
     "zero_gradient": "Pixels whose gradient is exactly 0",
     "derivative_error": "Gradient against measured slope, relative error",
     "wrong_gradient": "Images whose gradient is off by more than 0.1 of the slope",
+    "attack_loss_gain": "Rise of the loss during the attack",
+    "lost_to_longer_attack": "Images that stood and fall to a longer attack",
 }
+_COUNTED = ("nonfinite_gradient", "wrong_gradient", "lost_to_longer_attack")
+"""What an image has or has not."""
 
 
 class MaskingDiagnostics(Measurement):
@@ -105,33 +109,26 @@ class MaskingDiagnostics(Measurement):
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         self._gains, self._attack, self._left_out = False, None, []
-        for name, label in _LABELS.items():
-            share = name in ("nonfinite_gradient", "wrong_gradient")
-            unit = "%" if name == "zero_gradient" else ""
-            metric = IntervalAccuracy() if share else MeanWithDeviation(unit=unit)
-            module.add_metric(f"masking/{name}", metric, section=_SECTION, label=label)
-        if "fixed" not in module.protocols:
+        if "fixed" in module.protocols:
+            self._prepare_attack(trainer, module)
+        else:
             self._left_out = ["attack_loss and lost_to_longer_attack (no protocol fixed)"]
-            return
+        left_out = {
+            "attack_loss_gain": not self._gains,
+            "lost_to_longer_attack": self._attack is None,
+        }
+        for name, label in _LABELS.items():
+            if not left_out.get(name):
+                unit = "%" if name == "zero_gradient" else ""
+                metric = IntervalAccuracy() if name in _COUNTED else MeanWithDeviation(unit=unit)
+                module.add_metric(f"masking/{name}", metric, section=_SECTION, label=label)
+
+    def _prepare_attack(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         attack = run_attack(trainer, self)
         self._gains = bool(attack.num_queries(module.attacked("fixed", self._first)))
-        if self._gains:
-            module.add_metric(
-                "masking/attack_loss_gain",
-                MeanWithDeviation(),
-                section=_SECTION,
-                label="Rise of the loss during the attack",
-            )
-        else:
+        if not self._gains:
             self._left_out.append("attack_loss (the attack does not know its number of queries)")
         self._attack = self._longer_attack(trainer, attack)
-        if self._attack is not None:
-            module.add_metric(
-                "masking/lost_to_longer_attack",
-                IntervalAccuracy(),
-                section=_SECTION,
-                label="Images that stood and fall to a longer attack",
-            )
 
     def _longer_attack(self, trainer: Trainer, attack: Attack) -> Attack | None:
         steps = getattr(attack, "steps", None)

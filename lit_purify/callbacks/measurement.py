@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -12,9 +13,10 @@ from matplotlib.figure import Figure
 
 from lit_purify.callbacks.progress import show_activity
 from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.modules.protocols import ProtocolName
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.records import SampleTable
-from lit_purify.types import Batch
+from lit_purify.types import Batch, InputError
 
 
 class Measurement(Callback, ABC):
@@ -22,8 +24,15 @@ class Measurement(Callback, ABC):
 
     A subclass implements :meth:`prepare` and :meth:`measure`; where it has them, it adds
     :meth:`settings` and :meth:`figures`. Training, validation and prediction are left alone.
+
+    Attributes:
+        needs_protocol: the run must have one of these protocols; empty where it needs none.
+        rounded_away: what mixed precision would round away, so that such a run is refused; empty
+            where there is nothing.
     """
 
+    needs_protocol: ClassVar[tuple[ProtocolName, ...]] = ()
+    rounded_away: ClassVar[str] = ""
     _folder = Path()
 
     @abstractmethod
@@ -87,8 +96,24 @@ class Measurement(Callback, ABC):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
-            self.prepare(trainer, PurifiedClassifier.tested_by(self, pl_module))
+            module = PurifiedClassifier.tested_by(self, pl_module)
+            self._check(trainer, module)
+            self.prepare(trainer, module)
             self._folder = run_folder(trainer)
+
+    def _check(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        name = type(self).__name__
+        if self.needs_protocol and not set(self.needs_protocol) & set(module.protocols):
+            raise InputError(
+                f"{name} needs the protocol {' or '.join(self.needs_protocol)}, and the run has "
+                f"{list(module.protocols)}; add {self.needs_protocol[0]} to model.protocols, or "
+                f"drop {name}"
+            )
+        if self.rounded_away and trainer.precision != "32-true":
+            raise InputError(
+                f"precision {trainer.precision} rounds away {self.rounded_away}; use 32-true, or "
+                f"drop {name}"
+            )
 
     def on_test_batch_end(  # type: ignore[override]
         self,

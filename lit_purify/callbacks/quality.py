@@ -18,6 +18,11 @@ from lit_purify.types import Batch, InputError
 Features = Literal["inception", "classifier"]
 WHEN = ("before", "after")
 _SECTION = "Image quality"
+_DISTANCES: dict[Features, tuple[str, str]] = {
+    "inception": ("fid", "FID"),
+    "classifier": ("frechet_classifier", "Fréchet distance in the classifier's features"),
+}
+"""Features -> the distance in them as metrics and reports call it."""
 
 
 class ImageQuality(Measurement):
@@ -49,6 +54,8 @@ class ImageQuality(Measurement):
             expected ones, or the run does not test the protocol ``fixed``.
     """
 
+    needs_protocol = ("fixed",)
+
     def __init__(
         self,
         *,
@@ -63,6 +70,7 @@ class ImageQuality(Measurement):
         self.features = features
         self.inception_weights = inception_weights
         self._extractor: FeatureExtractor | None = None
+        self._distances: dict[str, str] = {}
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this measurement."""
@@ -76,36 +84,22 @@ class ImageQuality(Measurement):
         return found
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
-        if "fixed" not in module.protocols:
-            raise InputError(
-                "ImageQuality compares images attacked and purified under fixed noise, and the "
-                f"protocols {list(module.protocols)} have none; add fixed to model.protocols, "
-                "or drop ImageQuality"
-            )
         for when in WHEN:
-            module.add_metric(
-                f"quality/ssim_{when}",
-                MeanWithDeviation(),
-                section=_SECTION,
-                label=f"Similarity to the clean image (SSIM) {when} purification",
-            )
+            label = f"Similarity to the clean image (SSIM) {when} purification"
+            name = f"quality/ssim_{when}"
+            module.add_metric(name, MeanWithDeviation(), section=_SECTION, label=label)
         if self.features == "inception":
             self._extractor = InceptionFeatures(self.inception_weights)
         elif self.features == "classifier":
             self._extractor = ClassifierFeatures(module.classifier)
-        if self._extractor is not None:
-            for when in WHEN:
-                distance = (
-                    "FID"
-                    if self.features == "inception"
-                    else "Fréchet distance in the classifier's features"
-                )
-                module.add_metric(
-                    self._name(when),
-                    FrechetDistance(self._extractor.dimension),
-                    section=_SECTION,
-                    label=f"{distance} {when} purification",
-                )
+        if self.features is None or self._extractor is None:
+            return
+        distance, words = _DISTANCES[self.features]
+        self._distances = {when: f"quality/{distance}_{when}" for when in WHEN}
+        for when, name in self._distances.items():
+            metric = FrechetDistance(self._extractor.dimension)
+            label = f"{words} {when} purification"
+            module.add_metric(name, metric, section=_SECTION, label=label)
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
@@ -122,8 +116,4 @@ class ImageQuality(Measurement):
         of_clean = self._extractor(clean)
         for when, images in compared.items():
             pair = torch.stack([of_clean, self._extractor(images)], 1)
-            module.record(self._name(when), pair.float())
-
-    def _name(self, when: str) -> str:
-        kind = "fid" if self.features == "inception" else "frechet_classifier"
-        return f"quality/{kind}_{when}"
+            module.record(self._distances[when], pair.float())

@@ -15,12 +15,7 @@ from lit_purify.callbacks.replay import Replay
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import FixedNoise, Purifier, StackedNoise, derive_seed
 from lit_purify.figures import variance_figure
-from lit_purify.functional import (
-    CentroidDistances,
-    DirectionAgreement,
-    VarianceComponents,
-    variability,
-)
+from lit_purify.functional import variability
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.paper import PAPER_EPS
@@ -41,12 +36,6 @@ LABELS = {
     "centroid/l2_both": "Distance to the centre: purified, both vary",
 }
 """Metric -> what reports call it."""
-NAMES = (
-    *(f"variance/{name}" for name in VarianceComponents._fields),
-    *(f"direction/{name}" for name in DirectionAgreement._fields),
-    *(f"centroid/l2_{name}" for name in CentroidDistances._fields),
-)
-"""The same metrics in the order of :func:`~lit_purify.functional.variability`."""
 
 
 class OutputVariability(Measurement):
@@ -82,6 +71,8 @@ class OutputVariability(Measurement):
             figures only as the batch size does, in the last digits.
     """
 
+    rounded_away = "the variance from the input, which is small beside the images"
+
     def __init__(
         self,
         *,
@@ -114,19 +105,10 @@ class OutputVariability(Measurement):
         }
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
-        if trainer.precision != "32-true":
-            raise InputError(
-                "the variance from the input is small beside the images, and precision "
-                f"{trainer.precision} rounds it away; use 32-true, or drop OutputVariability"
-            )
         self._papers_data = isinstance(trainer.datamodule, CIFAR10DataModule)  # type: ignore[attr-defined]
-        for name in NAMES:
-            module.add_metric(
-                name,
-                MeanWithDeviation(),
-                section="What the purified image depends on",
-                label=LABELS[name],
-            )
+        section = "What the purified image depends on"
+        for name, label in LABELS.items():
+            module.add_metric(name, MeanWithDeviation(), section=section, label=label)
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
@@ -143,8 +125,8 @@ class OutputVariability(Measurement):
 
             image, index = batch["image"][group], batch["index"][group]
             found.append(self._measure(module, image, index, on_draws))
-        for name, values in zip(NAMES, torch.cat(found, 1), strict=True):
-            module.record(name, values)
+        for name in LABELS:
+            module.record(name, torch.cat([values[name] for values in found]))
 
     def _measure(
         self,
@@ -152,8 +134,8 @@ class OutputVariability(Measurement):
         image: Tensor,
         index: Tensor,
         on_draws: Callable[[int], None],
-    ) -> Tensor:
-        """The values of some images, in the order of NAMES: (K, B), float64."""
+    ) -> dict[str, Tensor]:
+        """The values of some images by their metric, (B,), float64."""
         perturbations = [
             FixedNoise(derive_seed(module.seed, "variance/input", m)).uniform(index, like=image)
             for m in range(self.inputs)
@@ -166,7 +148,13 @@ class OutputVariability(Measurement):
         with Replay(
             lambda: _purified(purifier, inputs, index, noises, rows, on_draws), image.device
         ) as draws:
-            return torch.stack([figure for part in variability(inputs, draws) for figure in part])
+            variance, direction, centroid = variability(inputs, draws)
+        parts = {
+            "variance/": variance._asdict(),
+            "direction/": direction._asdict(),
+            "centroid/l2_": centroid._asdict(),
+        }
+        return {f"{at}{name}": x for at, part in parts.items() for name, x in part.items()}
 
     def figures(
         self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable

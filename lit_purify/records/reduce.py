@@ -24,7 +24,7 @@ def reduce(table: SampleTable, metrics: Mapping[str, SummaryMetric]) -> dict[str
     statistics = {}
     for name, metric in metrics.items():
         metric.reset()
-        if name in table and len(table[name]):
+        if name in table:
             metric.update(table[name].to(metric.device))
         statistics[name] = metric.summary()
     return statistics

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from tiny import evaluate
+from measured_run import MeasuredRun, measured_run
 from torch import Tensor, nn
 
 from lit_purify.attacks import PGD, PGDEOT, Attack, Uniform
-from lit_purify.callbacks import AttackAgreement, Records, Summary
+from lit_purify.callbacks import AttackAgreement
 from lit_purify.classifiers import Classifier
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.data import CIFAR10DataModule
@@ -23,8 +22,6 @@ from lit_purify.diffusion import FixedNoise, NoiseConfiguration, Purifier
 from lit_purify.diffusion.noise import StackedNoise, derive_seed
 from lit_purify.functional import correlation
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.records.summary import read_summary
-from lit_purify.types import InputError
 
 N, PIXELS = 6, 3 * 32 * 32
 FAR = PGD(eps=0.1, steps=2, rel_stepsize=2)
@@ -103,8 +100,8 @@ def npz(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def measure(npz: str, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]]:
-    """Name -> figure of a run on a linear classifier behind the rule."""
+def measure(npz: str, tmp_path: Path) -> Callable[..., MeasuredRun]:
+    """Measures on a linear classifier behind the rule."""
 
     def measure(
         rule: Callable[[Tensor, int, Tensor], Tensor] | Purifier,
@@ -113,45 +110,43 @@ def measure(npz: str, tmp_path: Path) -> Callable[..., dict[str, dict[str, Any]]
         eot: PGDEOT | None = FAR_EOT,
         protocols: Any = ("fixed",),
         folder: str = "run",
-        batch_size: int = 4,
         classifier: Classifier | None = None,
-        resume: bool = False,
-    ) -> dict[str, dict[str, Any]]:
+    ) -> MeasuredRun:
         purifier = rule if isinstance(rule, Purifier) else ByConfiguration(rule)
         classifier = classifier or linear()
         module = PurifiedClassifier(purifier, classifier, protocols=protocols)
-        data = tiny.TwoClasses if classifier.num_classes == 2 else CIFAR10DataModule
-        evaluate(
-            module,
-            data(source=npz, batch_size=batch_size),
-            *(AttackAgreement(eot=eot), Records(resume=resume), Summary()),
-            attack=attack,
-            folder=tmp_path / folder,
-        )
-        metrics = read_summary(tmp_path / folder / "summary.json")["metrics"]
-        return {
-            name.removeprefix("agreement/"): figure
-            for name, figure in metrics.items()
-            if name.startswith("agreement/")
-        }
+        kind = tiny.TwoClasses if classifier.num_classes == 2 else CIFAR10DataModule
+        data, measure = kind(source=npz, batch_size=4), AttackAgreement(eot=eot)
+        return measured_run(tmp_path / folder, module, data, measure, attack=attack)
 
     return measure
+
+
+def metrics_of(run: MeasuredRun) -> dict[str, dict[str, Any]]:
+    return run.of("agreement/")
+
+
+def rows(run: MeasuredRun) -> list[dict[str, Any]]:
+    return [
+        {key.removeprefix("agreement/"): row[key] for key in row if key.startswith("agreement/")}
+        for row in run.rows
+    ]
 
 
 ALL = {"perturbation", "gradient", "perturbation_eot", "gradient_eot"}
 
 
 def test_noise_that_does_not_touch_the_gradient_leaves_all_in_agreement(measure: Any) -> None:
-    found = measure(adds)
+    found = metrics_of(measure(adds))
     assert set(found) == ALL
-    for figure in found.values():
-        assert figure["value"] == pytest.approx(1, abs=1e-6)
-        assert figure["std"] == pytest.approx(0, abs=1e-6)
-        assert figure["n"] == N
+    for metric in found.values():
+        assert metric["value"] == pytest.approx(1, abs=1e-6)
+        assert metric["std"] == pytest.approx(0, abs=1e-6)
+        assert metric["n"] == N
 
 
 def test_noise_that_turns_the_gradient_over_gives_minus_one(measure: Any) -> None:
-    found = measure(flips)
+    found = metrics_of(measure(flips))
     for name in ("perturbation", "gradient"):
         assert found[name]["value"] == pytest.approx(-1, abs=1e-6)
     # EOT and the configuration it is compared with see the same side.
@@ -160,15 +155,15 @@ def test_noise_that_turns_the_gradient_over_gives_minus_one(measure: Any) -> Non
 
 
 def test_independent_directions_have_none(measure: Any) -> None:
-    found = measure(scatters)
-    for figure in found.values():
-        assert abs(figure["value"]) < SMALL / N**0.5
-        assert figure["std"] == pytest.approx(PIXELS**-0.5, rel=1)  # of six
+    found = metrics_of(measure(scatters))
+    for metric in found.values():
+        assert abs(metric["value"]) < SMALL / N**0.5
+        assert metric["std"] == pytest.approx(PIXELS**-0.5, rel=1)  # of six
 
 
 def test_half_of_the_pixels_in_common(measure: Any) -> None:
     # Gradients w (1 + s), s independent signs: 1 / 2; the mean of K of them: 1 / sqrt(2 + 2 / K).
-    found = measure(drops)
+    found = metrics_of(measure(drops))
     assert found["gradient"]["value"] == pytest.approx(1 / 2, abs=SMALL / 2)
     assert found["gradient_eot"]["value"] == pytest.approx((2 + 2 / 3) ** -0.5, abs=SMALL / 2)
 
@@ -176,19 +171,18 @@ def test_half_of_the_pixels_in_common(measure: Any) -> None:
 def test_the_start_of_an_attack_is_no_agreement(measure: Any) -> None:
     # Steps too short to leave it. From one start in common all would be 1.
     still, still_eot = PGD(eps=0.1, rel_stepsize=1e-6), PGDEOT(steps=1, rel_stepsize=1e-6)
-    found = measure(adds, attack=still, eot=still_eot)
+    found = metrics_of(measure(adds, attack=still, eot=still_eot))
     for name in ("perturbation", "perturbation_eot"):
         assert abs(found[name]["value"]) < SMALL / N**0.5
     assert found["gradient"]["value"] == pytest.approx(1, abs=1e-6)
-    blind = measure(adds, attack=Uniform(eps=0.1), eot=None, folder="blind")
+    blind = metrics_of(measure(adds, attack=Uniform(eps=0.1), eot=None, folder="blind"))
     assert abs(blind["perturbation"]["value"]) < SMALL / N**0.5
 
 
-def test_the_rows_are_what_the_definition_says(measure: Any, npz: str, tmp_path: Path) -> None:
+def test_the_rows_are_what_the_definition_says(measure: Any, npz: str) -> None:
     """Again by hand, one image at a time."""
     attack, eot = PGD(eps=0.1, steps=2, rel_stepsize=0.3), PGDEOT(eps=0.1, steps=2, draws=2)
-    measure(drops, attack=attack, eot=eot)
-    rows = read_rows(tmp_path / "run")
+    found = rows(measure(drops, attack=attack, eot=eot))
     module = PurifiedClassifier(ByConfiguration(drops), linear(), protocols=())
     data = np.load(npz)
     other = FixedNoise(derive_seed(0, "agreement", 0))
@@ -214,39 +208,28 @@ def test_the_rows_are_what_the_definition_says(measure: Any, npz: str, tmp_path:
             ),
         }
         for name, value in want.items():
-            assert rows[i][name] == pytest.approx(value.item(), abs=1e-9), name
+            assert found[i][name] == pytest.approx(value.item(), abs=1e-9), name
 
 
-def test_what_the_run_found_on_fresh_noise_is_used_again(measure: Any, tmp_path: Path) -> None:
+def test_what_the_run_found_on_fresh_noise_is_used_again(measure: Any) -> None:
     eot = PGDEOT(eps=0.1, steps=2, rel_stepsize=0.3, draws=2)
     again = PGDEOT(eps=0.1, steps=2, rel_stepsize=0.3, draws=2)
-    runs = {}
+    found, purified = [], []
     for protocols in (("fixed",), ("fixed", "fresh")):
         purifier = ByConfiguration(drops)
         folder = "-".join(protocols)
-        measure(purifier, attack=eot, eot=again, protocols=protocols, folder=folder)
-        runs[len(protocols)] = (read_rows(tmp_path / folder), purifier.rows)
-    assert runs[1][0] == runs[2][0]
-    assert runs[2][1] == runs[1][1] + N  # for the test under fresh noise alone
+        run = measure(purifier, attack=eot, eot=again, protocols=protocols, folder=folder)
+        found.append(rows(run))
+        purified.append(purifier.rows)
+    assert found[0] == found[1]
+    assert purified[1] == purified[0] + N  # for the test under fresh noise alone
     # Another attack is run for itself.
-    purifier = ByConfiguration(drops)
-    measure(purifier, attack=FAR, eot=eot, protocols=("fixed", "fresh"), folder="other")
-    assert [row["perturbation_eot"] for row in read_rows(tmp_path / "other")] != [
-        row["perturbation_eot"] for row in runs[1][0]
-    ]
-
-
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    rows = map(json.loads, (folder / "records" / "rows.jsonl").read_text().splitlines())
-    return [row for row in rows if row["protocol"] == "agreement"]
-
-
-def test_without_eot_there_is_only_the_first_half(measure: Any) -> None:
-    assert set(measure(adds, eot=None)) == {"perturbation", "gradient"}
+    other = measure(drops, attack=FAR, eot=eot, protocols=("fixed", "fresh"), folder="other")
+    assert other.column("agreement/perturbation_eot") != run.column("agreement/perturbation_eot")
 
 
 def test_a_perturbation_of_zeros_has_no_correlation(measure: Any) -> None:
-    found = measure(adds, attack=PGD(eps=0, steps=1))
+    found = metrics_of(measure(adds, attack=PGD(eps=0, steps=1)))
     for name, missing in {"perturbation": N, "perturbation_eot": N, "gradient": 0}.items():
         assert found[name]["missing"] == missing
         assert found[name]["n"] == N - missing
@@ -258,42 +241,13 @@ class _Certain(_Linear):
 
 
 def test_a_gradient_that_vanishes_has_no_correlation(measure: Any) -> None:
-    found = measure(adds, classifier=from_module(_Certain(), 2, (3, 32, 32)))
+    found = metrics_of(measure(adds, classifier=from_module(_Certain(), 2, (3, 32, 32))))
     assert found["gradient"]["missing"] == N / 2  # the images of the class it is certain of
     assert found["gradient"]["value"] == pytest.approx(1, abs=1e-6)
 
 
-def test_batches_do_not_matter(measure: Any, tmp_path: Path) -> None:
-    double = tiny.classifier()
-    attack, eot = PGD(eps=0.1, steps=3), PGDEOT(eps=0.1, steps=2, draws=2)
-    for size in (N, 1, 4):
-        measure(adds, attack=attack, eot=eot, classifier=double, batch_size=size, folder=str(size))
-        rows, whole = read_rows(tmp_path / str(size)), read_rows(tmp_path / str(N))
-        for row, expected in zip(rows, whole, strict=True):
-            assert tiny.same_row(row, expected, rel=1e-9)
-    assert 0 < whole[0]["perturbation"] < 1
-
-
-def test_a_stopped_run_becomes_the_undisturbed_one(measure: Any, tmp_path: Path) -> None:
-    state = {"fails": True}
-
-    def once(x: Tensor, seed: int, xi: Tensor) -> Tensor:
-        if state["fails"] and len(x) == 2:  # the last batch
-            raise RuntimeError("this purifier fails")
-        return drops(x, seed, xi)
-
-    measure(drops, folder="whole")
-    with pytest.raises(RuntimeError, match="this purifier fails"):
-        measure(once, folder="stopped")
-    state["fails"] = False
-    measure(once, folder="stopped", resume=True)
-    files = [tmp_path / name / "records" / "rows.jsonl" for name in ("whole", "stopped")]
-    assert files[0].read_bytes() == files[1].read_bytes()
-
-
-def test_the_settings_name_everything(measure: Any, tmp_path: Path) -> None:
-    measure(adds)
-    settings = read_summary(tmp_path / "run" / "summary.json")["settings"]
+def test_the_settings_name_everything(measure: Any) -> None:
+    settings = measure(adds).settings
     assert settings["seed_agreement"] == derive_seed(0, "agreement", 0)
     assert "Pearson" in settings["agreement_measure"]
     assert settings["agreement_eot_attack"] == "PGDEOT"
@@ -303,11 +257,7 @@ def test_the_settings_name_everything(measure: Any, tmp_path: Path) -> None:
     assert "draws" not in settings
 
 
-@pytest.mark.parametrize("protocols", [(), ("base",), ("base", "fresh")])
-def test_without_an_attack_on_fixed_noise_it_is_refused(measure: Any, protocols: Any) -> None:
-    with pytest.raises(InputError, match=r"add fixed to model\.protocols"):
-        measure(adds, protocols=protocols)
-
-
-def test_transfer_attacks_fixed_noise_too(measure: Any) -> None:
-    assert measure(adds, protocols=("transfer",), eot=None)["perturbation"]["n"] == N
+def test_transfer_attacks_fixed_noise_too_and_eot_may_be_left_out(measure: Any) -> None:
+    found = metrics_of(measure(adds, protocols=("transfer",), eot=None))
+    assert set(found) == {"perturbation", "gradient"}
+    assert found["perturbation"]["n"] == N

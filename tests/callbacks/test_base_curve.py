@@ -13,20 +13,21 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from measured_run import MeasuredRun, measured_run, rows_of
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
+from tiny import IdentityPurifier, ScalingPurifier
 from torch import Tensor, nn
 
 from lit_purify.attacks import PGD, Attack
-from lit_purify.callbacks import BaseClassifierCurve, CompressionRate, Records, Summary
+from lit_purify.callbacks import BaseClassifierCurve, CompressionRate
 from lit_purify.callbacks.base_curve import RATES
 from lit_purify.classifiers import Classifier
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.cli import main
 from lit_purify.functional import wilson_interval
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.records.summary import read_summary
+from lit_purify.records import read_summary
 from lit_purify.types import InputError
 
 EPS = 0.1
@@ -73,154 +74,98 @@ def npz(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def run(npz: str) -> Callable[..., dict[str, Any]]:
-    """The summary of a run into a folder."""
+def run(npz: str) -> Callable[..., MeasuredRun]:
+    """Draws a curve into a folder."""
 
     def run(
         folder: Path,
         *,
         attack: Attack = EXACT,
         protocols: Any = ("base",),
-        batch_size: int = 3,
         purifier: Any = None,
         classifier: Classifier | None = None,
-        resume: bool = False,
         more: Any = (),
         **options: Any,
-    ) -> dict[str, Any]:
-        module = PurifiedClassifier(
-            purifier or IdentityPurifier(), classifier or linear(), protocols=protocols
-        )
-        evaluate(
-            module,
-            tiny.TwoClasses(source=npz, batch_size=batch_size),
-            *(*more, BaseClassifierCurve(**options), Records(resume=resume), Summary()),
-            attack=attack,
-            folder=folder,
-        )
-        return read_summary(folder / "summary.json")
+    ) -> MeasuredRun:
+        purifier, classifier = purifier or IdentityPurifier(), classifier or linear()
+        module = PurifiedClassifier(purifier, classifier, protocols=protocols)
+        data = tiny.TwoClasses(source=npz, batch_size=3)
+        callbacks = (*more, BaseClassifierCurve(**options))
+        return measured_run(folder, module, data, *callbacks, attack=attack)
 
     return run
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    lines = (folder / "records" / "rows.jsonl").read_text().splitlines()
-    return [row for row in map(json.loads, lines) if row["protocol"] == "base_curve"]
+def curve_of(folder: Path) -> list[dict[str, Any]]:
+    """The columns of the curve, one row per image."""
+    return [{key: row[key] for key in row if "base_curve" in key} for row in rows_of(folder)]
 
 
 def test_each_image_falls_at_its_budget(run: Any, tmp_path: Path) -> None:
-    metrics = run(tmp_path)["metrics"]
-    rows = rows_of(tmp_path)
+    found = run(tmp_path)
+    assert len(found.of("base_curve/")) == len(RATES)
     for rate in RATES:
-        name = f"robust_accuracy_{rate:.2f}"
+        name = f"base_curve/robust_accuracy_{rate:.2f}"
         stands = [budget > rate * EPS for budget in BUDGETS]
-        assert [row[name] for row in rows] == stands, rate
-        figure = metrics[f"base_curve/{name}"]
-        assert figure["value"] == np.mean(stands)
-        assert (figure["low"], figure["high"]) == wilson_interval(sum(stands), len(BUDGETS))
-    assert len([name for name in metrics if name.startswith("base_curve/")]) == len(RATES)
+        assert found.column(name) == stands, rate
+        metric = found.metrics[name]
+        assert metric["value"] == np.mean(stands)
+        assert (metric["low"], metric["high"]) == wilson_interval(sum(stands), len(BUDGETS))
 
 
-def test_the_ends_are_figures_of_the_run(run: Any, tmp_path: Path) -> None:
-    # An attack that finds some images only from its own random start.
-    weak = PGD(eps=EPS, steps=2, rel_stepsize=0.2)
-    for attack in (EXACT, weak):
-        folder = tmp_path / str(attack.rel_stepsize)
-        metrics = run(folder, attack=attack)["metrics"]
-        assert metrics["base_curve/robust_accuracy_1.00"] == metrics["base/robust_accuracy"]
-        assert metrics["base_curve/robust_accuracy_0.00"] == metrics["base/clean_accuracy"]
-        lines = (folder / "records" / "rows.jsonl").read_text().splitlines()
-        base = [row for row in map(json.loads, lines) if row["protocol"] == "base"]
-        for one, two in zip(rows_of(folder), base, strict=True):
-            assert one["robust_accuracy_1.00"] is two["robust_accuracy"]
-            assert one["robust_accuracy_0.00"] is two["clean_accuracy"]
-    weaker = [row["robust_accuracy_1.00"] for row in rows_of(tmp_path / "0.2")]
+def test_the_ends_are_metrics_of_the_run(run: Any, tmp_path: Path) -> None:
+    # The second attack finds some images only from its own random start.
+    for attack in (EXACT, PGD(eps=EPS, steps=2, rel_stepsize=0.2)):
+        found = run(tmp_path / str(attack.rel_stepsize), attack=attack)
+        for rate, own in (("1.00", "robust"), ("0.00", "clean")):
+            name = f"base_curve/robust_accuracy_{rate}"
+            assert found.metrics[name] == found.metrics[f"base/{own}_accuracy"]
+            assert found.column(name) == found.column(f"base/{own}_accuracy")
+    weaker = found.column("base_curve/robust_accuracy_1.00")
     assert sum(weaker) > sum(budget > EPS for budget in BUDGETS)
 
 
 def test_the_protocols_do_not_matter(run: Any, tmp_path: Path) -> None:
     run(tmp_path / "base")
-    settings = run(tmp_path / "none", protocols=())["settings"]
-    assert rows_of(tmp_path / "none") == rows_of(tmp_path / "base")
+    settings = run(tmp_path / "none", protocols=()).settings
+    assert curve_of(tmp_path / "none") == curve_of(tmp_path / "base")
     assert settings["base_curve_eps"] == EPS
     assert settings["base_curve_success"] == "after the last iteration"
 
 
 def test_an_eps_of_its_own(run: Any, tmp_path: Path) -> None:
-    settings = run(tmp_path, attack=PGD(steps=2, rel_stepsize=2), eps=EPS)["settings"]
-    assert settings["eps"] == 8 / 255
-    assert settings["base_curve_eps"] == EPS
-    assert [row["robust_accuracy_0.20"] for row in rows_of(tmp_path)] == [
-        budget > 0.2 * EPS for budget in BUDGETS
-    ]
+    found = run(tmp_path, attack=PGD(steps=2, rel_stepsize=2), eps=EPS)
+    assert found.settings["eps"] == 8 / 255
+    assert found.settings["base_curve_eps"] == EPS
+    stands = [budget > 0.2 * EPS for budget in BUDGETS]
+    assert found.column("base_curve/robust_accuracy_0.20") == stands
 
 
 def test_an_attack_that_stops_early_is_named(run: Any, tmp_path: Path) -> None:
-    early = PGD(eps=EPS, steps=2, rel_stepsize=2, early_stop=True)
-    summary = run(tmp_path, attack=early)
-    assert summary["settings"]["base_curve_success"] == "at any iteration"
-    metrics = summary["metrics"]
-    whole = metrics["base/robust_accuracy_any_iteration"]
-    assert metrics["base_curve/robust_accuracy_1.00"] == whole
+    found = run(tmp_path, attack=PGD(eps=EPS, steps=2, rel_stepsize=2, early_stop=True))
+    assert found.settings["base_curve_success"] == "at any iteration"
+    whole = found.metrics["base/robust_accuracy_any_iteration"]
+    assert found.metrics["base_curve/robust_accuracy_1.00"] == whole
 
 
 def test_rates_have_two_decimals_or_the_four_they_need(run: Any, tmp_path: Path) -> None:
-    metrics = run(tmp_path, rates=[0.5, 0.125, 0.15344, 0.5, 2])["metrics"]
-    assert [name for name in metrics if name.startswith("base_curve/")] == [
-        f"base_curve/robust_accuracy_{rate}" for rate in ("0.125", "0.1534", "0.50", "2.00")
+    found = run(tmp_path, rates=[0.5, 0.125, 0.15344, 0.5, 2]).summary
+    labels = {name: shown["label"] for name, shown in found["labels"].items() if "curve" in name}
+    assert list(labels.items()) == [
+        ("base_curve/robust_accuracy_0.125", "Accuracy at 12.5 % of the budget"),
+        ("base_curve/robust_accuracy_0.1534", "Accuracy at 15.34 % of the budget"),
+        ("base_curve/robust_accuracy_0.50", "Accuracy at 50 % of the budget"),
+        ("base_curve/robust_accuracy_2.00", "Accuracy at 200 % of the budget"),
     ]
-    assert metrics["base_curve/robust_accuracy_2.00"]["value"] == 0
-
-
-def test_batches_do_not_matter(run: Any, tmp_path: Path) -> None:
-    weak = PGD(eps=EPS, steps=2, rel_stepsize=0.2)
-    for size in (len(BUDGETS), 1, 3):
-        run(tmp_path / str(size), attack=weak, batch_size=size)
-        assert rows_of(tmp_path / str(size)) == rows_of(tmp_path / str(len(BUDGETS)))
-
-
-class _Fails(IdentityPurifier):
-    """On the last image, where it is told to."""
-
-    def __init__(self, fails: bool) -> None:
-        super().__init__()
-        self.fails = fails
-
-    def purify(self, images: Tensor, noise: Any, indices: Tensor) -> Tensor:
-        if self.fails and 7 in indices:
-            raise RuntimeError("this purifier fails")
-        return images
-
-    def settings(self) -> dict[str, object]:
-        return {"purifier": "_Fails"}  # a run that broke goes on without the failure
-
-
-def test_a_stopped_run_becomes_the_undisturbed_one(run: Any, tmp_path: Path) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    run(whole, purifier=_Fails(False))
-    with pytest.raises(RuntimeError, match="this purifier fails"):
-        run(stopped, purifier=_Fails(True))
-    assert not (stopped / "base_curve.png").exists()
-    run(stopped, purifier=_Fails(False), resume=True)
-    assert rows_of(stopped) == rows_of(whole)
-    assert (stopped / "base_curve.png").read_bytes() == (whole / "base_curve.png").read_bytes()
-    # Where nothing was missing but the picture, it is drawn.
-    (stopped / "base_curve.png").unlink()
-    run(stopped, purifier=_Fails(False), resume=True)
-    assert (stopped / "base_curve.png").read_bytes() == (whole / "base_curve.png").read_bytes()
+    assert found["metrics"]["base_curve/robust_accuracy_2.00"]["value"] == 0
 
 
 @pytest.fixture
 def measured(run: Any, tmp_path: Path) -> Path:
     """A finished run of a purifier whose compression rate is 0.3004."""
-    folder = tmp_path / "measured"
-    run(
-        folder,
-        rates=[1],
-        protocols=("fixed",),
-        purifier=ScalingPurifier(factor=0.3004),
-        more=[CompressionRate()],
-    )
+    folder, purifier = tmp_path / "measured", ScalingPurifier(factor=0.3004)
+    more = [CompressionRate()]
+    run(folder, rates=[1], protocols=("fixed",), purifier=purifier, more=more)
     return folder
 
 
@@ -233,28 +178,28 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 class TestRuns:
     def test_their_rates_join(self, run: Any, measured: Path, tmp_path: Path) -> None:
-        summary = run(tmp_path / "new", rates=[0, 1], runs=[str(measured)])
-        assert summary["settings"]["base_curve_rates"] == [0, 0.3004, 1]
-        assert summary["settings"]["base_curve_runs"] == [str(measured)]
-        found = summary["metrics"]["base_curve/robust_accuracy_0.3004"]["value"]
-        assert found == np.mean([budget > 0.3004 * EPS for budget in BUDGETS])
+        found = run(tmp_path / "new", rates=[0, 1], runs=[str(measured)])
+        assert found.settings["base_curve_rates"] == [0, 0.3004, 1]
+        assert found.settings["base_curve_runs"] == [str(measured)]
+        stands = [budget > 0.3004 * EPS for budget in BUDGETS]
+        assert found.column("base_curve/robust_accuracy_0.3004") == stands
 
     def test_of_another_figure(self, run: Any, measured: Path, tmp_path: Path) -> None:
         edit(measured, lambda s: s["metrics"].update({"my/rate": {"value": 0.42}}))
-        summary = run(tmp_path / "new", rates=[], runs=[str(measured)], rate_name="my/rate")
-        assert summary["settings"]["base_curve_rates"] == [0.42]
+        found = run(tmp_path / "new", rates=[], runs=[str(measured)], rate_name="my/rate")
+        assert found.settings["base_curve_rates"] == [0.42]
 
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            (lambda s: s.update(status="interrupted"), "not finished, .*interrupted.*--resume"),
-            (lambda s: s["metrics"].pop("uniform/compression_rate"), "no figure uniform/compr"),
+            (lambda s: s.update(status="interrupted"), "--resume"),
+            (lambda s: s["metrics"].pop("uniform/compression_rate"), "uniform/compression_rate"),
             (
                 lambda s: s["metrics"]["fixed/robust_accuracy"].update(value=None),
-                "no figure fixed/robust_accuracy; it has",
+                "fixed/robust_accuracy",
             ),
-            (lambda s: s.pop("metrics"), "lacks metrics"),
-            (lambda s: s["settings"].update(eps=4 / 255), r"eps 4/255, and the curve is for 25\.5"),
+            (lambda s: s.pop("metrics"), "metrics"),
+            (lambda s: s["settings"].update(eps=4 / 255), "eps"),
         ],
     )
     def test_what_cannot_be_compared_is_refused(
@@ -275,38 +220,12 @@ class TestRuns:
         with pytest.raises(InputError, match="another classifier"):
             run(tmp_path / "new", runs=[str(measured)], classifier=other)
 
-    def test_no_run(self, tmp_path: Path) -> None:
-        with pytest.raises(InputError, match=r"summary\.json cannot be read \(No such file"):
-            BaseClassifierCurve(runs=[str(tmp_path / "nowhere")])
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"rates": []}, "one or more"),
-        ({"rates": [-0.1]}, "at least 0"),
-        ({"rates": [float("nan")]}, "finite"),
-        ({"eps": 0}, "above 0, got 0"),
-        ({"eps": "wide"}, "fraction such as 8/255"),
-    ],
-)
-def test_what_is_no_curve_is_refused(options: dict[str, Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        BaseClassifierCurve(**options)
-
 
 def test_budgets_are_checked_against_the_attack(run: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"budget of 1\.1; expected at most 1"):
+    with pytest.raises(InputError, match="budget"):
         run(tmp_path, rates=[11])
-    with pytest.raises(InputError, match="eps 0, which scales to nothing"):
+    with pytest.raises(InputError, match="eps 0"):
         run(tmp_path, attack=PGD(eps=0, steps=1))
-
-
-def test_without_an_attack_it_is_refused(npz: str, tmp_path: Path) -> None:
-    module = PurifiedClassifier(NoisyPurifier(), linear(), protocols=())
-    trainer = tiny.trainer(tmp_path, BaseClassifierCurve())
-    with pytest.raises(InputError, match="AdversarialExamples"):
-        trainer.test(module, tiny.TwoClasses(source=npz), verbose=False)
 
 
 def test_through_the_command_line(tmp_path: Path) -> None:

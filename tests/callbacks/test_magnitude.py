@@ -5,15 +5,15 @@ import math
 import pytest
 import tiny
 import torch
-from tiny import IdentityPurifier, NoisyPurifier, evaluate
+from measured_run import measured_run
+from tiny import IdentityPurifier, NoisyPurifier
 
-from lit_purify.attacks import PGD, Attack
-from lit_purify.callbacks import AttackMagnitude, Records, Summary
+from lit_purify.attacks import Attack
+from lit_purify.callbacks import AttackMagnitude
 from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.records.summary import read_summary
-from lit_purify.types import InputError
+from lit_purify.records import read_summary
 
 N = 7
 PIXELS = 3 * 32 * 32
@@ -26,70 +26,49 @@ class TowardsHalf(Attack):
         return images + self.eps * torch.where(images < 0.5, 1.0, -1.0)
 
 
-@pytest.fixture(scope="module")
-def npz(tmp_path_factory):
-    return str(tiny.npz_file(tmp_path_factory.mktemp("data") / "images.npz", N))
-
-
-def sizes(npz, folder, *, protocols=("base", "fixed"), attack=None, purifier=None, batch_size=3):
+def measure(npz, folder, *, protocols=("base", "fixed"), attack=None, purifier=None):
     purifier = purifier or IdentityPurifier()
     module = PurifiedClassifier(purifier, tiny.classifier(), protocols=protocols)
-    data = CIFAR10DataModule(source=npz, batch_size=batch_size)
-    callbacks = (AttackMagnitude(), Records(), Summary())
-    logged, seen = evaluate(module, data, *callbacks, attack=attack, folder=folder)
-    metrics = read_summary(folder / "summary.json")["metrics"]
-    return {name: metrics[name] for name in metrics if "magnitude" in name}, seen, logged
+    data = CIFAR10DataModule(source=npz, batch_size=3)
+    return measured_run(folder, module, data, AttackMagnitude(), attack=attack)
 
 
-@pytest.mark.parametrize("eps", [0.0, 2 / 255, 0.25])
+@pytest.mark.parametrize("eps", [0.0, 0.25])
 def test_a_shift_of_every_pixel(npz, tmp_path, eps):
-    found, _, _ = sizes(npz, tmp_path, attack=TowardsHalf(eps=eps))
+    found = measure(npz, tmp_path, attack=TowardsHalf(eps=eps)).metrics
     for suffix in ("", "_base"):
         for norm, size in (("l2", eps * math.sqrt(PIXELS)), ("linf", eps)):
-            entry = found[f"magnitude/{norm}{suffix}"]
-            assert entry["value"] == pytest.approx(size, rel=1e-5)
-            assert entry["std"] == pytest.approx(0, abs=1e-6)
-            assert entry["n"] == N
+            metric = found[f"magnitude/{norm}{suffix}"]
+            assert metric["value"] == pytest.approx(size, rel=1e-5)
+            assert metric["std"] == pytest.approx(0, abs=1e-6)
+            assert metric["n"] == N
 
 
-def test_every_figure_is_that_of_the_images(npz, tmp_path):
-    found, seen, logged = sizes(npz, tmp_path, purifier=NoisyPurifier())
-    clean = torch.cat([batch["image"] for batch in seen.batches]).double()
-    right = seen.correct("fixed/adversarial")
+def test_every_metric_is_that_of_the_images(npz, tmp_path):
+    run = measure(npz, tmp_path, purifier=NoisyPurifier())
+    clean = torch.cat([batch["image"] for batch in run.seen.batches]).double()
+    right = run.seen.correct("fixed/adversarial")
     assert 0 < right.sum() < N
+    expected = {}
     for surface, suffix in (("fixed", ""), ("base", "_base")):
-        change = (seen.adversarial(surface).double() - clean).flatten(1)
-        l2, linf = change.square().sum(1).sqrt(), change.abs().amax(1)
-        expected = {f"magnitude/l2{suffix}": l2, f"magnitude/linf{suffix}": linf}
-        if surface == "fixed":
-            expected["magnitude/l2_robust"] = l2[right]
-            expected["magnitude/l2_nonrobust"] = l2[~right]
-        for name, values in expected.items():
-            assert found[name]["value"] == pytest.approx(values.mean().item(), rel=1e-5)
-            assert found[name]["std"] == pytest.approx(values.std().item(), rel=1e-3)
-            assert found[name]["n"] == len(values)
-            assert logged[name] == pytest.approx(found[name]["value"], rel=1e-6)
+        change = (run.seen.adversarial(surface).double() - clean).flatten(1)
+        expected[f"l2{suffix}"] = change.square().sum(1).sqrt()
+        expected[f"linf{suffix}"] = change.abs().amax(1)
+    expected["l2_robust"], expected["l2_nonrobust"] = expected["l2"][right], expected["l2"][~right]
+    found = run.of("magnitude/")
+    assert found.keys() == expected.keys()
+    for name, values in expected.items():
+        assert found[name]["value"] == pytest.approx(values.mean().item(), rel=1e-5)
+        assert found[name]["std"] == pytest.approx(values.std().item(), rel=1e-3)
+        assert found[name]["n"] == len(values)
+        assert run.logged[f"magnitude/{name}"] == pytest.approx(found[name]["value"], rel=1e-6)
 
 
-def test_batches_do_not_matter(npz, tmp_path):
-    one, _, _ = sizes(npz, tmp_path / "1", batch_size=1)
-    all_, _, _ = sizes(npz, tmp_path / "7", batch_size=N)
-    assert one.keys() == all_.keys()
-    for name, entry in one.items():
-        assert entry["value"] == pytest.approx(all_[name]["value"], rel=1e-6)
-
-
-def test_only_what_is_attacked_is_measured(npz, tmp_path):
-    transfer, _, _ = sizes(npz, tmp_path / "transfer", protocols=("transfer",))
-    assert set(transfer) == {"magnitude/l2", "magnitude/linf"}
-    base, _, _ = sizes(npz, tmp_path / "base", protocols=("base",))
-    assert set(base) == {"magnitude/l2_base", "magnitude/linf_base"}
-
-
-@pytest.mark.parametrize("protocols", [(), ("fresh",)])
-def test_without_such_an_attack_it_is_refused(npz, tmp_path, protocols):
-    with pytest.raises(InputError, match=r"add fixed or base to model\.protocols"):
-        sizes(npz, tmp_path, protocols=protocols, attack=PGD(eps=0, steps=1))
+@pytest.mark.parametrize(
+    ("protocol", "names"), [("transfer", {"l2", "linf"}), ("base", {"l2_base", "linf_base"})]
+)
+def test_only_what_is_attacked_is_measured(npz, tmp_path, protocol, names):
+    assert set(measure(npz, tmp_path, protocols=(protocol,)).of("magnitude/")) == names
 
 
 def test_the_overlays_stack(tmp_path):

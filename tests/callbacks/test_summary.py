@@ -9,15 +9,17 @@ from pathlib import Path
 
 import pytest
 import tiny
+from measured_run import measured_run
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import IdentityPurifier, evaluate
+from tiny import IdentityPurifier
 
-from lit_purify.callbacks import CompressionRate, Records, Summary
+from lit_purify.callbacks import CompressionRate
+from lit_purify.classifiers import embedded_resnet18
 from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.records.summary import read_summary
+from lit_purify.records import read_summary
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +69,17 @@ def broken_run(folder: Path, **purifier) -> list[str]:
 
 class TestFinished:
     def test_the_schema(self, summary):
-        assert set(summary) == {"status", "versions", "settings", "metrics", "flags"}
+        assert set(summary) == {"status", "versions", "settings", "metrics", "flags", "labels"}
         assert summary["flags"] == []
         assert summary["status"] == "finished"
         assert {"python", "torch", "lightning", "lit-purify"} <= set(summary["versions"])
-        for entry in summary["metrics"].values():
-            assert {"value", "low", "high", "n"} <= set(entry)
+        assert set(summary["metrics"]) == set(summary["labels"])
+        for name, metric in summary["metrics"].items():
+            assert {"value", "low", "high", "n"} <= set(metric)
+            assert set(summary["labels"][name]) == {"section", "label", "unit"}
+            if "accuracy" in name:
+                assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 1
+                assert metric["n"] == 3
         assert set(summary["metrics"]) == {
             "base/clean_accuracy",
             "purified/clean_accuracy",
@@ -87,58 +94,49 @@ class TestFinished:
             "attack/compression_rate_nonrobust",
         }
 
-    def test_intervals_hold_their_value(self, summary):
-        for name, entry in summary["metrics"].items():
-            if "accuracy" in name:
-                assert 0 <= entry["low"] <= entry["value"] <= entry["high"] <= 1
-                assert entry["n"] == 3
-
     def test_the_settings_decide_the_numbers(self, summary):
-        settings = summary["settings"]
-        assert settings["t_star"] == 20
-        assert settings["num_steps"] == 2
-        assert settings["sampler"] == "DDPMSampler"
-        assert settings["forward_process"] == "stepwise"
-        assert settings["attack"] == "PGD"
-        assert settings["eps"] == 8 / 255
-        assert settings["steps"] == 2
-        assert settings["early_stop"] is False
-        assert settings["seed"] == 7
-        assert settings["protocols"] == ["base", "fixed", "transfer"]
-        assert settings["device"] == "cpu"
-        assert settings["precision"] == "32-true"
-        assert settings["processes"] == 1
+        expected = {
+            "t_star": 20,
+            "num_steps": 2,
+            "sampler": "DDPMSampler",
+            "forward_process": "stepwise",
+            "attack": "PGD",
+            "eps": 8 / 255,
+            "steps": 2,
+            "early_stop": False,
+            "seed": 7,
+            "protocols": ["base", "fixed", "transfer"],
+            "device": "cpu",
+            "precision": "32-true",
+            "processes": 1,
+        }
+        assert summary["settings"] == summary["settings"] | expected
 
     def test_models_are_named_by_the_hash_of_their_files(self, run, summary):
+        files = {
+            "denoiser": run[1] / "tiny.safetensors",
+            "classifier": embedded_resnet18().file,
+        }
         models = summary["settings"]["models"]
-        assert set(models) == {"denoiser", "classifier"}
-        content = (run[1] / "tiny.safetensors").read_bytes()
-        assert models["denoiser"]["sha256"] == hashlib.sha256(content).hexdigest()
-        from lit_purify.classifiers import embedded_resnet18
+        assert {role: model["sha256"] for role, model in models.items()} == {
+            role: hashlib.sha256(file.read_bytes()).hexdigest() for role, file in files.items()
+        }
 
-        file = embedded_resnet18().file
-        assert models["classifier"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-
-    def test_metrics_are_those_that_were_logged(self, tmp_path):
+    def test_metrics_are_those_that_were_logged(self, npz, tmp_path):
         module = PurifiedClassifier(IdentityPurifier(), tiny.classifier())
-        data = CIFAR10DataModule(source=str(tiny.npz_file(tmp_path / "x.npz")), batch_size=3)
-        measures = CompressionRate(), Records(), Summary()
-        logged, _ = evaluate(module, data, *measures, folder=tmp_path)
-        written = read_summary(tmp_path / "summary.json")["metrics"]
-        assert set(written) == set(logged)
-        for name, value in logged.items():
-            assert written[name]["value"] == pytest.approx(value, rel=1e-6)
+        data = CIFAR10DataModule(source=npz, batch_size=3)
+        found = measured_run(tmp_path, module, data, CompressionRate())
+        written = {name: metric["value"] for name, metric in found.metrics.items()}
+        assert found.logged == pytest.approx(written, rel=1e-6)
 
     def test_it_said_running_until_the_end(self, run):
         assert (run[0] / "seen.txt").read_text().split() == ["running", "running"]
 
-    def test_settings_are_printed_before_the_work(self, run):
+    def test_settings_are_printed_before_the_work_and_the_folder_last(self, run):
         printed = run[2]
         assert printed.index("t_star") < printed.index("Measurement")
         assert printed.index("tiny (sha256 ") < printed.index("Measurement")
-
-    def test_the_last_line_is_the_run_folder(self, run):
-        assert run[2].rstrip("\n").split("\n")[-1] == str(run[0])
+        assert printed.rstrip("\n").split("\n")[-1] == str(run[0])
 
     def test_the_resolved_configuration_lies_beside_it(self, run):
         assert "num_steps: 2" in (run[0] / "config.yaml").read_text()

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from measured_run import MeasuredRun, measured_run
 from oracles import ALPHA_BAR, GaussianDenoiser, draws, hash_by_hand
 from tiny import IdentityPurifier, ScalingPurifier
 from torch import Tensor
 
-from lit_purify.callbacks import OutputVariability, Records, Summary
+from lit_purify.callbacks import OutputVariability
 from lit_purify.callbacks.replay import Replay
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import (
@@ -29,8 +29,6 @@ from lit_purify.diffusion import (
     derive_seed,
 )
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.records.summary import read_summary
-from lit_purify.types import InputError
 
 COUNT, M, N, EPS, SEED = 7, 4, 3, 8 / 255, 5
 NAMES = {
@@ -41,51 +39,39 @@ NAMES = {
 
 
 class Affine(Purifier):
-    """f_xi(x) = c x + sigma xi, which counts the rows of its passes; may fail on a sample."""
+    """f_xi(x) = c x + sigma xi, which counts the rows of its passes."""
 
-    def __init__(
-        self, *, factor: float = 1.0, sigma: float = 0.0, fails_at: int | None = None
-    ) -> None:
+    def __init__(self, *, factor: float = 1.0, sigma: float = 0.0) -> None:
         super().__init__()
-        self.fails_at = fails_at
         self.factor = factor
         self.sigma = sigma
         self.passes: list[int] = []
 
     def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
-        if self.fails_at in indices.tolist():
-            raise RuntimeError("this purifier fails")
         self.passes.append(len(images))
         return self.factor * images + self.sigma * noise.normal(indices, "forward", 1, like=images)
 
 
-@pytest.fixture(scope="module")
-def npz(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tiny.npz_file(tmp_path_factory.mktemp("data") / "images.npz", COUNT))
-
-
-def measure(
+def run(
     npz: str,
     purifier: Purifier,
     folder: Path,
     *,
     batch_size: int = 3,
     rows_per_pass: int = 128,
-    resume: bool = False,
-) -> dict[str, np.ndarray]:
-    """Every figure by image, as it was recorded; nan where there is none."""
+) -> MeasuredRun:
     module = PurifiedClassifier(purifier, tiny.classifier(), protocols=(), seed=SEED)
     data = CIFAR10DataModule(source=npz, batch_size=batch_size)
     callback = OutputVariability(inputs=M, draws=N, eps=EPS, rows_per_pass=rows_per_pass)
-    tiny.evaluate(module, data, callback, Records(resume=resume), Summary(), folder=folder)
-    rows = [json.loads(line) for line in (folder / "records" / "rows.jsonl").open()]
-    found: dict[str, list[float]] = {name: [] for name in NAMES}
-    for row in rows:
-        for key in row:
-            if (name := f"{row['protocol']}/{key}") in NAMES:
-                found[name].append(math.nan if row[key] is None else row[key])
-    assert all(len(values) == COUNT for values in found.values())
-    return {name: np.array(values) for name, values in found.items()}
+    return measured_run(folder, module, data, callback)
+
+
+def measure(npz: str, purifier: Purifier, folder: Path, **options: Any) -> dict[str, np.ndarray]:
+    """Every number by image, as it was recorded; nan where there is none."""
+    found = run(npz, purifier, folder, **options)
+    columns = {name: np.array(found.column(name), dtype=float) for name in NAMES}
+    assert all(len(values) == COUNT for values in columns.values())
+    return columns
 
 
 def inputs_by_hand() -> np.ndarray:
@@ -117,7 +103,7 @@ def test_the_identity(npz: str, tmp_path: Path) -> None:
     distances = np.linalg.norm(x - x.mean(1, keepdims=True), axis=2).mean(1)
     assert found["centroid/l2_inputs"] == pytest.approx(distances, rel=1e-10)
     missing = ("variance/snr", "direction/fixed_noise", "direction/fixed_input")
-    metrics = read_summary(tmp_path / "summary.json")["metrics"]
+    metrics = MeasuredRun(tmp_path).metrics
     for name in missing:
         assert np.isnan(found[name]).all()
         assert metrics[name]["value"] is None
@@ -244,61 +230,16 @@ def test_batches_and_passes_do_not_matter(
         assert len(purifier.passes) == 2 * batches
 
 
-def test_a_run_that_was_stopped_goes_on(npz: str, tmp_path: Path) -> None:
-    want = measure(npz, Affine(sigma=0.05), tmp_path / "whole")
-    with pytest.raises(RuntimeError, match="this purifier fails"):
-        measure(npz, Affine(sigma=0.05, fails_at=6), tmp_path / "stopped")
-    found = measure(npz, Affine(sigma=0.05), tmp_path / "stopped", resume=True)
-    for name in NAMES:
-        assert found[name].tolist() == want[name].tolist(), name
-    assert (tmp_path / "stopped" / "variance.png").is_file()
-
-
 def test_summary_settings_and_picture(npz: str, tmp_path: Path) -> None:
-    found = measure(npz, Affine(factor=0.7, sigma=0.05), tmp_path)
-    summary = read_summary(tmp_path / "summary.json")
-    settings = {key: summary["settings"][key] for key in summary["settings"] if "variance" in key}
+    whole = run(npz, Affine(factor=0.7, sigma=0.05), tmp_path)
+    settings = {key: whole.settings[key] for key in whole.settings if "variance" in key}
     assert settings == {"variance_eps": EPS, "variance_inputs": M, "variance_draws": N}
-    assert set(summary["metrics"]) - NAMES == {"base/clean_accuracy", "purified/clean_accuracy"}
+    assert set(whole.metrics) - NAMES == {"base/clean_accuracy", "purified/clean_accuracy"}
     for name in NAMES:
-        assert summary["metrics"][name]["value"] == pytest.approx(found[name].mean(), rel=1e-12)
-        assert summary["metrics"][name]["std"] == pytest.approx(found[name].std(ddof=1), rel=1e-9)
+        metric, values = whole.metrics[name], np.array(whole.column(name))
+        assert metric["value"] == pytest.approx(values.mean(), rel=1e-12)
+        assert metric["std"] == pytest.approx(values.std(ddof=1), rel=1e-9)
     assert (tmp_path / "variance.png").stat().st_size > 10_000
-
-
-def test_the_global_random_numbers_are_left_alone(npz: str, tmp_path: Path) -> None:
-    module = PurifiedClassifier(Affine(sigma=0.1), tiny.classifier(), protocols=())
-    callback = OutputVariability(inputs=2, draws=2)
-    images, labels = tiny.images_and_labels(2)
-    batch = {"image": images, "label": labels, "index": torch.arange(2)}
-    trainer = tiny.trainer(tmp_path)
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
-    callback.on_test_batch_end(trainer, module, {}, batch, 0)  # type: ignore[arg-type]
-    assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
-    assert set(module.recorded) == NAMES
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"inputs": 1}, "2 or more of each, got inputs 1 and draws 8"),
-        ({"draws": 0}, "2 or more of each, got inputs 8 and draws 0"),
-        ({"eps": 0}, "must lie in"),
-        ({"eps": "wide"}, "fraction such as 8/255"),
-        ({"rows_per_pass": 0}, "rows_per_pass must be at least 1"),
-    ],
-)
-def test_arguments_are_checked(options: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        OutputVariability(**options)  # type: ignore[arg-type]
-
-
-def test_a_precision_that_rounds_the_figures_away_is_refused() -> None:
-    module = PurifiedClassifier(IdentityPurifier(), tiny.classifier(), protocols=())
-    trainer = SimpleNamespace(precision="bf16-mixed")
-    with pytest.raises(InputError, match="bf16-mixed rounds it away; use 32-true"):
-        OutputVariability().setup(trainer, module, "test")  # type: ignore[arg-type]
 
 
 def test_a_replay_computes_once_and_reads_to_the_bit() -> None:
