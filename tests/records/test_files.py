@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from lit_purify.records.files import write_whole
 
 
