@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from lit_purify.records.summary import read_summary
 from processes import PATIENCE, Fork, finish, forks, free_port
 from safetensors.torch import load_file
 from torch import Tensor
+
+from lit_purify.records.summary import read_summary
 
 IMAGES = 16
 RELATIVE = 1e-5

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import processes
 import pytest
 import tiny
-from lit_purify.records.summary import read_summary
 from processes import Fork, finish, forks, wait_until
+
+from lit_purify.records.summary import read_summary
 
 TRIALS, EARLY = 20, 8
 IMAGES, BATCH = 16, 2

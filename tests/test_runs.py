@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from lit_purify.records.header import new_header, write_header
 from lit_purify.report.records import records_folder
 
+from lit_purify.records.header import new_header, write_header
 from lit_purify.runs import AUTO, deciding, find_run, new_run, with_run_config
 from lit_purify.types import InputError
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lit_purify.records.summary import read_summary
 from oracles import fill
 from torch import Tensor, nn
 
@@ -32,6 +31,7 @@ from lit_purify.diffusion import (
     small_unet,
 )
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.summary import read_summary
 
 ARCHITECTURE: dict[str, Any] = {"block_out_channels": (8, 16), "norm_num_groups": 4}
 CONFIGS = Path(__file__).parents[1] / "configs"
