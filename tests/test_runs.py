@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from lit_purify.report.records import records_folder
 
+from lit_purify.records import records_folder
 from lit_purify.records.header import new_header, write_header
 from lit_purify.runs import AUTO, deciding, find_run, new_run, with_run_config
 from lit_purify.types import InputError
@@ -130,7 +130,7 @@ class TestDeciding:
             "next_step",
         ],
     )
-    def test_what_may_change_between_sittings(self, path):
+    def test_what_may_change_between_sessions(self, path):
         assert deciding(changed(path, "other")) == deciding(CONFIG)
 
     @pytest.mark.parametrize(
