@@ -10,9 +10,11 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +109,21 @@ def forks(args: Sequence[str], logs: Path, processes: int, **options: Any) -> li
         )
         for rank in range(processes)
     ]
+
+
+def start(words: Sequence[str], root: Path) -> subprocess.Popen[bytes]:
+    """Python as the first of a process group; prints to the files ``out`` and ``err``."""
+    root.mkdir(exist_ok=True)
+    with (root / "out").open("w") as out, (root / "err").open("w") as err:
+        return subprocess.Popen(
+            [sys.executable, *words],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            # Tests that a shell runs in the background would hand their deafness to Ctrl-C down.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )
 
 
 def finish(running: Sequence[Fork], seconds: float = PATIENCE) -> list[int]:

@@ -1,8 +1,5 @@
 """Any number of processes evaluates each sample once, and finds what one process finds."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from processes import PATIENCE, Fork, finish, forks, free_port
+from processes import PATIENCE, Fork, finish, forks, free_port, start
 from run_files import RunFiles
 
 IMAGES = 16
@@ -161,27 +158,17 @@ class TestPredict:
 class TestLaunchers:
     """How the processes come about makes no difference."""
 
-    def launch(self, *commands):
+    def launch(self, root, *commands):
         """Run commands side by side; returns what each printed to standard output."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = str(Path(__file__).parent)
-        running = [
-            subprocess.Popen(
-                [sys.executable, *command],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for command in commands
-        ]
+        roots = [root / str(number) for number in range(len(commands))]
+        running = [start(*arguments) for arguments in zip(commands, roots, strict=True)]
         try:
-            printed = [process.communicate(timeout=PATIENCE) for process in running]
+            statuses = [process.wait(PATIENCE) for process in running]
         finally:
             for process in running:
                 process.kill()
-        assert [process.returncode for process in running] == [0] * len(running), printed
-        return [out for out, _ in printed]
+        assert statuses == [0] * len(running), [(root / "err").read_text() for root in roots]
+        return [(root / "out").read_text() for root in roots]
 
     def assert_same(self, printed, runs):
         files = result(printed).files
@@ -194,22 +181,22 @@ class TestLaunchers:
         more += ["--trainer.strategy", "ddp"]
         return ["-m", "lit_purify", *tiny.quick_test(denoiser, tmp_path, *more)]
 
-    def test_lightning(self, arguments, runs):
-        (printed,) = self.launch([*arguments, "--trainer.devices", "2"])
+    def test_lightning(self, arguments, runs, tmp_path):
+        (printed,) = self.launch(tmp_path, [*arguments, "--trainer.devices", "2"])
         self.assert_same(printed, runs)
 
-    def test_torchrun(self, arguments, runs):
+    def test_torchrun(self, arguments, runs, tmp_path):
         torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
         torchrun += ["--master-port", str(free_port())]
-        (printed,) = self.launch([*torchrun, *arguments, "--trainer.devices", "2"])
+        (printed,) = self.launch(tmp_path, [*torchrun, *arguments, "--trainer.devices", "2"])
         self.assert_same(printed, runs)
 
-    def test_torchrun_on_two_nodes(self, arguments, runs):
+    def test_torchrun_on_two_nodes(self, arguments, runs, tmp_path):
         torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "1", "--nnodes", "2"]
         torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
         arguments += ["--trainer.devices", "1", "--trainer.num_nodes", "2"]
         printed, silence = self.launch(
-            *([*torchrun, "--node-rank", str(node), *arguments] for node in (0, 1))
+            tmp_path, *([*torchrun, "--node-rank", str(node), *arguments] for node in (0, 1))
         )
         self.assert_same(printed, runs)
         assert silence == ""

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -13,11 +12,12 @@ from pathlib import Path
 import processes
 import pytest
 import tiny
-from processes import Fork, finish, forks, wait_until
+from processes import PATIENCE, Fork, finish, forks, start, wait_until
 from run_files import RunFiles
 
 TRIALS, EARLY = 20, 8
 IMAGES, BATCH = 16, 2
+MAIN = ["-m", "lit_purify"]
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +26,12 @@ def denoiser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def life(denoiser, tmp_path_factory):
-    """A run of :func:`tiny.quick_test` without a stop, ended."""
+def uninterrupted(denoiser, tmp_path_factory):
+    """What a run of :func:`tiny.quick_test` without a stop left."""
     root = tmp_path_factory.mktemp("uninterrupted")
-    Fork(["test", "--help"], root / "help.log").finish()  # the time of the imports is no run's
     run = Fork(tiny.quick_test(denoiser, root), root / "log")
     assert run.finish() == 0, run.printed
-    return run
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(life):
-    """What it left."""
-    return files_of(life)
+    return files_of(run)
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +88,9 @@ def assert_equal(run: Fork, expected: RunFiles) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(denoiser, life, uninterrupted, tmp_path):
+def test_killed_at_twenty_random_moments(denoiser, uninterrupted, tmp_path):
     rng = random.Random(0)
-    seconds = life.seconds
+    seconds = PATIENCE / 10  # of a whole run, until one has shown it
     stages = Counter()
     for trial in range(TRIALS):
         attempt = 0
@@ -113,7 +106,7 @@ def test_killed_at_twenty_random_moments(denoiser, life, uninterrupted, tmp_path
                 stopped = run.wait(rng.random() * seconds / (IMAGES // BATCH)) is None
             if stopped:
                 break
-            seconds = run.seconds  # the machine is faster than when the life was measured
+            seconds = run.seconds
             attempt += 1
         run.kill()
         stages[stage(root)] += 1
@@ -272,7 +265,7 @@ class TestSeveralProcesses:
     def test_processes_that_lightning_started(self, victim, denoiser, expected, tmp_path):
         args = tiny.quick_test(denoiser, tmp_path, *self.ONE, "--resume", "auto")
         args += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-        with start(args, tmp_path) as first:
+        with start(MAIN + args, tmp_path) as first:
             wait_for_batches(tmp_path, 2)
             (second,) = children(first.pid)
             if victim == "SIGKILL first":
@@ -288,30 +281,29 @@ class TestSeveralProcesses:
         self.resume(denoiser, tmp_path, 2, expected)
 
 
-class TestInterruption:
-    @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
-    )
-    def test_a_signal_is_an_ordinary_end(self, number, status, denoiser, uninterrupted, tmp_path):
-        args = tiny.quick_test(denoiser, tmp_path)
-        files = files_in(tmp_path)
-        with start(args, tmp_path) as process:
-            wait_for_batches(tmp_path, 2)
-            process.send_signal(number)
-            assert process.wait(timeout=30) == status
-        printed = (tmp_path / "log").read_text()
-        assert "Traceback" not in printed
-        assert "Error" not in printed
-        assert f"--resume {files.folder}" in printed.splitlines()[-1]
-        assert files.header["status"] == files.summary["status"] == "interrupted"
-        done = len(files.batches)
-        assert 2 <= done < IMAGES // BATCH
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+def test_a_signal_is_an_ordinary_end(number, status, denoiser, uninterrupted, tmp_path):
+    args = tiny.quick_test(denoiser, tmp_path)
+    files = files_in(tmp_path)
+    with start(MAIN + args, tmp_path) as process:
+        wait_for_batches(tmp_path, 2)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == status
+    errors = (tmp_path / "err").read_text()
+    assert "Traceback" not in errors
+    assert "Error" not in errors
+    assert f"--resume {files.folder}" in errors.splitlines()[-1]
+    assert files.header["status"] == files.summary["status"] == "interrupted"
+    done = len(files.batches)
+    assert 2 <= done < IMAGES // BATCH
 
-        resumed = Fork(["test", "--resume", str(files.folder)], tmp_path / "resumed.log")
-        assert_equal(resumed, uninterrupted)
-        assert files_of(resumed) == files
-        assert f"resumed: {done * BATCH} of {IMAGES} images are recorded" in resumed.printed
+    resumed = Fork(["test", "--resume", str(files.folder)], tmp_path / "resumed.log")
+    assert_equal(resumed, uninterrupted)
+    assert files_of(resumed) == files
+    assert f"resumed: {done * BATCH} of {IMAGES} images are recorded" in resumed.printed
 
 
 class TestAnotherConfiguration:
@@ -392,20 +384,6 @@ def test_a_finished_run_evaluates_nothing(few, tmp_path):
         assert "resumed: 4 of 4 images are recorded" in again.printed
         assert "images 4/4" not in again.printed
         assert "Classifier alone, clean images" in again.printed
-
-
-def start(args: list[str], root: Path) -> subprocess.Popen:
-    """``python -m lit_purify`` as the first of a process group; prints to ``root/log``."""
-    with (root / "log").open("w") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "lit_purify", *args],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            # Tests that a shell runs in the background would hand their deafness to Ctrl-C down.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
 
 
 def children(pid: int) -> list[int]:
