@@ -29,9 +29,7 @@ def denoiser(tmp_path_factory):
 def uninterrupted(denoiser, tmp_path_factory):
     """What a run of :func:`tiny.quick_test` without a stop left."""
     root = tmp_path_factory.mktemp("uninterrupted")
-    run = Fork(tiny.quick_test(denoiser, root), root / "log")
-    assert run.finish() == 0, run.printed
-    return files_of(run)
+    return finished(tiny.quick_test(denoiser, root), root)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +37,14 @@ def few(denoiser, tmp_path_factory):
     """A run of two batches, which resumes itself: its arguments and what it left."""
     root = tmp_path_factory.mktemp("few")
     args = tiny.quick_test(denoiser, root, "--data.limit", "4", "--resume", "auto")
-    run = Fork(args, root / "log")
+    return args, finished(args, root)
+
+
+def finished(args: list[str], logs: Path) -> RunFiles:
+    """What a command line leaves that nothing stops."""
+    run = Fork(args, logs / "finished.log")
     assert run.finish() == 0, run.printed
-    return args, files_of(run)
+    return files_of(run)
 
 
 def files_of(run: Fork) -> RunFiles:
@@ -201,9 +204,7 @@ class TestSeveralProcesses:
     @pytest.fixture(scope="class")
     def expected(self, denoiser, tmp_path_factory):
         root = tmp_path_factory.mktemp("one_by_one")
-        run = Fork(tiny.quick_test(denoiser, root, *self.ONE), root / "log")
-        assert run.finish() == 0, run.printed
-        return files_of(run)
+        return finished(tiny.quick_test(denoiser, root, *self.ONE), root)
 
     def start(self, denoiser, root):
         """Two processes, each with a batch done."""
@@ -347,9 +348,7 @@ class TestAnotherConfiguration:
     )
     def test_a_new_run_starts(self, more, denoiser, root):
         before = files_in(root).everything
-        run = Fork(tiny.quick_test(denoiser, root, *more), root / "new.log")
-        assert run.finish() == 0, run.printed
-        assert files_of(run) == files_in(root, 1)
+        assert finished(tiny.quick_test(denoiser, root, *more), root) == files_in(root, 1)
         assert files_in(root).everything == before
 
     @pytest.mark.slow

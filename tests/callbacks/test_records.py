@@ -295,7 +295,7 @@ class TestRefused:
     @pytest.mark.parametrize("callbacks", [[Summary()], [Summary(), Records()]])
     def test_a_summary_without_records_before_it(self, npz, tmp_path, callbacks):
         module = PurifiedClassifier(IdentityPurifier(), tiny.classifier())
-        with pytest.raises(InputError, match=r"put .*Records|Records.* before Summary"):
+        with pytest.raises(InputError, match="Records"):
             evaluate(module, CIFAR10DataModule(source=npz), *callbacks, folder=tmp_path)
         assert not [*tmp_path.rglob("summary.json")]
 
