@@ -203,6 +203,4 @@ def _read(path: Path, run: str, *names: str) -> dict[str, Tensor]:
 def _table(tensors: dict[str, Tensor]) -> SampleTable:
     names = [name for name in tensors if not name.startswith(_WHERE)]
     names.sort(key=lambda name: "/" in name)  # index and label, then what was found
-    return SampleTable(
-        {name: Column(tensors[name], tensors.get(_WHERE + name)) for name in names}
-    )
+    return SampleTable({name: Column(tensors[name], tensors.get(_WHERE + name)) for name in names})

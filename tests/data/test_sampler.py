@@ -45,7 +45,9 @@ def test_rank_outside_the_world_is_refused():
 
 def arrays(n):
     images = np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1).repeat(3, axis=3)
-    return ImageArrays(images, np.arange(n) % 3, [10 * (k + 1) for k in range(n)])
+    data = ImageArrays(images, np.arange(n) % 3)
+    data.indices = 10 * (data.indices + 1)
+    return data
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
