@@ -130,7 +130,7 @@ class TestDeciding:
             "next_step",
         ],
     )
-    def test_what_may_change_between_sessions(self, path):
+    def test_what_may_change_between_sittings(self, path):
         assert deciding(changed(path, "other")) == deciding(CONFIG)
 
     @pytest.mark.parametrize(
