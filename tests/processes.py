@@ -10,16 +10,18 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lit_purify.callbacks import records
 from lit_purify.cli import main
+from lit_purify.records import RunStore
 
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang."""
@@ -29,13 +31,15 @@ _CONTEXT.set_forkserver_preload(["lit_purify.cli", "torch.distributed", "matplot
 
 
 class Fork:
-    """``lit_purify.cli.main(args)`` in a process of its own.
+    """A program, ``lit_purify.cli.main`` unless another is given, in a process of its own.
 
     Args:
         args: the command line.
         log: file that takes what it prints.
         environment: added to its environment.
-        before: called in it before the command line; must be a function of a module on the path.
+        before: called in it before the program.
+        program: called with the command line; it and ``before`` are functions of modules on the
+            path.
 
     Attributes:
         seconds: how long it has run when it was last waited for.
@@ -48,12 +52,15 @@ class Fork:
         *,
         environment: Mapping[str, str] | None = None,
         before: Callable[[], None] | None = None,
+        program: Callable[[list[str]], object] = main,
     ) -> None:
         self.log = log
         self.seconds = 0.0
         self._started = time.monotonic()
         self.process = _CONTEXT.Process(
-            target=_run, args=(list(args), log, dict(environment or {}), before), daemon=True
+            target=_run,
+            args=(program, list(args), log, dict(environment or {}), before),
+            daemon=True,
         )
         self.process.start()
 
@@ -86,17 +93,37 @@ class Fork:
         return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
 
 
-def forks(args: Sequence[str], logs: Path, processes: int) -> list[Fork]:
+def forks(args: Sequence[str], logs: Path, processes: int, **options: Any) -> list[Fork]:
     """A command line on several processes, started from outside as torchrun or SLURM do."""
     if processes == 1:
-        return [Fork(args, logs / "rank_0.log")]
+        return [Fork(args, logs / "rank_0.log", **options)]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     shared |= {"WORLD_SIZE": str(processes), "NODE_RANK": "0"}
     args = [*args, "--trainer.devices", str(processes), "--trainer.strategy", "ddp"]
     return [
-        Fork(args, logs / f"rank_{rank}.log", environment={**shared, "LOCAL_RANK": str(rank)})
+        Fork(
+            args,
+            logs / f"rank_{rank}.log",
+            environment={**shared, "LOCAL_RANK": str(rank)},
+            **options,
+        )
         for rank in range(processes)
     ]
+
+
+def start(words: Sequence[str], root: Path) -> subprocess.Popen[bytes]:
+    """Python as the first of a process group; prints to the files ``out`` and ``err``."""
+    root.mkdir(exist_ok=True)
+    with (root / "out").open("w") as out, (root / "err").open("w") as err:
+        return subprocess.Popen(
+            [sys.executable, *words],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            # Tests that a shell runs in the background would hand their deafness to Ctrl-C down.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )
 
 
 def finish(running: Sequence[Fork], seconds: float = PATIENCE) -> list[int]:
@@ -124,7 +151,11 @@ def free_port() -> int:
 
 
 def _run(
-    args: list[str], log: Path, environment: dict[str, str], before: Callable[[], None] | None
+    program: Callable[[list[str]], object],
+    args: list[str],
+    log: Path,
+    environment: dict[str, str],
+    before: Callable[[], None] | None,
 ) -> None:
     os.setsid()  # Ctrl-C on the tests is not for it
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -142,7 +173,7 @@ def _run(
     torch.set_num_threads(1)
     if before is not None:
         before()
-    sys.exit(main(args))
+    sys.exit(program(args))
 
 
 def kill_in_merge(number: int) -> None:
@@ -152,7 +183,7 @@ def kill_in_merge(number: int) -> None:
         number: the file operation before which it does, counted from 0. An operation opens a file
             for writing, forces it to the disk, or renames or removes one.
     """
-    merge = records.merge
+    merge = RunStore.merge
     fsync = os.fsync
     merging = False
     seen = 0
@@ -171,13 +202,13 @@ def kill_in_merge(number: int) -> None:
         count()
         fsync(file)
 
-    def observed_merge(*args: Any) -> Any:
+    def observed_merge(store: RunStore) -> Any:
         nonlocal merging
         merging = True
-        return merge(*args)
+        return merge(store)
 
     os.fsync = observed_fsync
-    records.merge = observed_merge
+    RunStore.merge = observed_merge
     sys.addaudithook(watch)
 
 

@@ -1,10 +1,5 @@
 """Any number of processes evaluates each sample once, and finds what one process finds."""
 
-import json
-import os
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +7,8 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from processes import PATIENCE, Fork, finish, forks, free_port
-from safetensors.torch import load_file
-from torch import Tensor
-
-from lit_purify.records.summary import read_summary
+from processes import PATIENCE, Fork, finish, forks, free_port, start
+from run_files import RunFiles
 
 IMAGES = 16
 RELATIVE = 1e-5
@@ -29,30 +21,12 @@ pytestmark = pytest.mark.slow
 class Result(NamedTuple):
     """What a run on several processes left behind, and what its first process printed."""
 
-    folder: Path
-    rows: bytes
-    tensors: dict[str, Tensor]
-    summary: dict
+    files: RunFiles
     printed: str
 
-    @property
-    def table(self) -> dict[tuple, dict]:
-        """The rows by index, protocol and seed."""
-        rows = [json.loads(line) for line in self.rows.splitlines()]
-        table = {(row["index"], row["protocol"], row["seed"]): row for row in rows}
-        assert len(table) == len(rows)
-        return table
 
-
-def read(folder: Path, printed: str) -> Result:
-    records = folder / "records"
-    return Result(
-        folder,
-        (records / "rows.jsonl").read_bytes(),
-        load_file(records / "tensors.safetensors"),
-        read_summary(folder / "summary.json"),
-        printed,
-    )
+def result(printed: str) -> Result:
+    return Result(RunFiles(Path(printed.splitlines()[-1])), printed)
 
 
 def evaluate(args: list[str], logs: Path, count: int) -> Result:
@@ -60,7 +34,7 @@ def evaluate(args: list[str], logs: Path, count: int) -> Result:
     running = forks(args, logs, count)
     assert finish(running) == [0] * count, [run.printed for run in running]
     assert_silent(running[1:])
-    return read(Path(running[0].printed.splitlines()[-1]), running[0].printed)
+    return result(running[0].printed)
 
 
 def assert_silent(others: list[Fork]) -> None:
@@ -95,55 +69,45 @@ def runs(denoiser, tmp_path_factory):
     }
 
 
-ALL = [(count, batch_size) for count in (1, 2, 3) for batch_size in (1, 8)]
+every_run = pytest.mark.parametrize(
+    "chosen", [(count, batch_size) for count in (1, 2, 3) for batch_size in (1, 8)]
+)
 
 
 class TestAnyNumberOfProcesses:
     @pytest.mark.parametrize("count", [2, 3])
     def test_batches_of_one_give_the_same_bytes(self, count, runs):
-        one, several = runs[1, 1], runs[count, 1]
-        assert several.rows == one.rows
-        name = "records/tensors.safetensors"
-        assert (several.folder / name).read_bytes() == (one.folder / name).read_bytes()
+        assert runs[count, 1].files.merged == runs[1, 1].files.merged
 
-    @pytest.mark.parametrize(("count", "batch_size"), ALL)
-    def test_every_sample_has_its_rows(self, count, batch_size, runs):
-        protocols = ("attack", "base", "fixed", "purified", "transfer", "uniform")
-        expected = [(index, name, 0) for index in range(IMAGES) for name in protocols]
-        assert list(runs[count, batch_size].table) == expected
+    @every_run
+    def test_every_sample_once_and_with_the_same_numbers(self, chosen, runs):
+        found, expected = runs[chosen].files.rows, runs[1, 1].files.rows
+        assert [row["index"] for row in found] == list(range(IMAGES))
+        for row, same in zip(found, expected, strict=True):
+            assert tiny.same_row(row, same, rel=RELATIVE), row["index"]
 
-    @pytest.mark.parametrize(("count", "batch_size"), ALL)
-    def test_rows_agree(self, count, batch_size, runs):
-        found, expected = runs[count, batch_size].table, runs[1, 1].table
-        for key, row in expected.items():
-            assert tiny.same_row(found[key], row, rel=RELATIVE), key
-
-    @pytest.mark.parametrize(("count", "batch_size"), ALL)
-    def test_tensors_agree(self, count, batch_size, runs):
-        found, expected = runs[count, batch_size].tensors, runs[1, 1].tensors
+    @every_run
+    def test_the_same_sample_meets_the_same_noise_and_attack(self, chosen, runs):
+        found, expected = runs[chosen].files.tensors, runs[1, 1].files.tensors
         assert found.keys() == expected.keys()
-        assert found["index"].tolist() == list(range(IMAGES))
-        assert torch.equal(found["noise/xi"], expected["noise/xi"])
         assert expected["noise/xi"].std() == pytest.approx(1, abs=0.01)  # it is the noise
-        for name in ("base/adversarial", "fixed/adversarial"):
-            # float64 gradients keep their signs, so the attacks take the same steps
-            assert torch.equal(found[name], expected[name])
+        # float64 gradients keep their signs, so the attacks take the same steps
+        for name in ("index", "noise/xi", "base/adversarial", "fixed/adversarial"):
+            assert torch.equal(found[name], expected[name]), name
 
-    @pytest.mark.parametrize(("count", "batch_size"), ALL)
-    def test_summaries_agree(self, count, batch_size, runs):
-        found, expected = runs[count, batch_size].summary, runs[1, 1].summary
+    @every_run
+    def test_summaries_agree(self, chosen, runs):
+        found, expected = runs[chosen].files.summary, runs[1, 1].files.summary
         assert found["status"] == "finished"
-        assert found["settings"]["processes"] == count
+        assert found["settings"]["processes"] == chosen[0]
         assert found["metrics"].keys() == expected["metrics"].keys()
         for name, figure in expected["metrics"].items():
-            assert found["metrics"][name].keys() == figure.keys()
-            for statistic, value in figure.items():
-                same = value if value is None else pytest.approx(value, rel=RELATIVE)
-                assert found["metrics"][name][statistic] == same, (name, statistic)
+            assert tiny.same_row(found["metrics"][name], figure, rel=RELATIVE), name
 
-    @pytest.mark.parametrize(("count", "batch_size"), ALL)
-    def test_progress_counts_the_images_of_all(self, count, batch_size, runs):
-        lines = [line for line in runs[count, batch_size].printed.splitlines() if "elapsed" in line]
+    @every_run
+    def test_progress_counts_the_images_of_all(self, chosen, runs):
+        count, batch_size = chosen
+        lines = [line for line in runs[chosen].printed.splitlines() if "elapsed" in line]
         counts = [line.split()[1].split("/") for line in lines]
         seen = [int(number) for number, _ in counts]
         assert {total for _, total in counts} == {str(IMAGES)}
@@ -152,30 +116,12 @@ class TestAnyNumberOfProcesses:
         if count == 1:
             assert seen == list(range(batch_size, IMAGES + 1, batch_size))
 
-
-class TestShares:
-    def test_a_slow_process_takes_fewer_samples(self, denoiser, runs, tmp_path):
-        slow = ["--data.batch_size", "1", "--trainer.callbacks+=tiny.SlowRank"]
-        slow += ["--trainer.callbacks.rank", "0", "--trainer.callbacks.seconds", "2"]
-        result = evaluate(tiny.quick_test(denoiser, tmp_path, *slow), tmp_path, 2)
-        ranks = [row["rank"] for key, row in result.table.items() if key[1] == "process"]
-        assert len(ranks) == IMAGES
-        share = Counter(ranks)
-        assert 1 <= share[0] < IMAGES / 4, share
-        others = [line for line in result.rows.splitlines() if b'"process"' not in line]
-        assert others == runs[1, 1].rows.splitlines()
-        # The slow first process was the last to finish: it shows the images of both.
-        lines = [line for line in result.printed.splitlines() if "elapsed" in line]
-        assert len(lines) == share[0]
-        assert lines[-1].startswith(f"images {IMAGES}/{IMAGES} ")
-
     def test_fewer_samples_than_processes(self, denoiser, runs, tmp_path):
         few = ["--data.batch_size", "1", "--data.limit", "2"]
-        result = evaluate(tiny.quick_test(denoiser, tmp_path, *few), tmp_path, 3)
-        expected = [row for key, row in runs[1, 1].table.items() if key[0] < 2]
-        assert list(result.table.values()) == expected
-        assert result.tensors["index"].tolist() == [0, 1]
-        assert result.summary["metrics"]["base/clean_accuracy"]["n"] == 2
+        files = evaluate(tiny.quick_test(denoiser, tmp_path, *few), tmp_path, 3).files
+        assert files.rows == runs[1, 1].files.rows[:2]
+        assert files.tensors["index"].tolist() == [0, 1]
+        assert files.summary["metrics"]["base/clean_accuracy"]["n"] == 2
 
 
 class TestPredict:
@@ -212,32 +158,22 @@ class TestPredict:
 class TestLaunchers:
     """How the processes come about makes no difference."""
 
-    def launch(self, *commands):
+    def launch(self, root, *commands):
         """Run commands side by side; returns what each printed to standard output."""
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = str(Path(__file__).parent)
-        running = [
-            subprocess.Popen(
-                [sys.executable, *command],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for command in commands
-        ]
+        roots = [root / str(number) for number in range(len(commands))]
+        running = [start(*arguments) for arguments in zip(commands, roots, strict=True)]
         try:
-            printed = [process.communicate(timeout=PATIENCE) for process in running]
+            statuses = [process.wait(PATIENCE) for process in running]
         finally:
             for process in running:
                 process.kill()
-        assert [process.returncode for process in running] == [0] * len(running), printed
-        return [out for out, _ in printed]
+        assert statuses == [0] * len(running), [(root / "err").read_text() for root in roots]
+        return [(root / "out").read_text() for root in roots]
 
     def assert_same(self, printed, runs):
-        result = read(Path(printed.splitlines()[-1]), printed)
-        assert result.rows == runs[1, 1].rows
-        assert result.summary["settings"]["processes"] == 2
+        files = result(printed).files
+        assert files.merged == runs[1, 1].files.merged
+        assert files.summary["settings"]["processes"] == 2
 
     @pytest.fixture
     def arguments(self, denoiser, tmp_path):
@@ -245,22 +181,22 @@ class TestLaunchers:
         more += ["--trainer.strategy", "ddp"]
         return ["-m", "lit_purify", *tiny.quick_test(denoiser, tmp_path, *more)]
 
-    def test_lightning(self, arguments, runs):
-        (printed,) = self.launch([*arguments, "--trainer.devices", "2"])
+    def test_lightning(self, arguments, runs, tmp_path):
+        (printed,) = self.launch(tmp_path, [*arguments, "--trainer.devices", "2"])
         self.assert_same(printed, runs)
 
-    def test_torchrun(self, arguments, runs):
+    def test_torchrun(self, arguments, runs, tmp_path):
         torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
         torchrun += ["--master-port", str(free_port())]
-        (printed,) = self.launch([*torchrun, *arguments, "--trainer.devices", "2"])
+        (printed,) = self.launch(tmp_path, [*torchrun, *arguments, "--trainer.devices", "2"])
         self.assert_same(printed, runs)
 
-    def test_torchrun_on_two_nodes(self, arguments, runs):
+    def test_torchrun_on_two_nodes(self, arguments, runs, tmp_path):
         torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "1", "--nnodes", "2"]
         torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
         arguments += ["--trainer.devices", "1", "--trainer.num_nodes", "2"]
         printed, silence = self.launch(
-            *([*torchrun, "--node-rank", str(node), *arguments] for node in (0, 1))
+            tmp_path, *([*torchrun, "--node-rank", str(node), *arguments] for node in (0, 1))
         )
         self.assert_same(printed, runs)
         assert silence == ""

@@ -7,36 +7,34 @@ import sys
 
 import pytest
 import tiny
+from run_files import RunFiles
 
 from lit_purify.cli import main
 
 LIMITS = {
     "the configuration": 1_000,
     "the header of the records": 3_000,
-    "the tensors of a batch": 12_000,
-    "the merged tensors": 60_000,
+    "a batch": 12_000,
+    "the merged records": 60_000,
 }
 """Bytes a file may have, below the size of the file named."""
-
-KEPT = {"header.json", "rows.jsonl", "tensors.safetensors"}
 
 
 @pytest.fixture(scope="module")
 def args(tmp_path_factory):
-    """A small command without its root folder, and what it records when nothing goes wrong."""
+    """A small command, and what it records when nothing goes wrong."""
     folder = tmp_path_factory.mktemp("undisturbed")
     command = tiny.command(
         "test", "cifar_fixed.yaml", folder, "--data.batch_size", "1", "--trainer.callbacks", "[]"
     )
     assert main(command) == 0
-    records = tiny.run_folder(folder) / "records"
-    return command, (records / "rows.jsonl").read_bytes()
+    return command, RunFiles(tiny.run_folder(folder)).merged
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", LIMITS)
 def test_full_disk(what, args, tmp_path):
-    command, rows = args
+    command, merged = args
     command = [*command, "--trainer.default_root_dir", str(tmp_path), "--resume", "auto"]
     full = subprocess.run(
         [sys.executable, "-m", "lit_purify", *command],
@@ -53,6 +51,6 @@ def test_full_disk(what, args, tmp_path):
     assert "Traceback" not in full.stderr
     assert main(command) == 0  # there is room again
     # Where not even the header found room there is nothing to go on with.
-    folder = max((tmp_path / "lightning_logs").glob("version_*/records/header.json")).parent
-    assert (folder / "rows.jsonl").read_bytes() == rows
-    assert {path.name for path in folder.iterdir()} == KEPT
+    header = max((tmp_path / "lightning_logs").glob("version_*/records/header.json"))
+    assert RunFiles(header.parents[1]).merged == merged
+    assert {path.name for path in header.parent.iterdir()} == {header.name, *merged}

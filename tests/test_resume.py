@@ -1,35 +1,23 @@
 """A run that was killed anywhere and resumed has the records of an uninterrupted one."""
 
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import processes
 import pytest
 import tiny
-from processes import Fork, finish, forks, wait_until
-
-from lit_purify.records.summary import read_summary
+from processes import PATIENCE, Fork, finish, forks, start, wait_until
+from run_files import RunFiles
 
 TRIALS, EARLY = 20, 8
 IMAGES, BATCH = 16, 2
-
-
-class Finished(NamedTuple):
-    """What must not depend on interruptions, and how long it took."""
-
-    rows: bytes
-    tensors: bytes
-    metrics: dict
-    seconds: float
+MAIN = ["-m", "lit_purify"]
 
 
 @pytest.fixture(scope="module")
@@ -39,88 +27,73 @@ def denoiser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def uninterrupted(denoiser, tmp_path_factory):
-    """A run of :func:`tiny.quick_test` without a stop."""
+    """What a run of :func:`tiny.quick_test` without a stop left."""
     root = tmp_path_factory.mktemp("uninterrupted")
-    Fork(["test", "--help"], root / "help.log").finish()  # the time of the imports is no run's
-    run = Fork(tiny.quick_test(denoiser, root), root / "log")
-    assert run.finish() == 0, run.printed
-    return read(folder(run), run)
+    return finished(tiny.quick_test(denoiser, root), root)
 
 
 @pytest.fixture(scope="module")
 def few(denoiser, tmp_path_factory):
-    """A run of two batches, which resumes itself: its arguments and what it finds."""
+    """A run of two batches, which resumes itself: its arguments and what it left."""
     root = tmp_path_factory.mktemp("few")
     args = tiny.quick_test(denoiser, root, "--data.limit", "4", "--resume", "auto")
-    run = Fork(args, root / "log")
+    return args, finished(args, root)
+
+
+def finished(args: list[str], logs: Path) -> RunFiles:
+    """What a command line leaves that nothing stops."""
+    run = Fork(args, logs / "finished.log")
     assert run.finish() == 0, run.printed
-    return args, read(folder(run))
+    return files_of(run)
 
 
-def folder(run: Fork) -> Path:
-    """The run folder: the last line of a finished run."""
-    return Path(run.printed.splitlines()[-1])
+def files_of(run: Fork) -> RunFiles:
+    """What a finished run left in the folder that its last line names."""
+    return RunFiles(Path(run.printed.splitlines()[-1]))
 
 
-def read(run_folder: Path, run: Fork | None = None) -> Finished:
-    seconds = 0.0 if run is None else run.seconds
-    records = run_folder / "records"
-    return Finished(
-        (records / "rows.jsonl").read_bytes(),
-        (records / "tensors.safetensors").read_bytes(),
-        read_summary(run_folder / "summary.json")["metrics"],
-        seconds,
-    )
+def files_in(root: Path, version: int = 0) -> RunFiles:
+    """What a run with this root directory has left so far."""
+    return RunFiles(tiny.run_folder(root, version))
 
 
-def header(run_folder: Path) -> dict:
-    return json.loads((run_folder / "records" / "header.json").read_text())
-
-
-def batches(run_folder: Path) -> int:
-    """How many batches the journals of a run hold."""
-    journals = (run_folder / "records").glob("rank_*.jsonl")
-    return sum(max(0, path.read_bytes().count(b"\n") - 1) for path in journals)
-
-
-def has(run: Fork, root: Path, done: int) -> bool:
-    """Whether a run has written so many batches, or has ended."""
-    return batches(tiny.run_folder(root)) >= done or run.wait(0) is not None
+def wait_for_batches(root: Path, done: int, *runs: Fork) -> None:
+    """Return when so many batches are recorded, or one of the runs has ended."""
+    files = files_in(root)
+    wait_until(lambda: len(files.batches) >= done or any(run.wait(0) is not None for run in runs))
 
 
 def stage(root: Path) -> str:
     """How far a killed run came."""
-    run_folder = tiny.run_folder(root)
-    if not run_folder.exists():
+    files = files_in(root)
+    if not files.folder.exists():
         return "no folder"
-    if not (run_folder / "records" / "header.json").exists():
+    if not (files.records / "header.json").exists():
         return "no records"
-    if header(run_folder)["status"] == "finished":
+    if files.header["status"] == "finished":
         return "merged"
-    if (run_folder / "records" / "rows.jsonl").exists():
+    if (files.records / "rows.jsonl").exists():
         return "merging"
-    done = batches(run_folder)
+    done = len(files.batches)
     return "before the first batch" if done == 0 else f"{done} batches"
 
 
-def assert_equal(run: Fork, expected: Finished) -> None:
+def assert_equal(run: Fork, expected: RunFiles) -> None:
     """A run ended well, and as if it had never been stopped; nothing is left behind."""
     assert run.finish() == 0, run.printed
-    found = read(folder(run))
-    assert found.rows == expected.rows
-    assert found.tensors == expected.tensors
-    assert found.metrics == expected.metrics
-    assert header(folder(run))["status"] == "finished"
-    assert read_summary(folder(run) / "summary.json")["status"] == "finished"
-    assert (folder(run) / "config.yaml").exists()
-    kept = sorted(path.name for path in (folder(run) / "records").iterdir())
-    assert kept == ["header.json", "rows.jsonl", "tensors.safetensors"]
+    found = files_of(run)
+    assert found.merged == expected.merged
+    assert found.summary["metrics"] == expected.summary["metrics"]
+    assert found.header["status"] == found.summary["status"] == "finished"
+    assert (found.folder / "config.yaml").exists()
+    kept = {path.name for path in found.records.iterdir()}
+    assert kept == {"header.json", *expected.merged}
 
 
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments(denoiser, uninterrupted, tmp_path):
     rng = random.Random(0)
-    life = uninterrupted.seconds
+    seconds = PATIENCE / 10  # of a whole run, until one has shown it
     stages = Counter()
     for trial in range(TRIALS):
         attempt = 0
@@ -129,14 +102,14 @@ def test_killed_at_twenty_random_moments(denoiser, uninterrupted, tmp_path):
             args = tiny.quick_test(denoiser, root, "--resume", "auto")
             run = Fork(args, root / "killed.log")
             if trial < EARLY:  # at any time: a machine under load is then still starting up
-                stopped = run.wait(rng.random() * life) is None
+                stopped = run.wait(rng.random() * seconds) is None
             else:  # at any time once so many batches are on the disk
                 done = (trial - EARLY) * (IMAGES // BATCH) // (TRIALS - EARLY)
-                wait_until(lambda run=run, done=done, root=root: has(run, root, done))
-                stopped = run.wait(rng.random() * life / (IMAGES // BATCH)) is None
+                wait_for_batches(root, done, run)
+                stopped = run.wait(rng.random() * seconds / (IMAGES // BATCH)) is None
             if stopped:
                 break
-            life = run.seconds  # the machine is faster than when the life was measured
+            seconds = run.seconds
             attempt += 1
         run.kill()
         stages[stage(root)] += 1
@@ -172,20 +145,20 @@ def test_killed_at_every_file_operation_of_the_merge(few, tmp_path):
         assert_equal(Fork(args, root / "resumed.log"), expected)
     print(dict(stages))
     assert stages["2 batches"] >= 4  # both files in the making
-    assert stages["merging"] >= 4  # journal and tensors going
+    assert stages["merging"] >= 4  # batches going
 
 
 @pytest.mark.slow
 def test_killed_twice(denoiser, uninterrupted, tmp_path):
     args = tiny.quick_test(denoiser, tmp_path, "--resume", "auto")
-    for sitting, done in enumerate((2, 5)):
-        run = Fork(args, tmp_path / f"{sitting}.log")
-        wait_until(lambda done=done: batches(tiny.run_folder(tmp_path)) >= done)
+    for session, done in enumerate((2, 5)):
+        run = Fork(args, tmp_path / f"{session}.log")
+        wait_for_batches(tmp_path, done)
         run.kill()
     last = Fork(args, tmp_path / "last.log")
     assert_equal(last, uninterrupted)
-    assert folder(last) == tiny.run_folder(tmp_path)
-    assert len(header(folder(last))["sittings"]) == 3
+    assert files_of(last) == files_in(tmp_path)
+    assert len(files_of(last).header["sessions"]) == 3
 
 
 @pytest.mark.slow
@@ -194,7 +167,7 @@ def test_killed_with_loading_processes(denoiser, uninterrupted, tmp_path):
     workers = ("--data.num_workers", "1", "--resume", "auto")
     args = tiny.quick_test(denoiser, tmp_path, *workers)
     run = Fork(args, tmp_path / "killed.log")
-    wait_until(lambda: batches(tiny.run_folder(tmp_path)) >= 2)
+    wait_for_batches(tmp_path, 2)
     run.kill()
     assert_equal(Fork(args, tmp_path / "resumed.log"), uninterrupted)
 
@@ -202,7 +175,7 @@ def test_killed_with_loading_processes(denoiser, uninterrupted, tmp_path):
 def test_a_second_process_is_refused(denoiser, uninterrupted, tmp_path):
     args = tiny.quick_test(denoiser, tmp_path, "--resume", "auto")
     run = Fork(args, tmp_path / "first.log")
-    wait_until(lambda: batches(tiny.run_folder(tmp_path)) >= 1)
+    wait_for_batches(tmp_path, 1)
     run.signal(signal.SIGSTOP)
     second = Fork(args, tmp_path / "second.log")
     assert second.finish() == 2
@@ -213,24 +186,14 @@ def test_a_second_process_is_refused(denoiser, uninterrupted, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("event", ["open", "os.rename"])
-@pytest.mark.parametrize("name", ["config.yaml", "header.json", "summary.json"])
-def test_killed_while_the_run_folder_is_made(name, event, few, tmp_path):
+@pytest.mark.parametrize("name", ["config.yaml", "header.json", "summary.json", "batch_00000002"])
+def test_killed_while_a_file_is_written(name, event, few, tmp_path):
     more, expected = few
     args = [*more, "--trainer.default_root_dir", str(tmp_path)]
     stop = partial(processes.kill_before, event, name)
     run = Fork(args, tmp_path / "killed.log", before=stop)
     assert run.finish() == -signal.SIGKILL
     assert_equal(Fork(args, tmp_path / "resumed.log"), expected)
-
-
-def test_a_torn_line_is_evaluated_again(denoiser, uninterrupted, tmp_path):
-    args = tiny.quick_test(denoiser, tmp_path, "--resume", "auto")
-    run = Fork(args, tmp_path / "killed.log")
-    wait_until(lambda: batches(tiny.run_folder(tmp_path)) >= 2)
-    run.kill()
-    journal = tiny.run_folder(tmp_path) / "records" / "rank_0.jsonl"
-    os.truncate(journal, journal.stat().st_size - 20)
-    assert_equal(Fork(args, tmp_path / "resumed.log"), uninterrupted)
 
 
 class TestSeveralProcesses:
@@ -241,21 +204,13 @@ class TestSeveralProcesses:
     @pytest.fixture(scope="class")
     def expected(self, denoiser, tmp_path_factory):
         root = tmp_path_factory.mktemp("one_by_one")
-        run = Fork(tiny.quick_test(denoiser, root, *self.ONE), root / "log")
-        assert run.finish() == 0, run.printed
-        return read(folder(run))
+        return finished(tiny.quick_test(denoiser, root, *self.ONE), root)
 
     def start(self, denoiser, root):
         """Two processes, each with a batch done."""
         running = forks(tiny.quick_test(denoiser, root, *self.ONE), root / "killed", 2)
-        records = tiny.run_folder(root) / "records"
-        wait_until(
-            lambda: all(
-                (path := records / f"rank_{rank}.jsonl").exists()
-                and path.read_bytes().count(b"\n") >= 2
-                for rank in (0, 1)
-            )
-        )
+        files = files_in(root)
+        wait_until(lambda: {index % 2 for index in files.batches} == {0, 1})
         return running
 
     def resume(self, denoiser, root, count, expected):
@@ -274,7 +229,7 @@ class TestSeveralProcesses:
             running[rank].kill()
         # A process that has lost the first one ends by itself.
         assert finish(running, 30)[1] not in (0, None)
-        assert 2 <= batches(tiny.run_folder(tmp_path)) < IMAGES
+        assert 2 <= len(files_in(tmp_path).batches) < IMAGES
         self.resume(denoiser, tmp_path, count, expected)
 
     @pytest.mark.slow
@@ -286,7 +241,7 @@ class TestSeveralProcesses:
         for run in running:
             run.signal(number)
         assert finish(running, 30) == [status, status], running[0].printed
-        assert header(tiny.run_folder(tmp_path))["status"] == "interrupted"
+        assert files_in(tmp_path).header["status"] == "interrupted"
         for run in running:
             assert "Traceback" not in run.printed
         self.resume(denoiser, tmp_path, 2, expected)
@@ -295,15 +250,15 @@ class TestSeveralProcesses:
     def test_an_orphan_still_at_work(self, denoiser, tmp_path):
         """A resumed run neither waits for it nor fails without a reason."""
         args = tiny.quick_test(denoiser, tmp_path, *self.ONE, "--resume", "auto")
-        args += ["--trainer.callbacks+=tiny.SlowRank", "--trainer.callbacks.rank", "1"]
-        args += ["--trainer.callbacks.seconds", "8"]
         running = forks(args, tmp_path / "killed", 2)
-        wait_until(lambda: batches(tiny.run_folder(tmp_path)) >= 2)
+        wait_for_batches(tmp_path, 2)
+        running[1].signal(signal.SIGSTOP)
         running[0].kill()
         again = forks(args, tmp_path / "again", 2)
         assert finish(again, 30) == [2, 2], [run.printed for run in again]
-        assert "is being written by another process" in again[0].printed
+        assert "another process" in again[0].printed
         assert "Traceback" not in again[0].printed
+        running[1].signal(signal.SIGCONT)
         assert finish(running, 30)[1] not in (0, None)  # it ends by itself
 
     @pytest.mark.slow
@@ -311,8 +266,8 @@ class TestSeveralProcesses:
     def test_processes_that_lightning_started(self, victim, denoiser, expected, tmp_path):
         args = tiny.quick_test(denoiser, tmp_path, *self.ONE, "--resume", "auto")
         args += ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-        with start(args, tmp_path) as first:
-            wait_until(lambda: batches(tiny.run_folder(tmp_path)) >= 2)
+        with start(MAIN + args, tmp_path) as first:
+            wait_for_batches(tmp_path, 2)
             (second,) = children(first.pid)
             if victim == "SIGKILL first":
                 first.kill()
@@ -323,35 +278,33 @@ class TestSeveralProcesses:
             status = first.wait(timeout=30)
             assert status == {"SIGTERM first": 143}.get(victim, -signal.SIGKILL)
             wait_until(lambda: not alive(second), 30)
-        assert batches(tiny.run_folder(tmp_path)) < IMAGES
+        assert len(files_in(tmp_path).batches) < IMAGES
         self.resume(denoiser, tmp_path, 2, expected)
 
 
-class TestInterruption:
-    @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
-    )
-    def test_a_signal_is_an_ordinary_end(self, number, status, denoiser, uninterrupted, tmp_path):
-        args = tiny.quick_test(denoiser, tmp_path)
-        run_folder = tiny.run_folder(tmp_path)
-        with start(args, tmp_path) as process:
-            wait_until(lambda: batches(run_folder) >= 2)
-            process.send_signal(number)
-            assert process.wait(timeout=30) == status
-        printed = (tmp_path / "log").read_text()
-        assert "Traceback" not in printed
-        assert "Error" not in printed
-        assert f"--resume {run_folder}" in printed.splitlines()[-1]
-        assert header(run_folder)["status"] == "interrupted"
-        assert read_summary(run_folder / "summary.json")["status"] == "interrupted"
-        done = batches(run_folder)
-        assert 2 <= done < IMAGES // BATCH
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+def test_a_signal_is_an_ordinary_end(number, status, denoiser, uninterrupted, tmp_path):
+    args = tiny.quick_test(denoiser, tmp_path)
+    files = files_in(tmp_path)
+    with start(MAIN + args, tmp_path) as process:
+        wait_for_batches(tmp_path, 2)
+        process.send_signal(number)
+        assert process.wait(timeout=30) == status
+    errors = (tmp_path / "err").read_text()
+    assert "Traceback" not in errors
+    assert "Error" not in errors
+    assert f"--resume {files.folder}" in errors.splitlines()[-1]
+    assert files.header["status"] == files.summary["status"] == "interrupted"
+    done = len(files.batches)
+    assert 2 <= done < IMAGES // BATCH
 
-        resumed = Fork(["test", "--resume", str(run_folder)], tmp_path / "resumed.log")
-        assert_equal(resumed, uninterrupted)
-        assert folder(resumed) == run_folder
-        assert f"resumed: {done * BATCH} of {IMAGES} images are recorded" in resumed.printed
+    resumed = Fork(["test", "--resume", str(files.folder)], tmp_path / "resumed.log")
+    assert_equal(resumed, uninterrupted)
+    assert files_of(resumed) == files
+    assert f"resumed: {done * BATCH} of {IMAGES} images are recorded" in resumed.printed
 
 
 class TestAnotherConfiguration:
@@ -360,7 +313,7 @@ class TestAnotherConfiguration:
         """A run that was killed after some batches."""
         root = tmp_path_factory.mktemp("stopped")
         run = Fork(tiny.quick_test(denoiser, root), root / "log")
-        wait_until(lambda: batches(tiny.run_folder(root)) >= 3)
+        wait_for_batches(root, 3)
         run.kill()
         return root
 
@@ -379,51 +332,41 @@ class TestAnotherConfiguration:
         ],
     )
     def test_is_refused(self, change, words, root):
-        run_folder = tiny.run_folder(root)
-        before = contents(run_folder)
-        run = Fork(["test", "--resume", str(run_folder), *change], root / "refused.log")
+        files = files_in(root)
+        before = files.everything
+        run = Fork(["test", "--resume", str(files.folder), *change], root / "refused.log")
         assert run.finish() == 2, run.printed
         (line,) = [line for line in run.printed.splitlines() if line.startswith("error: ")]
         for word in words:
             assert word in line
-        assert contents(run_folder) == before
+        assert files.everything == before
 
-    def test_starts_anew_under_auto(self, denoiser, root):
-        before = contents(tiny.run_folder(root))
-        args = tiny.quick_test(denoiser, root, "--model.seed", "5", "--data.limit", "2")
-        run = Fork([*args, "--resume", "auto"], root / "new.log")
-        assert run.finish() == 0, run.printed
-        assert folder(run) == tiny.run_folder(root, 1)
-        assert contents(tiny.run_folder(root)) == before
-
-    def test_without_resume_a_new_run_starts(self, denoiser, root):
-        before = contents(tiny.run_folder(root))
-        run = Fork(tiny.quick_test(denoiser, root), root / "new.log")
-        assert run.finish() == 0, run.printed
-        assert folder(run) == tiny.run_folder(root, 1)
-        assert contents(tiny.run_folder(root)) == before
+    @pytest.mark.parametrize(
+        "more",
+        [["--model.seed", "5", "--data.limit", "2", "--resume", "auto"], []],
+        ids=["another under auto", "the same without resume"],
+    )
+    def test_a_new_run_starts(self, more, denoiser, root):
+        before = files_in(root).everything
+        assert finished(tiny.quick_test(denoiser, root, *more), root) == files_in(root, 1)
+        assert files_in(root).everything == before
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
-        ("batch_size", "count"), [("3", 1), ("2", 2)], ids=["batch size", "devices"]
+        ("batch_size", "count"), [(3, 1), (2, 2)], ids=["batch size", "devices"]
     )
-    def test_other_hardware_is_no_other_configuration(
-        self, batch_size, count, root, uninterrupted, denoiser
-    ):
-        run_folder = tiny.run_folder(root)
-        args = ["test", "--resume", str(run_folder), "--data.batch_size", batch_size]
+    def test_other_hardware_is_no_other_configuration(self, batch_size, count, root, uninterrupted):
+        files = files_in(root)
+        args = ["test", "--resume", str(files.folder), "--data.batch_size", str(batch_size)]
         resumed = forks(args, root / "resumed", count)
         assert finish(resumed) == [0] * count, resumed[0].printed
-        assert folder(resumed[0]) == run_folder
-        expected = [json.loads(line) for line in uninterrupted.rows.splitlines()]
-        found = [json.loads(line) for line in read(run_folder).rows.splitlines()]
-        assert len(found) == len(expected)
-        for row, same in zip(found, expected, strict=True):
+        assert files_of(resumed[0]) == files
+        for row, same in zip(files.rows, uninterrupted.rows, strict=True):
             # Everything is computed in float64; images are rounded to float32.
             assert tiny.same_row(row, same, rel=1e-5), (row, same)
-        first, second = header(run_folder)["sittings"]
+        first, second = files.header["sessions"]
         assert (first["batch_size"], first["processes"]) == (BATCH, 1)
-        assert (second["batch_size"], second["processes"]) == (int(batch_size), count)
+        assert (second["batch_size"], second["processes"]) == (batch_size, count)
 
 
 @pytest.mark.slow
@@ -432,28 +375,14 @@ def test_a_finished_run_evaluates_nothing(few, tmp_path):
     args = [*more, "--trainer.default_root_dir", str(tmp_path)]
     first = Fork(args, tmp_path / "first.log")
     assert_equal(first, expected)
-    given = ["test", "--resume", str(folder(first))]
+    given = ["test", "--resume", str(files_of(first).folder)]
     for name, command in {"auto": args, "given": given}.items():
         again = Fork(command, tmp_path / f"{name}.log")
         assert_equal(again, expected)
-        assert folder(again) == folder(first)
+        assert files_of(again) == files_of(first)
         assert "resumed: 4 of 4 images are recorded" in again.printed
         assert "images 4/4" not in again.printed
         assert "Classifier alone, clean images" in again.printed
-
-
-def start(args: list[str], root: Path) -> subprocess.Popen:
-    """``python -m lit_purify`` as the first of a process group; prints to ``root/log``."""
-    with (root / "log").open("w") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "lit_purify", *args],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            # Tests that a shell runs in the background would hand their deafness to Ctrl-C down.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
 
 
 def children(pid: int) -> list[int]:
@@ -470,12 +399,3 @@ def alive(pid: int) -> bool:
         ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.strip()
     return bool(listed) and not listed.startswith("Z")
-
-
-def contents(run_folder: Path) -> dict[str, bytes]:
-    """Every file of a run but those of TensorBoard, which adds one for every sitting."""
-    return {
-        str(path.relative_to(run_folder)): path.read_bytes()
-        for path in sorted(run_folder.rglob("*"))
-        if path.is_file() and "tfevents" not in path.name and path.suffix != ".lock"
-    }

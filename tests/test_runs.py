@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lit_purify.records import records_folder
 from lit_purify.records.header import new_header, write_header
-from lit_purify.records.store import records_folder
 from lit_purify.runs import AUTO, deciding, find_run, new_run, with_run_config
 from lit_purify.types import InputError
 

@@ -6,7 +6,6 @@ The classes are also named in YAML class paths, which shows that an extension is
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -265,22 +264,6 @@ class NoiseRecorder(Callback):
     ) -> None:
         xi = pl_module.noise.normal(batch["index"], "forward", 1, like=batch["image"])
         pl_module.record("noise/xi", xi)
-
-
-class SlowRank(Callback):
-    """Makes one process sleep before every batch, and records which process had a sample."""
-
-    def __init__(self, *, rank: int, seconds: float) -> None:
-        self.rank = rank
-        self.seconds = seconds
-
-    def on_test_batch_start(self, trainer: Trainer, *args: Any) -> None:
-        if trainer.global_rank == self.rank:
-            time.sleep(self.seconds)
-
-    def on_test_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
-        index = pl_module.recorded["base/clean_accuracy"].values
-        pl_module.record("process/rank", torch.full((len(index),), trainer.global_rank))
 
 
 def float64_denoiser(path: str) -> Denoiser:

@@ -73,8 +73,6 @@ def read_header(folder: Path) -> Header | None:
         header: Header = json.loads(path.read_bytes())
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); restore the file") from None
-    if not isinstance(header, dict):
-        raise InputError(f"{path} is not a header of records; restore the file")
     check_format(header, path)
     if not isinstance(header.get("identity"), dict):
         raise InputError(f"{path} does not say what the records are of; restore the file")
@@ -83,9 +81,9 @@ def read_header(folder: Path) -> Header | None:
     return header
 
 
-def check_format(header: Mapping[str, Any], path: Path) -> None:
+def check_format(header: object, path: Path) -> None:
     """Raise :class:`InputError` unless a file is of this format and version."""
-    if header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise InputError(f"{path} is not a file of {FORMAT}; move it out of the folder")
     if header.get("version") != VERSION:
         raise InputError(

@@ -96,10 +96,18 @@ class RunStore:
         )
 
     def append(self, table: SampleTable) -> None:
-        """Record a batch; on return it is on the disk."""
-        # A sample is recorded once, so no other batch has this name.
+        """Record a batch; on return it is on the disk.
+
+        Raises:
+            InputError: its first sample is that of an earlier batch.
+        """
         first = int(table[INDEX][0])
-        write_whole(self.folder / f"batch_{first:08d}.safetensors", self._bytes(table))
+        path = self.folder / f"batch_{first:08d}.safetensors"
+        if path.exists():
+            raise InputError(
+                f"index {first} is recorded in {path} already; give every image an index of its own"
+            )
+        write_whole(path, self._bytes(table))
 
     def read(self) -> SampleTable:
         """Everything recorded so far, by all processes.
@@ -193,10 +201,6 @@ def _read(path: Path, run: str, *names: str) -> dict[str, Tensor]:
 
 
 def _table(tensors: dict[str, Tensor]) -> SampleTable:
-    return SampleTable(
-        {
-            name: Column(values, tensors.get(_WHERE + name))
-            for name, values in tensors.items()
-            if not name.startswith(_WHERE)
-        }
-    )
+    names = [name for name in tensors if not name.startswith(_WHERE)]
+    names.sort(key=lambda name: "/" in name)  # index and label, then what was found
+    return SampleTable({name: Column(tensors[name], tensors.get(_WHERE + name)) for name in names})
