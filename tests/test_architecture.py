@@ -11,7 +11,7 @@ LEVELS = (
     {"diffusion", "checkpoints"},
     {"attacks", "metrics", "classifiers", "data"},
     {"callbacks", "modules", "report"},
-    {"cli", "config_files", "runs", "api", "__main__", "__init__"},
+    {"cli", "api", "__main__", "__init__"},
 )
 ALLOWED = {
     "lightning": {"cli", "modules", "callbacks", "data"},

@@ -25,9 +25,8 @@ KEPT = {"header.json", "rows.jsonl", "tensors.safetensors"}
 def args(tmp_path_factory):
     """A small command without its root folder, and what it records when nothing goes wrong."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    command = tiny.command(
-        "test", "cifar_fixed.yaml", folder, "--data.batch_size", "1", "--trainer.callbacks", "[]"
-    )
+    more = ("--data.batch_size", "1", *tiny.UNMEASURED)
+    command = tiny.command("test", "cifar_fixed.yaml", folder, *more)
     assert main(command) == 0
     records = tiny.run_folder(folder) / "records"
     return command, (records / "rows.jsonl").read_bytes()

@@ -430,7 +430,7 @@ def test_the_overlay_adds_to_the_measurements(tmp_path, capsys):
         "test", "cifar_fixed.yaml", tmp_path, "--model.classifier", "tiny.classifier"
     )
     args[3:3] = ["--config", str(tiny.CONFIGS / "measure" / "masking.yaml")]
-    assert main([*args, "--trainer.callbacks.samples", "1"]) == 0
+    assert main([*args, "--measure.masking.samples", "1"]) == 0
     folder = tiny.run_folder(tmp_path)
     summary, _, tensors = read(folder)
     assert "uniform/compression_rate" in summary["metrics"]  # the base's own

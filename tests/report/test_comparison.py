@@ -10,8 +10,8 @@ import pytest
 from lit_purify.cli import main
 from lit_purify.functional import wilson_interval
 from lit_purify.report import read_summary, versions, write_summary
+from lit_purify.report.comparison import report
 from lit_purify.report.finished_runs import disagreements, read_runs, short_names
-from lit_purify.report.law import report
 from lit_purify.report.paper_points import paper_points
 from lit_purify.report.runs_table import runs_csv
 from lit_purify.types import InputError

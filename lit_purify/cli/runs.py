@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -12,9 +12,6 @@ from lit_purify.report.header import read_header
 from lit_purify.report.records import records_folder
 from lit_purify.types import InputError
 
-AUTO = "auto"
-"""Value of ``--resume`` that looks for the newest run of the same configuration."""
-
 LOGS = "lightning_logs"
 
 _SECTIONS = ("seed_everything", "model", "attack", "data")
@@ -22,40 +19,16 @@ _TRAINER = ("precision", "deterministic", "callbacks")
 _HARDWARE = ("batch_size", "num_workers", "memory_budget_gib", "root")
 
 
-def with_run_config(args: Sequence[str]) -> list[str]:
-    """Arguments in which ``--resume FOLDER`` brings the folder's own configuration.
-
-    It comes first, so that what else is given is compared with it.
-
-    Raises:
-        InputError: the folder does not hold a run.
-    """
-    args = list(args)
-    for place, word in enumerate(args):
-        if word == "--resume" and place + 1 < len(args):
-            value = args[place + 1]
-        elif word.startswith("--resume="):
-            value = word.partition("=")[2]
-        else:
-            continue
-        if value in (AUTO, "null"):
-            continue
-        config = Path(value) / "config.yaml"
-        if not config.is_file():
-            raise InputError(
-                f"there is no run in {value}: it holds no config.yaml; give the folder that a run "
-                "printed, such as lightning_logs/version_0, or auto"
-            )
-        return [args[0], "--config", str(config), *args[1:]]
-    return args
-
-
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a command's configuration that decides the numbers.
 
-    Left out is what may change between the sittings of a run: batch size, devices, loggers.
+    Left out is what may change when a run is resumed: batch size, devices, loggers; and
+    measurements that are off.
     """
     part = {name: config.get(name) for name in _SECTIONS}
+    measured = {name: value for name, value in (config.get("measure") or {}).items() if value}
+    if measured:
+        part["measure"] = measured
     part["trainer"] = {name: config["trainer"].get(name) for name in _TRAINER}
     return {name: _without_hardware(value) for name, value in part.items()}
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lit_purify.cli.arguments import AUTO, with_run_config
+from lit_purify.cli.runs import deciding, find_run, new_run
 from lit_purify.report.header import new_header, write_header
 from lit_purify.report.records import records_folder
-from lit_purify.runs import AUTO, deciding, find_run, new_run, with_run_config
 from lit_purify.types import InputError
 
 
