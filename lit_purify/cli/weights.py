@@ -36,8 +36,8 @@ def parser() -> ArgumentParser:
         prog="lit_purify weights",
         description=f"{COMMANDS['weights'][1]} Weights are kept in the folder {CACHE}, an "
         f"environment variable (default: {cache_folder()}), two files in PyTorch's folder of "
-        f"checkpoints. {MIRROR} names a folder or an address that has copies. A test run fetches what it "
-        "needs by itself.",
+        f"checkpoints. {MIRROR} names a folder or an address that has copies. A test run fetches "
+        "what it needs by itself.",
         exit_on_error=False,
     )
     actions = found.add_subcommands(dest="action", title="actions")
