@@ -41,6 +41,11 @@ QUICK = {
     "measure/all.yaml": _AGREEMENT,
 }
 """What makes an attack short that has no ``--attack.steps``, or more than those."""
+SLOW = {
+    *("attack/foolbox_deepfool.yaml", "attack/foolbox_hopskipjump.yaml", "measure/all.yaml"),
+    *("measure/base_curve.yaml", "measure/distances.yaml", "measure/jacobian.yaml"),
+}
+"""Configurations that take longer than ten seconds even so."""
 ELSEWHERE = {
     *tiny.LAUNCHED,
     *(name for name in FILES if name.startswith("models/") or "imagenet" in name),
@@ -93,7 +98,14 @@ def small_fit(folder: Path, config: str = "train_cifar_small.yaml") -> Path:
     return tiny.run_folder(folder)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name not in ELSEWHERE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in FILES
+        if name not in ELSEWHERE
+    ],
+)
 def test_it_runs(name, tmp_path):
     base = base_of(name)
     does = subcommand(base or name)

@@ -34,7 +34,9 @@ def test_the_main_command_runs_from_the_wheel(tmp_path):
     assert shipped == ours
 
     environment = os.environ | {"PYTHONPATH": str(installed)}
-    found = python("-c", "import lit_purify; print(lit_purify.__file__)", cwd=empty, env=environment)
+    found = python(
+        "-c", "import lit_purify; print(lit_purify.__file__)", cwd=empty, env=environment
+    )
     assert Path(found.strip()).is_relative_to(installed)
     small = ("--data.limit", "2", "--attack.steps", "1", "--model.purifier.num_steps", "2")
     main = ("test", "--config", "cifar_fixed", *small, "--trainer.accelerator", "cpu")

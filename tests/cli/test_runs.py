@@ -71,6 +71,7 @@ CONFIG = {
         **{"precision": "32-true", "deterministic": None, "callbacks": [{"class_path": "C"}]},
         **{"devices": 2, "logger": True, "accelerator": "gpu", "default_root_dir": "x"},
     },
+    "measure": {"jacobian": {"init_args": {"top_k": 2}}, "images": None},
     "resume": AUTO,
     "next_step": "read it",
     "verbose": False,
@@ -108,7 +109,11 @@ class TestDeciding:
                 "deterministic": None,
                 "callbacks": [{"class_path": "C"}],
             },
+            "measure": {"jacobian": {"init_args": {"top_k": 2}}},
         }
+
+    def test_measurements_that_are_off_decide_nothing(self):
+        assert "measure" not in deciding({**CONFIG, "measure": {"jacobian": None}})
 
     def test_the_configuration_itself_stays(self):
         before = repr(CONFIG)
@@ -131,7 +136,7 @@ class TestDeciding:
             "next_step",
         ],
     )
-    def test_what_may_change_between_sittings(self, path):
+    def test_what_may_change_when_a_run_is_resumed(self, path):
         assert deciding(changed(path, "other")) == deciding(CONFIG)
 
     @pytest.mark.parametrize(
@@ -148,6 +153,7 @@ class TestDeciding:
             "trainer.precision",
             "trainer.deterministic",
             "trainer.callbacks",
+            "measure.jacobian",
         ],
     )
     def test_what_may_not(self, path):

@@ -300,21 +300,6 @@ class TestCommand:
         for word in words:
             assert word in line
 
-    def test_the_help_lists_it(self, capsys):
-        for args, words in ((["--help"], ["report", "predict"]), (["report", "--help"], ["--key"])):
-            with pytest.raises(SystemExit) as stop:
-                main(args)
-            assert not stop.value.code
-            printed = capsys.readouterr().out
-            for word in words:
-                assert word in printed
-        assert main(["evaluate"]) == 2
-        assert "'report'" in capsys.readouterr().err
-
-    def test_a_configuration_before_it_is_refused(self, sweep, capsys):
-        assert main(["--seed_everything", "1", "report", str(sweep[0])]) == 2
-        assert len(capsys.readouterr().err.splitlines()) == 1
-
 
 class TestThePapersPoints:
     def test_each_is_there_once(self):
