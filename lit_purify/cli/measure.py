@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback
 
 from lit_purify.callbacks import (
@@ -19,6 +17,7 @@ from lit_purify.callbacks import (
     MaskingDiagnostics,
     OutputVariability,
 )
+from lit_purify.types import InputError
 
 MEASUREMENTS: dict[str, type[Callback]] = {
     "compression": CompressionRate,
@@ -45,6 +44,15 @@ def add_measurements(parser: ArgumentParser) -> None:
         )
 
 
-def measurements(section: Mapping[str, Callback | None]) -> list[Callback]:
-    """Those that are on, in their order."""
-    return [found for name in MEASUREMENTS if (found := section[name]) is not None]
+def measurements(section: object) -> list[Callback]:
+    """Those that are on, in their order.
+
+    Raises:
+        InputError: the section holds something else than measurements by name.
+    """
+    if not isinstance(section, (dict, Namespace)):
+        raise InputError(
+            f"measure is {section!r}; expected measurements by name, such as 'jacobian: {{}}', "
+            "where null switches one off"
+        )
+    return [found for name in MEASUREMENTS if (found := section.get(name)) is not None]

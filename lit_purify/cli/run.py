@@ -101,7 +101,7 @@ class PurifyCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         super().parse_arguments(parser, args)
-        callbacks = self.config[self.config["subcommand"]].trainer.get("callbacks")
+        callbacks = self.config.get(f"{self.config.subcommand}.trainer.callbacks")
         option = next((word for word in args if word.startswith("--trainer.callbacks.")), None)
         if option is not None and isinstance(callbacks, list) and len(callbacks) > 1:
             raise InputError(
@@ -165,12 +165,12 @@ class PurifyCLI(LightningCLI):
         # Whole and before the records: a folder that has records can be resumed.
         configuration = [] if settings["fast_dev_run"] else [RunConfig(self.config_text)]
         if self.subcommand == "test":
+            measured = measurements(self._get(self.config_init, "measure"))
             config = deciding(self.plain_config)
             self.run_folder = self._resumed(config)
             attack = AdversarialExamples(self._get(self.config_init, "attack"))
             records = Records(config=config, resume=self.run_folder is not None)
             summary = Summary(next_step=self._get(self.config_init, "next_step"))
-            measured = measurements(self._get(self.config_init, "measure"))
             callbacks = [*measured, *callbacks, *configuration, records, summary]
             callbacks = [Interruption(), attack, *callbacks]
         elif self.subcommand == "predict":

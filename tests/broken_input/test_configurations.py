@@ -61,6 +61,8 @@ CONFIGURATIONS: dict[str, tuple[Make, str]] = {
     "a part inside itself": (write("model: &a\n  init_args: *a\n"), "contains itself"),
     "trainer null": (write("trainer: null\n"), "is None"),
     "trainer is a list": (write("trainer: [1]\n"), "is [1]"),
+    "measure null": (write("measure: null\n"), "measure is None"),
+    "measure is a list": (write("measure: [jacobian]\n"), "measure is"),
     "attack null": (write("attack: null\n"), "is null"),
     "protocols null": (write("model: {init_args: {protocols: null}}\n"), "protocols"),
     "model of another kind": (
