@@ -1,9 +1,12 @@
-# make demo   see the finding in minutes        make test   everything CI checks
+# make demo         see the finding in minutes
+# make test         everything CI checks
+# make test-quick   the equations, the imports, the reports, the command line: under three minutes
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+QUICK := tests/test_architecture.py tests/functional tests/metrics tests/report tests/cli lit_purify
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-quick lint clean
 
 install: $(VENV)/.installed
 
@@ -22,6 +25,9 @@ lint: install
 
 test: lint
 	$(RUN) -m pytest
+
+test-quick: install
+	$(RUN) -m pytest -m "not slow" $(QUICK)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +22,8 @@ from lit_purify.callbacks import (
 )
 from lit_purify.checkpoints import embedded_denoiser
 from lit_purify.classifiers import Classifier
+from lit_purify.cli.quiet import quiet
+from lit_purify.cli.runs import remove_unused, run_logger
 from lit_purify.data import ArrayDataModule, ImageDataModule
 from lit_purify.defence import Defence
 from lit_purify.diffusion import PRESETS, Denoiser, DiffusionPurifier, FixedNoise
@@ -33,7 +33,6 @@ from lit_purify.modules import PurifiedClassifier
 from lit_purify.modules.protocols import ProtocolName
 from lit_purify.records import SampleTable, read_summary
 from lit_purify.report import summary_table
-from lit_purify.runs import run_logger
 from lit_purify.types import InputError
 
 
@@ -185,7 +184,7 @@ def evaluate(
             images=images, labels=labels, num_classes=classes, batch_size=batch_size
         )
     records, summary = Records(), Summary(verbose=False)
-    with _without_advice():
+    with quiet():
         tester = Trainer(
             inference_mode=False,
             logger=False,
@@ -203,8 +202,12 @@ def evaluate(
             **(trainer or {}),
         )
         tester.logger = run_logger(tester)
-        tester.test(module, data, verbose=False)
-    folder = Path(str(tester.log_dir))
+        folder = Path(str(tester.log_dir))
+        try:
+            tester.test(module, data, verbose=False)
+        except BaseException:
+            remove_unused(folder)
+            raise
     return Evaluation(
         metrics=module.statistics,
         rows=list(module.table.rows()),
@@ -214,15 +217,3 @@ def evaluate(
         settings=records.settings,
         folder=folder,
     )
-
-
-@contextmanager
-def _without_advice() -> Iterator[None]:
-    """Keep Lightning from listing the devices that are not used, and the like."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -20,8 +20,6 @@ from pathlib import Path
 
 from lit_purify.cli import main as lit_purify
 
-CONFIGS = Path(__file__).parent.parent / "configs"
-
 
 class Tee(io.TextIOBase):
     """Prints, and remembers the last line: a run ends with the name of its folder."""
@@ -46,10 +44,10 @@ def measure(preset: str, t_star: int, args: argparse.Namespace) -> str:
     root = args.root / f"{preset}_t{t_star}_n{steps}"
     command = [
         "test",
-        f"--config={CONFIGS / 'cifar_fixed.yaml'}",
-        f"--config={CONFIGS / 'purifier' / f'{preset}.yaml'}",
-        f"--config={CONFIGS / 'measure' / 'compression.yaml'}",
-        *([f"--config={CONFIGS / 'measure' / 'magnitude.yaml'}"] if args.protocols else []),
+        "--config=cifar_fixed",
+        f"--config=purifier/{preset}",
+        "--config=measure/compression",
+        *(["--measure.magnitude={}"] if args.protocols else []),
         f"--model.purifier.t_star={t_star}",
         f"--model.purifier.num_steps={steps}",
         f"--model.protocols=[{','.join(args.protocols)}]",

@@ -27,7 +27,7 @@ PATIENCE = 120.0
 """Seconds after which a process is taken to hang."""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["lit_purify.cli", "torch.distributed", "matplotlib.pyplot"])
+_CONTEXT.set_forkserver_preload(["lit_purify.cli.run", "torch.distributed", "matplotlib.pyplot"])
 
 
 class Fork:

@@ -22,8 +22,8 @@ FILES = sorted(str(path.relative_to(tiny.CONFIGS)) for path in tiny.CONFIGS.rglo
 
 _AGREEMENT = [
     *("--attack.steps", "2"),
-    *("--trainer.callbacks.init_args.eot.init_args.steps", "1"),
-    *("--trainer.callbacks.init_args.eot.init_args.draws", "2"),
+    *("--measure.agreement.eot.steps", "1"),
+    *("--measure.agreement.eot.draws", "2"),
 ]
 _FOOLBOX = ["--attack.attack.steps", "2"]
 QUICK = {
@@ -41,6 +41,11 @@ QUICK = {
     "measure/all.yaml": _AGREEMENT,
 }
 """What makes an attack short that has no ``--attack.steps``, or more than those."""
+SLOW = {
+    *("attack/foolbox_deepfool.yaml", "attack/foolbox_hopskipjump.yaml", "measure/all.yaml"),
+    *("measure/base_curve.yaml", "measure/distances.yaml", "measure/jacobian.yaml"),
+}
+"""Configurations that take longer than ten seconds even so."""
 ELSEWHERE = {
     *tiny.LAUNCHED,
     *(name for name in FILES if name.startswith("models/") or "imagenet" in name),
@@ -93,7 +98,14 @@ def small_fit(folder: Path, config: str = "train_cifar_small.yaml") -> Path:
     return tiny.run_folder(folder)
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name not in ELSEWHERE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name in FILES
+        if name not in ELSEWHERE
+    ],
+)
 def test_it_runs(name, tmp_path):
     base = base_of(name)
     does = subcommand(base or name)
@@ -108,8 +120,8 @@ def test_it_runs(name, tmp_path):
         if name in QUICK:
             place = args.index("--attack.steps")
             args[place : place + 2] = QUICK[name]
-        if "callbacks" not in (tiny.CONFIGS / name).read_text(encoding="utf-8"):
-            args += ["--trainer.callbacks", "[]"]  # the base's own run has tested them
+        if not name.startswith("measure/"):
+            args += tiny.UNMEASURED  # the base's own run has tested them
     assert main(args) == 0
     folder = tiny.run_folder(tmp_path)
     if does == "test":

@@ -24,9 +24,8 @@ LIMITS = {
 def args(tmp_path_factory):
     """A small command, and what it records when nothing goes wrong."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    command = tiny.command(
-        "test", "cifar_fixed.yaml", folder, "--data.batch_size", "1", "--trainer.callbacks", "[]"
-    )
+    more = ("--data.batch_size", "1", *tiny.UNMEASURED)
+    command = tiny.command("test", "cifar_fixed.yaml", folder, *more)
     assert main(command) == 0
     return command, RunFiles(tiny.run_folder(folder)).merged
 

@@ -22,7 +22,7 @@ from lit_purify.records.summary import read_summary
 
 SMALL_DDPM = DDPM(widths=(32, 64), attention=(1,), layers=1)
 SMALL_GUIDED = Guided(width=64, factors=(1, 1), attention=(1,), layers=1)
-QUICK = ("--attack.steps", "1", "--data.limit", "1", "--trainer.callbacks", "[]")
+QUICK = ("--attack.steps", "1", "--data.limit", "1", *tiny.UNMEASURED)
 
 
 def network(make):

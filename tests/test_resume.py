@@ -328,7 +328,7 @@ class TestAnotherConfiguration:
             (["--attack.eps", "4/255"], ["attack.init_args.eps was", "8/255", "4/255"]),
             (["--model.seed", "5"], ["model.init_args.seed was 0 and now is 5"]),
             (["--data.limit", "15"], ["data.init_args.limit was 16 and now is 15"]),
-            (["--trainer.callbacks", "[]"], ["trainer.callbacks"]),
+            (["--measure.compression", "null"], ["measure"]),
         ],
     )
     def test_is_refused(self, change, words, root):

@@ -34,6 +34,8 @@ from lit_purify.records.summary import read_summary
 
 ARCHITECTURE: dict[str, Any] = {"block_out_channels": (8, 16), "norm_num_groups": 4}
 CONFIGS = Path(__file__).parents[1] / "configs"
+UNMEASURED = ("--measure.compression", "null", "--measure.images", "null")
+"""Switches off what the configurations for one experiment measure beside the accuracies."""
 LAUNCHED = ("hardware/ddp.yaml", "hardware/slurm.yaml")
 """Configurations that start processes, so that a test process cannot run them in itself."""
 
@@ -282,7 +284,7 @@ def quick_test(denoiser: Path, folder: Path, *more: str) -> list[str]:
     overrides = {
         "--trainer.default_root_dir": str(folder),
         "--trainer.accelerator": "cpu",
-        "--trainer.callbacks": "lit_purify.callbacks.CompressionRate",
+        "--measure.images": "null",
         "--model.purifier.denoiser": "tiny.float64_denoiser",
         "--model.purifier.denoiser.path": str(denoiser),
         "--model.purifier.t_star": "20",

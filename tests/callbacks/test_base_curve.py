@@ -230,7 +230,7 @@ def test_budgets_are_checked_against_the_attack(run: Any, tmp_path: Path) -> Non
 
 def test_through_the_command_line(tmp_path: Path) -> None:
     """The overlay adds to the callbacks of its base; picture and figures are in TensorBoard."""
-    more = ["--trainer.callbacks.init_args.rates", "[0,0.5,1]"]
+    more = ["--measure.base_curve.rates", "[0,0.5,1]"]
     args = tiny.command("test", "cifar_fixed.yaml", tmp_path, "--model.protocols", "[fixed]", *more)
     args[3:3] = ["--config", str(tiny.CONFIGS / "measure" / "base_curve.yaml")]
     with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()):

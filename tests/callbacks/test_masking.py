@@ -318,7 +318,7 @@ def test_the_overlay_adds_to_the_measurements(tmp_path, capsys):
         "test", "cifar_fixed.yaml", tmp_path, "--model.classifier", "tiny.classifier"
     )
     args[3:3] = ["--config", str(tiny.CONFIGS / "measure" / "masking.yaml")]
-    assert main([*args, "--trainer.callbacks.samples", "1"]) == 0
+    assert main([*args, "--measure.masking.samples", "1"]) == 0
     run = MeasuredRun(folder := tiny.run_folder(tmp_path))
     assert "uniform/compression_rate" in run.metrics  # the base's own
     assert (folder / "images_fixed.png").exists()

@@ -175,8 +175,8 @@ def test_processes_do_not_matter(tmp_path):
         args = tiny.quick_test(
             denoiser,
             folder,
-            *("--trainer.callbacks", "lit_purify.callbacks.ImageQuality"),
-            *("--trainer.callbacks.init_args.features", "classifier"),
+            *("--measure.compression", "null"),
+            *("--measure.quality.features", "classifier"),
         )
         running = forks(args, tmp_path / f"logs_{count}", count)
         assert finish(running) == [0] * count, running[0].printed

@@ -8,9 +8,10 @@ import pytest
 import torch
 from weights_files import saved
 
-from lit_purify.checkpoints import download, weights_command
+from lit_purify.checkpoints import download
 from lit_purify.checkpoints.weights import WEIGHTS, Weights
 from lit_purify.cli import main
+from lit_purify.cli import weights as command
 
 CONTENT = saved(torch.arange(2**18, dtype=torch.uint8))
 SIZE = len(CONTENT)
@@ -153,7 +154,7 @@ class TestFetch:
         ],
     )
     def test_wrong_arguments(self, entries, capsys, server, args, words, monkeypatch):
-        monkeypatch.setattr(weights_command, "_NAMES", ", ".join(WEIGHTS))
+        monkeypatch.setattr(command, "_NAMES", ", ".join(WEIGHTS))
         status, _, error = run(capsys, *args)
         assert status == 2
         assert error.startswith("error: ")
@@ -165,7 +166,7 @@ class TestFetch:
         def interrupted(*args, **kwargs):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(weights_command, "fetch", interrupted)
+        monkeypatch.setattr(command, "fetch", interrupted)
         assert main(["weights", "fetch", "one"]) == 130
         assert capsys.readouterr().err == "interrupted; the same command goes on with it\n"
 
@@ -254,7 +255,7 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("args", "words"),
         [
-            (["--help"], ["weights", weights_command.DESCRIPTION, "report"]),
+            (["--help"], ["weights", "published weights", "report"]),
             (["weights", "--help"], ["list", "fetch", "verify", "LIT_PURIFY_CACHE"]),
             (["weights", "fetch", "--help"], ["--from", "--mirror", "inception_fid"]),
             (["weights", "verify", "--help"], ["NAME"]),

@@ -11,7 +11,7 @@ from lit_purify.cli import main
 from lit_purify.functional import wilson_interval
 from lit_purify.records import read_summary, versions, write_summary
 from lit_purify.records.runs import disagreements, read_runs, short_names
-from lit_purify.report.law import report
+from lit_purify.report.comparison import report
 from lit_purify.report.runs_table import runs_csv
 from lit_purify.types import InputError
 
@@ -298,18 +298,3 @@ class TestCommand:
         assert line.startswith("error: ")
         for word in words:
             assert word in line
-
-    def test_the_help_lists_it(self, capsys):
-        for args, words in ((["--help"], ["report", "predict"]), (["report", "--help"], ["--key"])):
-            with pytest.raises(SystemExit) as stop:
-                main(args)
-            assert not stop.value.code
-            printed = capsys.readouterr().out
-            for word in words:
-                assert word in printed
-        assert main(["evaluate"]) == 2
-        assert "'report'" in capsys.readouterr().err
-
-    def test_a_configuration_before_it_is_refused(self, sweep, capsys):
-        assert main(["--seed_everything", "1", "report", str(sweep[0])]) == 2
-        assert len(capsys.readouterr().err.splitlines()) == 1

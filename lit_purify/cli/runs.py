@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -15,9 +15,6 @@ from lit_purify.records import records_folder
 from lit_purify.records.header import read_header
 from lit_purify.types import InputError
 
-AUTO = "auto"
-"""Value of ``--resume`` that looks for the newest run of the same configuration."""
-
 LOGS = "lightning_logs"
 
 _SECTIONS = ("seed_everything", "model", "attack", "data")
@@ -25,40 +22,16 @@ _TRAINER = ("precision", "deterministic", "callbacks")
 _HARDWARE = ("batch_size", "num_workers", "memory_budget_gib", "root")
 
 
-def with_run_config(args: Sequence[str]) -> list[str]:
-    """Arguments in which ``--resume FOLDER`` brings the folder's own configuration.
-
-    It comes first, so that what else is given is compared with it.
-
-    Raises:
-        InputError: the folder does not hold a run.
-    """
-    args = list(args)
-    for place, word in enumerate(args):
-        if word == "--resume" and place + 1 < len(args):
-            value = args[place + 1]
-        elif word.startswith("--resume="):
-            value = word.partition("=")[2]
-        else:
-            continue
-        if value in (AUTO, "null"):
-            continue
-        config = Path(value) / "config.yaml"
-        if not config.is_file():
-            raise InputError(
-                f"there is no run in {value}: it holds no config.yaml; give the folder that a run "
-                "printed, such as lightning_logs/version_0, or auto"
-            )
-        return [args[0], "--config", str(config), *args[1:]]
-    return args
-
-
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a command's configuration that decides the numbers.
 
-    Left out is what may change between the sittings of a run: batch size, devices, loggers.
+    Left out is what may change when a run is resumed: batch size, devices, loggers; and
+    measurements that are off.
     """
     part = {name: config.get(name) for name in _SECTIONS}
+    measured = {name: value for name, value in (config.get("measure") or {}).items() if value}
+    if measured:
+        part["measure"] = measured
     part["trainer"] = {name: config["trainer"].get(name) for name in _TRAINER}
     return {name: _without_hardware(value) for name, value in part.items()}
 
@@ -91,17 +64,34 @@ def new_run(root: Path) -> Path:
     raise AssertionError
 
 
+def remove_unused(folder: Path) -> None:
+    """Remove the folder of a run that wrote nothing."""
+    with suppress(OSError):  # it is not empty
+        folder.rmdir()
+        folder.parent.rmdir()
+
+
 def run_logger(trainer: Trainer, folder: Path | None = None) -> TensorBoardLogger:
     """The logger of a run, which decides its folder; every process must ask.
 
     Args:
         trainer: the trainer of the run, whose ``default_root_dir`` a new folder is made in.
         folder: that of an earlier run, to go on with.
+
+    Raises:
+        InputError: no folder can be made there.
     """
+    root = trainer.default_root_dir
     if folder is None and trainer.is_global_zero:
-        folder = new_run(Path(trainer.default_root_dir).resolve())
+        try:
+            folder = new_run(Path(root).resolve())
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"no run folder can be made in {root!r} ({error}); choose another place by "
+                "--trainer.default_root_dir FOLDER"
+            ) from error
     if folder is None:  # the first process tells the others which it is
-        return TensorBoardLogger(trainer.default_root_dir)
+        return TensorBoardLogger(root)
     return TensorBoardLogger(folder.parent.parent, folder.parent.name, folder.name)
 
 

@@ -1,4 +1,4 @@
-"""``python -m lit_purify weights``: list, fetch and verify published weights."""
+"""``weights``: list, fetch and verify published weights."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from lit_purify.checkpoints.weights import (
     find,
     hash_in_words,
 )
+from lit_purify.cli import COMMANDS
 from lit_purify.types import InputError
 
-DESCRIPTION = "List, fetch and verify published weights."
 ALL = "all"
 _NAMES = ", ".join(WEIGHTS)
 
@@ -34,10 +34,10 @@ def parser() -> ArgumentParser:
     """The options of the command."""
     found = ArgumentParser(
         prog="lit_purify weights",
-        description=f"{DESCRIPTION} Weights are kept in the folder {CACHE}, an environment "
-        f"variable (default: {cache_folder()}), two files in PyTorch's folder of checkpoints. "
-        f"{MIRROR} names a folder or an address that has copies. A test run fetches what it "
-        "needs by itself.",
+        description=f"{COMMANDS['weights'][1]} Weights are kept in the folder {CACHE}, an "
+        f"environment variable (default: {cache_folder()}), two files in PyTorch's folder of "
+        f"checkpoints. {MIRROR} names a folder or an address that has copies. A test run fetches "
+        "what it needs by itself.",
         exit_on_error=False,
     )
     actions = found.add_subcommands(dest="action", title="actions")
@@ -97,7 +97,7 @@ def command(args: Sequence[str]) -> int:
 
 
 def _run(args: Sequence[str]) -> int:
-    options = parser().parse_args(list(args))
+    options = parser().parse_args(list(args[1:]))
     if options.action == "list":
         _list()
     elif options.action == "verify":

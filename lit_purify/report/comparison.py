@@ -1,4 +1,4 @@
-"""``python -m lit_purify report``: many runs as one table and the sigmoid law (Fig. 3b)."""
+"""Many runs as one table and the sigmoid law (Fig. 3b)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 from rich.console import Console
 
@@ -24,59 +23,10 @@ from lit_purify.types import InputError
 KEY = "uniform/compression_rate"
 ACCURACY = "fixed/robust_accuracy"
 MAGNITUDE = "magnitude/l2"
-DESCRIPTION = "Compare finished runs, and fit robustness to compression."
 _QUANTITIES = {
     KEY: "compression rate of uniform perturbations",
     "attack/compression_rate": "compression rate of attack perturbations",
 }
-
-
-def parser() -> ArgumentParser:
-    """The options of the command."""
-    found = ArgumentParser(prog="lit_purify report", description=DESCRIPTION, exit_on_error=False)
-    found.add_argument("runs", nargs="+", type=str, metavar="RUN_FOLDER", help="Run folders.")
-    found.add_argument(
-        "--output",
-        type=str,
-        default="lightning_logs/report",
-        metavar="FOLDER",
-        help="Where runs.csv, law.json, law.png and magnitude.png go, in place of older ones "
-        "(default: lightning_logs/report).",
-    )
-    found.add_argument(
-        "--key",
-        type=str,
-        default=KEY,
-        help=f"The figure that robustness is drawn against (default: {KEY}).",
-    )
-    found.add_argument(
-        "--free_ceiling",
-        action="store_true",
-        help="Fit the accuracy at the top too; otherwise it is 1.",
-    )
-    found.add_argument(
-        "--weighted", action="store_true", help="Weigh runs by the widths of their intervals."
-    )
-    return found
-
-
-def command(args: Sequence[str]) -> int:
-    """Run ``report``; the exit status.
-
-    Raises:
-        InputError, ArgumentError: what was given is wrong.
-    """
-    options = parser().parse_args(list(args))
-    folder = report(
-        options.runs,
-        Path(options.output),
-        key=options.key,
-        free_ceiling=options.free_ceiling,
-        weighted=options.weighted,
-    )
-    # Plain print: the last line is for scripts too.
-    print(folder, flush=True)
-    return 0
 
 
 def report(

@@ -1,25 +1,18 @@
-"""The command line: LightningCLI with this project's defaults."""
+"""``test``, ``predict`` and ``fit``: LightningCLI with this project's defaults."""
 
 from __future__ import annotations
 
-import errno
-import logging
-import re
 import signal
-import sys
 import threading
-import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import lightning
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_purify.attacks import Attack
@@ -34,28 +27,20 @@ from lit_purify.callbacks import (
 )
 from lit_purify.callbacks.run_config import CONFIG, RunConfig
 from lit_purify.callbacks.run_folder import run_folder
-from lit_purify.checkpoints import weights_command
 from lit_purify.checkpoints.files import check_resumable
-from lit_purify.config_files import check_config_files, check_nulls, read_none_as_null
+from lit_purify.cli import COMMANDS, strict_yaml
+from lit_purify.cli.arguments import AUTO, with_attack_class, with_run_config
+from lit_purify.cli.configs import ConfigFile
+from lit_purify.cli.errors import STATUS, explanation
+from lit_purify.cli.measure import add_measurements, measurements
+from lit_purify.cli.nulls import check_nulls
+from lit_purify.cli.quiet import quiet
+from lit_purify.cli.runs import deciding, find_run, remove_unused, run_logger
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.report import law
-from lit_purify.runs import AUTO, deciding, find_run, new_run, with_run_config
 from lit_purify.types import InputError
 
-_FILE_SYSTEM = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
-    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO),
-}
-"""What a disk or its owner can refuse."""
-
-COMMANDS = {
-    "test": "Attack a defence and measure it.",
-    "predict": "Purify images.",
-    "fit": "Train a denoiser.",
-}
-
-WITHOUT_TRAINER = {"report": law, "weights": weights_command}
-"""Commands that need no trainer: modules with a ``DESCRIPTION`` and ``command(args)``."""
+RUNS = ("test", "predict", "fit")
+"""Commands with a trainer."""
 
 
 class PurifyCLI(LightningCLI):
@@ -68,9 +53,7 @@ class PurifyCLI(LightningCLI):
             super().__init__(*args, **kwargs)
         except BaseException:
             if self.new_folder is not None:
-                with suppress(OSError):  # a run that wrote nothing leaves nothing behind
-                    self.new_folder.rmdir()
-                    self.new_folder.parent.rmdir()
+                remove_unused(self.new_folder)
             raise
 
     @staticmethod
@@ -78,20 +61,29 @@ class PurifyCLI(LightningCLI):
         commands = LightningCLI.subcommands()
         # Tested and purified is with the weights that the configuration names, no checkpoint's.
         evaluated = {"ckpt_path", "weights_only"}
-        return {name: commands[name] | (evaluated if name != "fit" else set()) for name in COMMANDS}
+        return {name: commands[name] | (evaluated if name != "fit" else set()) for name in RUNS}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        # As in LightningCLI, but for the action of --config.
+        kwargs.setdefault("dump_header", [f"lightning.pytorch=={lightning.__version__}"])
+        parser = self.parser_class(**kwargs)
+        parser.add_argument(
+            *("-c", "--config"),
+            action=ConfigFile,
+            help="A YAML file, or the name of one that comes with lit_purify: cifar_fixed, "
+            "attack/pgd_eot. Several are merged, the last one wins.",
+        )
+        return parser
 
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
-        # For the help: main runs them without this class.
-        commands = self.parser._subcommands_action
-        assert commands is not None
-        for name, module in WITHOUT_TRAINER.items():
-            parser = ArgumentParser(description=module.DESCRIPTION)
-            commands.add_subcommand(name, parser, help=module.DESCRIPTION)
         test = self._subcommand_parsers["test"]
-        test.add_subclass_arguments(Attack, "attack", help="The attack.")
+        test.add_subclass_arguments(
+            Attack, "attack", help="The attack, such as pgd, or the path of a class."
+        )
+        add_measurements(test)
         test.add_argument("--next_step", type=str | None, help="Printed after the result.")
         test.add_argument(
             "--resume",
@@ -101,6 +93,16 @@ class PurifyCLI(LightningCLI):
         )
         test.set_defaults({"attack": {"class_path": "lit_purify.attacks.PGD"}, "verbose": False})
         self._subcommand_parsers["predict"].set_defaults({"return_predictions": False})
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        callbacks = self.config.get(f"{self.config.subcommand}.trainer.callbacks")
+        option = next((word for word in args if word.startswith("--trainer.callbacks.")), None)
+        if option is not None and isinstance(callbacks, list) and len(callbacks) > 1:
+            raise InputError(
+                f"{option} would change the last of {len(callbacks)} callbacks; measurements are "
+                "changed by name, such as --measure.jacobian.top_k 8, other callbacks in a file"
+            )
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand].clone()
@@ -145,8 +147,8 @@ class PurifyCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the services that every run of a command has to the configured callbacks.
 
-        What a user changes often is an argument of its own; measurements are callbacks that the
-        configuration names.
+        What a user changes often is an argument of its own; ``measure`` names the measurements, and
+        ``trainer.callbacks`` has those of a user's own.
         """
         settings = self._get(self.config_init, "trainer")
         if not isinstance(settings, (dict, Namespace)):
@@ -158,12 +160,14 @@ class PurifyCLI(LightningCLI):
         # Whole and before the records: a folder that has records can be resumed.
         configuration = [] if settings["fast_dev_run"] else [RunConfig(self.config_text)]
         if self.subcommand == "test":
+            measured = measurements(self._get(self.config_init, "measure"))
             config = deciding(self.plain_config)
             self.run_folder = self._resumed(config)
             attack = AdversarialExamples(self._get(self.config_init, "attack"))
             records = Records(config=config, resume=self.run_folder is not None)
             summary = Summary(next_step=self._get(self.config_init, "next_step"))
-            callbacks = [Interruption(), attack, *callbacks, *configuration, records, summary]
+            callbacks = [*measured, *callbacks, *configuration, records, summary]
+            callbacks = [Interruption(), attack, *callbacks]
         elif self.subcommand == "predict":
             callbacks = [*callbacks, *configuration, PredictionWriter()]
         else:
@@ -178,7 +182,9 @@ class PurifyCLI(LightningCLI):
         except (TypeError, ValueError, ImportError) as error:
             raise InputError(f"the trainer cannot be set up so: {error}") from error
         if own_logger:
-            trainer.logger = self._logger(trainer)
+            trainer.logger = logger = run_logger(trainer, self.run_folder)
+            if self.run_folder is None and trainer.is_global_zero:
+                self.new_folder = Path(logger.log_dir)
         self._check_folder(trainer)
         return trainer
 
@@ -191,20 +197,6 @@ class PurifyCLI(LightningCLI):
             root = self._get(self.config_init, "trainer")["default_root_dir"]
             return find_run(Path(root or Path.cwd()).resolve(), config)
         return Path(resume).resolve()
-
-    def _logger(self, trainer: Trainer) -> TensorBoardLogger:
-        folder = self.run_folder
-        if folder is None and trainer.is_global_zero:
-            try:
-                folder = self.new_folder = new_run(Path(trainer.default_root_dir).resolve())
-            except (OSError, ValueError) as error:
-                raise InputError(
-                    f"no run folder can be made in {trainer.default_root_dir!r} ({error}); choose "
-                    "another place by --trainer.default_root_dir FOLDER"
-                ) from error
-        if folder is None:  # the first process tells the others which it is
-            return TensorBoardLogger(trainer.default_root_dir)
-        return TensorBoardLogger(folder.parent.parent, folder.parent.name, folder.name)
 
     def _check_folder(self, trainer: Trainer) -> None:
         folder = run_folder(trainer)
@@ -221,40 +213,30 @@ class PurifyCLI(LightningCLI):
             )
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command line.
+def command(args: Sequence[str]) -> int:
+    """Run ``test``, ``predict`` or ``fit``; the exit status.
 
-    Args:
-        args: arguments; ``None`` takes the process's own.
-
-    Returns:
-        The exit status: 0, or 2 after one line on what was wrong with the input.
+    Raises:
+        Exception: what was given is wrong, and this is the first process; or a defect.
     """
-    _quiet()
-    quiet = {"exit_on_error": False}  # jsonargparse then raises instead of printing its usage
+    threading.excepthook = _in_thread
+    strict_yaml.install()
+    raising = {"exit_on_error": False}  # jsonargparse then raises instead of printing its usage
+    descriptions = {name: {"description": COMMANDS[name][1], **raising} for name in RUNS}
     try:
-        args = sys.argv[1:] if args is None else args
-        if args and args[0] in WITHOUT_TRAINER:
-            return WITHOUT_TRAINER[args[0]].command(args[1:])
-        args = with_run_config(args)
-        check_config_files(args)
-        read_none_as_null()
-        PurifyCLI(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=False,
-            save_config_callback=None,  # RunConfig does it
-            trainer_defaults={"inference_mode": False, "enable_model_summary": False},
-            parser_kwargs={
-                "description": "Measure how diffusion purification makes classifiers robust.",
-                **quiet,
-                **{name: {"description": text, **quiet} for name, text in COMMANDS.items()},
-            },
-            args=args,
-        )
+        with quiet():
+            PurifyCLI(
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                seed_everything_default=False,
+                save_config_callback=None,  # RunConfig does it
+                trainer_defaults={"inference_mode": False, "enable_model_summary": False},
+                parser_kwargs={**raising, **descriptions},
+                args=with_attack_class(with_run_config(args)),
+            )
     except SystemExit as stop:
         # Lightning turns an interruption into exit status 1; shells and schedulers know better.
         if isinstance(stop.__context__, Terminated):
@@ -263,60 +245,14 @@ def main(args: Sequence[str] | None = None) -> int:
             return 128 + signal.SIGINT
         raise
     except Exception as error:
-        line = _explanation(error)
-        if line is None:
-            raise
         # What is wrong with the input is so on every process: one says it.
-        if rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-            print("error:", _shortened(line), file=sys.stderr)
-        return 2
+        if rank_zero_only.rank != 0 and explanation(error) is not None:  # type: ignore[attr-defined]
+            return STATUS
+        raise
     return 0
-
-
-def _explanation(error: BaseException | None) -> str | None:
-    """What was wrong with the input, in one line; ``None`` where the error is a defect."""
-    if error is None or isinstance(error, InputError):
-        return None if error is None else " ".join(str(error).split())
-    # jsonargparse wraps what a constructor raised into a dump of the whole configuration.
-    if (cause := _explanation(error.__cause__ or error.__context__)) is not None:
-        return cause
-    if isinstance(error, OSError) and error.errno in _FILE_SYSTEM:
-        where = f": {error.filename}" if error.filename else ", in the folder of the run"
-        return (
-            f"{error.strerror}{where}; make room, or choose another folder by "
-            "--trainer.default_root_dir; a run goes on where it stopped by --resume RUN_FOLDER"
-        )
-    if isinstance(error, (ArgumentError, MisconfigurationException)):
-        text = re.sub(r"Does not validate against any.*?Errors:\s+- ", "", str(error), flags=re.S)
-        text = re.sub(
-            r"\s+(- Expected a <class 'NoneType'>|Given value type:).*", "", text, flags=re.S
-        )
-        return " ".join(text.split())
-    return None
-
-
-def _shortened(line: str, length: int = 1000) -> str:
-    """The line without its middle, where it repeats a very long input."""
-    return line if len(line) <= length else f"{line[: length // 2]} ... {line[-length // 2 :]}"
-
-
-def _quiet() -> None:
-    """Silence advice of Lightning's that a user of this tool can do nothing with."""
-    for pattern in (
-        ".*does not have many workers.*",
-        ".*treespec.*",
-        "Total length of .*",
-        ".*infer the batch indices.*",
-        ".*was called before the ``update`` method.*",
-        "LightningCLI's args parameter is intended.*",
-        ".*logger.*prefer.*",
-    ):
-        warnings.filterwarnings("ignore", message=pattern)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    threading.excepthook = _in_thread
 
 
 def _in_thread(error: threading.ExceptHookArgs) -> None:
     """TensorBoard writes in a thread, whose failure the next write in the main one repeats."""
-    if _explanation(error.exc_value) is None:
+    if explanation(error.exc_value) is None:
         threading.__excepthook__(error)

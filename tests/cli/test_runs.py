@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lit_purify.cli.arguments import AUTO, with_run_config
+from lit_purify.cli.runs import deciding, find_run, new_run
 from lit_purify.records import records_folder
 from lit_purify.records.header import new_header, write_header
-from lit_purify.runs import AUTO, deciding, find_run, new_run, with_run_config
 from lit_purify.types import InputError
 
 
@@ -70,6 +71,7 @@ CONFIG = {
         **{"precision": "32-true", "deterministic": None, "callbacks": [{"class_path": "C"}]},
         **{"devices": 2, "logger": True, "accelerator": "gpu", "default_root_dir": "x"},
     },
+    "measure": {"jacobian": {"init_args": {"top_k": 2}}, "images": None},
     "resume": AUTO,
     "next_step": "read it",
     "verbose": False,
@@ -107,7 +109,11 @@ class TestDeciding:
                 "deterministic": None,
                 "callbacks": [{"class_path": "C"}],
             },
+            "measure": {"jacobian": {"init_args": {"top_k": 2}}},
         }
+
+    def test_measurements_that_are_off_decide_nothing(self):
+        assert "measure" not in deciding({**CONFIG, "measure": {"jacobian": None}})
 
     def test_the_configuration_itself_stays(self):
         before = repr(CONFIG)
@@ -130,7 +136,7 @@ class TestDeciding:
             "next_step",
         ],
     )
-    def test_what_may_change_between_sittings(self, path):
+    def test_what_may_change_when_a_run_is_resumed(self, path):
         assert deciding(changed(path, "other")) == deciding(CONFIG)
 
     @pytest.mark.parametrize(
@@ -147,6 +153,7 @@ class TestDeciding:
             "trainer.precision",
             "trainer.deterministic",
             "trainer.callbacks",
+            "measure.jacobian",
         ],
     )
     def test_what_may_not(self, path):

@@ -1,0 +1,63 @@
+"""The names that somebody may have meant by a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import pydoc
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import import_module
+
+_CLASSES = ("attacks", "callbacks", "checkpoints", "classifiers", "data", "diffusion", "modules")
+_WRONG_OPTION = re.compile(
+    r"(?:Option '|does not accept option '|unrecognized arguments: --)([\w.+-]+)"
+)
+_WRONG_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
+_CALLBACKS = re.compile(r'Parser key "trainer\.callbacks"')
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """``; did you mean ...?`` with the nearest names, or nothing."""
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word.lower(), lower, n=2)
+    return f"; did you mean {' or '.join(lower[name] for name in close)}?" if close else ""
+
+
+def hint(message: str) -> str:
+    """What to add to the parser's message about a name that is wrong."""
+    if found := _WRONG_CLASS.search(message):
+        module, word = found.groups()
+        return did_you_mean(word, getattr(import_module(module), "__all__", ()))
+    if not (found := _WRONG_OPTION.search(message)):
+        return ""
+    # The class that refuses the option stands last before it; without one any may be meant.
+    classes = re.findall(r"given class_path '([\w.]+)'", message[: found.start()])
+    known = _arguments(pydoc.locate(classes[-1])) if classes else _every_argument()
+    wrong = [part for part in found[1].strip("+").split(".") if part not in known]
+    meant = did_you_mean(wrong[0], known) if wrong else ""
+    if _CALLBACKS.search(message):
+        meant += "; measurements are changed by their names, such as --measure.jacobian.top_k 8"
+    return meant
+
+
+def _arguments(made: object) -> set[str]:
+    with suppress(TypeError, ValueError):  # nothing that can be called, or it has no signature
+        return set(inspect.signature(made).parameters)  # type: ignore[arg-type]
+    return set()
+
+
+def _every_argument() -> set[str]:
+    """Sections and arguments of a command, and those of every class that a YAML can name."""
+    from lightning.pytorch import Trainer
+
+    from lit_purify.cli.measure import MEASUREMENTS
+
+    names = {"model", "data", "trainer", "attack", "measure", "config", "next_step", "resume"}
+    names |= {"seed_everything", "ckpt_path", *MEASUREMENTS, *_arguments(Trainer)}
+    for room in _CLASSES:
+        module = import_module(f"lit_purify.{room}")
+        for name in module.__all__:
+            names |= _arguments(getattr(module, name))
+    return names - {"args", "kwargs"}

@@ -1,0 +1,58 @@
+"""The section ``measure``: the measurements of a test run by name."""
+
+from __future__ import annotations
+
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import Callback
+
+from lit_purify.callbacks import (
+    AttackAgreement,
+    AttackMagnitude,
+    BaseClassifierCurve,
+    CompressionRate,
+    DistanceTrajectories,
+    ImageGrid,
+    ImageQuality,
+    JacobianSpectrum,
+    MaskingDiagnostics,
+    OutputVariability,
+)
+from lit_purify.types import InputError
+
+MEASUREMENTS: dict[str, type[Callback]] = {
+    "compression": CompressionRate,
+    "images": ImageGrid,
+    "distances": DistanceTrajectories,
+    "quality": ImageQuality,
+    "variance": OutputVariability,
+    "jacobian": JacobianSpectrum,
+    "magnitude": AttackMagnitude,
+    "masking": MaskingDiagnostics,
+    "base_curve": BaseClassifierCurve,
+    "agreement": AttackAgreement,
+}
+"""By name, in the order in which they measure. One of a user's own is in ``trainer.callbacks``."""
+
+
+def add_measurements(parser: ArgumentParser) -> None:
+    """Add ``--measure.NAME`` and ``--measure.NAME.ARGUMENT`` for each; null is off."""
+    for name, kind in MEASUREMENTS.items():
+        parser.add_argument(
+            f"--measure.{name}",
+            type=kind | None,
+            help=f"{(kind.__doc__ or '').splitlines()[0]} Off by default; null switches it off.",
+        )
+
+
+def measurements(section: object) -> list[Callback]:
+    """Those that are on, in their order.
+
+    Raises:
+        InputError: the section holds something else than measurements by name.
+    """
+    if not isinstance(section, (dict, Namespace)):
+        raise InputError(
+            f"measure is {section!r}; expected measurements by name, such as 'jacobian: {{}}', "
+            "where null switches one off"
+        )
+    return [found for name in MEASUREMENTS if (found := section.get(name)) is not None]

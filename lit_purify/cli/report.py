@@ -1,0 +1,61 @@
+"""``report``: many runs as one table and the sigmoid law (Fig. 3b)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from lit_purify.cli import COMMANDS
+from lit_purify.report.comparison import KEY, report
+
+
+def parser() -> ArgumentParser:
+    """The options of the command."""
+    found = ArgumentParser(
+        prog="lit_purify report", description=COMMANDS["report"][1], exit_on_error=False
+    )
+    found.add_argument("runs", nargs="+", type=str, metavar="RUN_FOLDER", help="Run folders.")
+    found.add_argument(
+        "--output",
+        type=str,
+        default="lightning_logs/report",
+        metavar="FOLDER",
+        help="Where runs.csv, law.json, law.png and magnitude.png go, in place of older ones "
+        "(default: lightning_logs/report).",
+    )
+    found.add_argument(
+        "--key",
+        type=str,
+        default=KEY,
+        help=f"The figure that robustness is drawn against (default: {KEY}).",
+    )
+    found.add_argument(
+        "--free_ceiling",
+        action="store_true",
+        help="Fit the accuracy at the top too; otherwise it is 1.",
+    )
+    found.add_argument(
+        "--weighted", action="store_true", help="Weigh runs by the widths of their intervals."
+    )
+    return found
+
+
+def command(args: Sequence[str]) -> int:
+    """Run ``report``; the exit status.
+
+    Raises:
+        InputError, ArgumentError: what was given is wrong.
+    """
+    options = parser().parse_args(list(args[1:]))
+    folder = report(
+        options.runs,
+        Path(options.output),
+        key=options.key,
+        free_ceiling=options.free_ceiling,
+        weighted=options.weighted,
+    )
+    # Plain print: the last line is for scripts too.
+    print(folder, flush=True)
+    return 0

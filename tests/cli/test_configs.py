@@ -1,0 +1,40 @@
+"""``--config``: which file a name stands for."""
+
+import pytest
+
+from lit_purify.cli.configs import CONFIGS, find_config
+from lit_purify.types import InputError
+
+
+@pytest.mark.parametrize("name", ["attack/pgd_eot", "attack/pgd_eot.yaml"])
+@pytest.mark.parametrize("folder", ["", "configs/"])
+def test_a_name_finds_what_comes_with_the_package(name, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_config(folder + name) == str(CONFIGS / "attack" / "pgd_eot.yaml")
+
+
+@pytest.mark.parametrize("name", ["attack/pgd_eot.yaml", "configs/cifar_fixed.yaml", "cifar_fixed"])
+def test_a_file_of_that_path_wins(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    assert find_config(name) == name
+
+
+@pytest.mark.parametrize("text", ["{data: {}}", "data: {}", "data:\n  x: 1"])
+def test_yaml_in_place_of_a_file_stays(text):
+    assert find_config(text) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("cifar_fixd", "did you mean cifar_fixed"),
+        ("pgd_eot", "did you mean attack/pgd_eot"),
+        ("nowhere", "attack/pgd_eot, attack/uniform"),
+        ("x" * 999, "attack/pgd"),
+    ],
+)
+def test_another_name_is_refused_with_what_there_is(name, meant):
+    with pytest.raises(InputError, match=meant):
+        find_config(name)
