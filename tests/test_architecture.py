@@ -7,10 +7,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
-    {"functional", "types", "paper"},
+    {"functional", "types"},
     {"diffusion", "checkpoints"},
     {"defence", "classifiers"},
-    {"attacks", "metrics", "data"},
+    {"attacks", "metrics", "data", "paper"},
     {"report", "figures", "records"},
     {"callbacks", "modules"},
     {"cli", "api", "__main__", "__init__"},

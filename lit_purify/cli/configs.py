@@ -8,11 +8,10 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
-import lit_purify
 from lit_purify.cli.hints import did_you_mean
 from lit_purify.types import InputError
 
-_PACKAGE = Path(lit_purify.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 CONFIGS = next(
     (path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir()),
     _PACKAGE / "configs",

@@ -79,12 +79,13 @@ class SampleTable:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The numbers sample by sample; what does not apply is left out, not finite is ``None``."""
-        names = sorted(self.columns, key=lambda name: ("/" in name, name))  # index and label first
+        # First what names the image, then its columns in their order.
+        first = (INDEX, "label")
+        names = sorted(self.columns, key=lambda name: (name not in first, name))
         numbers = {
-            name: (values.tolist(), None if where is None else where.tolist())
+            name: [None if part is None else part.tolist() for part in self.columns[name]]
             for name in names
-            if (column := self.columns[name]).values.ndim == 1
-            for values, where in [column]
+            if self.columns[name].values.ndim == 1
         }
         for place in range(len(self)):
             yield {

@@ -43,7 +43,10 @@ def test_rows_are_the_numbers_in_python_types():
         {"index": 4, "ok": True, "guess": 1, "rate": 0.25},
         {"index": 7, "ok": False, "guess": 0, "rate": None, "part": None},
     ]
-    assert [type(value) for value in rows[0].values()] == [int, bool, int, float]
+    assert {name: type(value) for name, value in rows[0].items()} == {
+        **{"index": int, "ok": bool, "guess": int, "rate": float}
+    }
+    assert next(iter(rows[0])) == "index"
     assert list(SampleTable({}).rows()) == []
 
 
