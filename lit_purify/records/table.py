@@ -27,6 +27,13 @@ class Column(NamedTuple):
     values: Tensor
     where: Tensor | None = None
 
+    @property
+    def applies(self) -> Tensor:
+        """:attr:`where`, also of a column for all samples."""
+        if self.where is not None:
+            return self.where
+        return torch.ones(len(self.values), dtype=torch.bool, device=self.values.device)
+
     def take(self, rows: Tensor) -> Column:
         """The column of some samples."""
         return Column(self.values[rows], None if self.where is None else self.where[rows])
@@ -61,8 +68,8 @@ class SampleTable:
 
     def __getitem__(self, name: str) -> Tensor:
         """The values of a column for the samples that it applies to, in the table's order."""
-        values, where = self.columns[name]
-        return values if where is None else values[where]
+        column = self.columns[name]
+        return column.values[column.applies]
 
     def cpu(self) -> SampleTable:
         """The same table in main memory."""
@@ -83,15 +90,15 @@ class SampleTable:
         first = (INDEX, "label")
         names = sorted(self.columns, key=lambda name: (name not in first, name))
         numbers = {
-            name: [None if part is None else part.tolist() for part in self.columns[name]]
+            name: (column.values.tolist(), column.applies.tolist())
             for name in names
-            if self.columns[name].values.ndim == 1
+            if (column := self.columns[name]).values.ndim == 1
         }
         for place in range(len(self)):
             yield {
                 name: values[place] if math.isfinite(values[place]) else None
-                for name, (values, where) in numbers.items()
-                if where is None or where[place]
+                for name, (values, applies) in numbers.items()
+                if applies[place]
             }
 
 
