@@ -7,14 +7,14 @@ from typing import NamedTuple, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_purify.classifiers import Classifier
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise, NoiseSource
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.functional import correct, majority
-from lit_purify.metrics import ACCURACY, OTHER, IntervalAccuracy, Statistics, SummaryMetric
+from lit_purify.metrics import ACCURACY, IntervalAccuracy
 from lit_purify.modules.compilation import compile_network, is_compiled, networks
 from lit_purify.modules.numerics import Float32Mode
 from lit_purify.modules.protocols import (
@@ -24,7 +24,7 @@ from lit_purify.modules.protocols import (
     Surface,
     transfer_noise,
 )
-from lit_purify.records import Column, MemoryStore, SampleTable, Store, reduce
+from lit_purify.modules.recording import RecordingModule
 from lit_purify.types import Batch, InputError, Model
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -45,22 +45,6 @@ class Outcome(NamedTuple):
     correct: Tensor
 
 
-class Registered(NamedTuple):
-    """A metric of a run, and how reports show it.
-
-    Attributes:
-        place: where the module keeps it.
-        section: title of the rows that it stands among.
-        label: its name in plain words.
-        unit: ``%`` for a share in [0, 1] to be shown in percent; other text follows the number.
-    """
-
-    place: int
-    section: str
-    label: str
-    unit: str
-
-
 VOTES = {
     "worst_of_n": "new noise, correct at every one of N tries",
     "majority": "new noise, majority of N tries",
@@ -71,7 +55,7 @@ Outcomes = dict[str, Outcome]
 """Keyed ``<protocol>/clean`` (base, fixed) and ``<protocol>/adversarial``."""
 
 
-class PurifiedClassifier(LightningModule):
+class PurifiedClassifier(RecordingModule):
     """A classifier behind a purifier, g(f_xi(x)), and its evaluation (eq. 5).
 
     Called as a function it gives logits. The randomness is an argument::
@@ -199,82 +183,6 @@ class PurifiedClassifier(LightningModule):
             return Defence(self.classifier, indices=indices)
         return self.defence.bind(noise or make_noise(self.seed), indices)
 
-    def add_metric(
-        self, name: str, metric: SummaryMetric, *, section: str = OTHER, label: str | None = None
-    ) -> None:
-        """Register a metric; a callback does so in its ``setup``.
-
-        Args:
-            name: its name in the summary, and that of the column it is computed from.
-            metric: unused so far.
-            section: title that reports put it under.
-            label: what reports call it; ``None`` is its name.
-
-        Raises:
-            InputError: the name is taken.
-        """
-        if name in self.registered:
-            raise InputError(f"the metric {name!r} is measured twice; drop one of the callbacks")
-        self.registered[name] = Registered(len(self.metrics), section, label or name, metric.unit)
-        self.metrics.append(metric)
-
-    @property
-    def summary_metrics(self) -> dict[str, SummaryMetric]:
-        """The registered metrics by their names in the summary."""
-        return {
-            name: cast(SummaryMetric, self.metrics[place])
-            for name, (place, *_) in self.registered.items()
-        }
-
-    def drop_metric(self, name: str) -> None:
-        """Leave out a metric that this run cannot know; a callback does so in its ``setup``."""
-        del self.registered[name]
-
-    def record(self, name: str, values: Tensor, *, where: Tensor | None = None) -> None:
-        """Write down what was found for each sample of the batch under test.
-
-        The values become a column of the run's records, from which a metric of that name is
-        computed, where one is registered.
-
-        Args:
-            name: ``<protocol>/<column>``, such as ``fixed/robust_accuracy``.
-            values: a number per sample, shape (B,), nan where it has none; or a tensor per sample,
-                shape (B, ...).
-            where: the samples that the name applies to, shape (B,), bool; ``None`` for all.
-        """
-        if not all(name.partition("/")):
-            raise ValueError(f"{name!r} is not <protocol>/<column>")
-        self.recorded[name] = Column(values.detach(), where)
-
-    def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self.recorded.clear()
-
-    def on_test_batch_end(  # type: ignore[override]
-        self, outputs: Outcomes, batch: Batch, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        # After the callbacks' hook of that name, so that what they measured is recorded.
-        if missing := self.registered.keys() - self.recorded.keys():
-            raise ValueError(
-                f"nothing was recorded for {', '.join(sorted(missing))}; whoever registers a "
-                "metric must record its column for every batch"
-            )
-        named = {"index": Column(batch["index"]), "label": Column(batch["label"])}
-        self.store.append(SampleTable(named | self.recorded).cpu())
-
-    def on_test_epoch_end(self) -> None:
-        self.conclude(self.store.collect())
-        for name, metric in self.summary_metrics.items():
-            self.log(name, metric, metric_attribute=f"metrics.{self.registered[name].place}")
-
-    def conclude(self, table: SampleTable) -> None:
-        """Compute the metrics of a run.
-
-        Args:
-            table: the records, all on one process or to each process its own.
-        """
-        self.table = table
-        self.statistics.update(reduce(table, self.summary_metrics))
-
     def configure_callbacks(self) -> list[Callback]:
         # The first hook of every run: a test starts without the metrics of the one before, also
         # where that one was interrupted and never came to its end.
@@ -288,12 +196,7 @@ class PurifiedClassifier(LightningModule):
 
     def _reset(self) -> None:
         """The module's own metrics, without those of a run's callbacks, and nothing recorded."""
-        self.metrics = nn.ModuleList()
-        self.registered: dict[str, Registered] = {}
-        self.store: Store = MemoryStore(self.registered)
-        self.table = SampleTable({})
-        self.statistics: dict[str, Statistics] = {}
-        self.recorded: dict[str, Column] = {}
+        self.clear_records()
         self._add_accuracy("base/clean_accuracy", "Classifier alone, clean images")
         self._add_accuracy("purified/clean_accuracy", "Purified, clean images")
         for protocol in self.protocols:

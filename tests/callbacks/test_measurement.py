@@ -262,3 +262,21 @@ def test_budgets_are_numbers_or_fractions_and_files_are_used():
         DistanceTrajectories(levels=["wide"])
     with pytest.raises(InputError, match="inception_weights"):
         ImageQuality(features="classifier", inception_weights="weights.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "word"),
+    [
+        ("glare", torch.zeros(2), "expected"),
+        ("where/glare", torch.zeros(2), "expected"),
+        ("glare/size", torch.zeros(3), "batch of 2"),
+    ],
+)
+def test_what_cannot_be_a_column_is_refused(name, values, word):
+    module = PurifiedClassifier(IdentityPurifier(), tiny.classifier(), protocols=())
+    batch = {"index": torch.arange(2), "label": torch.zeros(2), "image": torch.zeros(2, 3, 32, 32)}
+    for metric in list(module.registered):
+        module.drop_metric(metric)
+    with pytest.raises(ValueError, match=word):
+        module.record(name, values)
+        module.on_test_batch_end({}, batch, 0)
