@@ -89,14 +89,13 @@ class Summary(Callback):
         """The numbers image by image; yes and no have no histogram."""
         for name in module.registered.keys() & module.table.columns.keys():
             values = module.table[name]
-            if not values.is_floating_point() or values.ndim > 1 or not len(values):
+            if values.ndim > 1 or not values.is_floating_point():
                 continue
-            for logger in trainer.loggers:
+            finite = values[values.isfinite()].numpy()
+            for logger in trainer.loggers if len(finite) else []:
                 if isinstance(logger, TensorBoardLogger):
                     # Not under the name of the scalar: TensorBoard shows one kind under a name.
-                    logger.experiment.add_histogram(
-                        f"per_image/{name}", values[values.isfinite()].numpy(), 0
-                    )
+                    logger.experiment.add_histogram(f"per_image/{name}", finite, 0)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -189,6 +189,13 @@ class TestImages:
         assert "images " not in capsys.readouterr().err
 
 
+def test_a_measurement_without_a_single_finite_value_ends_well(tmp_path):
+    """No perturbation has no compression rate; TensorBoard refuses an empty histogram."""
+    assert main(tiny.command("test", "cifar_fixed.yaml", tmp_path, "--attack.eps", "0")) == 0
+    metrics = read_summary(tiny.run_folder(tmp_path) / "summary.json")["metrics"]
+    assert metrics["attack/compression_rate"]["missing"] == 3
+
+
 class TestUnfinished:
     def test_a_failed_run_says_so(self, tmp_path, capsys):
         with pytest.raises(RuntimeError, match="this purifier fails"):
