@@ -78,7 +78,7 @@ class MaskingDiagnostics(Measurement):
       Only for attacks with ``steps``.
 
     What is left out is named in the settings of the run. The figures need
-    :class:`~lit_purify.callbacks.Records`, as they show the samples of all processes and sittings.
+    :class:`~lit_purify.callbacks.Records`, as they show the samples of all processes and sessions.
 
     Args:
         longer: how many times more steps the longer attack takes, with all else equal.

@@ -12,7 +12,7 @@ from lit_purify.checkpoints.files import sha256
 from lit_purify.modules.purified_classifier import PurifiedClassifier
 
 HARDWARE = ("batch_size", "device", "processes")
-"""Settings that may change between the sittings of a run: they move floats in the last digits."""
+"""Settings that may change between the sessions of a run: they move floats in the last digits."""
 
 
 def run_settings(trainer: Trainer, module: PurifiedClassifier) -> dict[str, Any]:
