@@ -8,8 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lit_purify import attacks
-from lit_purify.cli.hints import did_you_mean
-from lit_purify.types import InputError
+from lit_purify.types import InputError, did_you_mean
 
 AUTO = "auto"
 """Value of ``--resume`` that looks for the newest run of the same configuration."""

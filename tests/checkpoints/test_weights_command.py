@@ -142,7 +142,7 @@ class TestFetch:
             ([], ["list", "fetch", "verify"]),
             (["fech"], ["fech", "fetch"]),
             (["fetch"], ["expects names", "one, two, three", "all"]),
-            (["fetch", "on"], ["no weights 'on'", "did you mean one or two?"]),
+            (["fetch", "on"], ["no weights 'on'", "did you mean one?"]),
             (["fetch", "one", "tow"], ["no weights 'tow'", "did you mean two"]),
             (["fetch", "one", "two", "--from", "x"], ["--from is one file", "2 names"]),
             (["fetch", "one", "--from", "x", "--mirror", "y"], ["exclude each other"]),

@@ -27,7 +27,7 @@ def test_those_of_the_embedded_classifier_give_its_logits():
     features = ClassifierFeatures(classifier)
     assert features.dimension == 512
     found = features(images(size=32))
-    logits = classifier.get_submodule("module.linear")(found)
+    logits = classifier.get_submodule("module.fc")(found)
     torch.testing.assert_close(logits, classifier(images(size=32)))
 
 

@@ -304,12 +304,12 @@ def test_the_papers_classifier_is_that_of_the_command_weights(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "standart"}, r"close are Standard[.,].*robustbench_names"),
-        ({"name": "Wong2020"}, "close are Wong2020Fast"),
+        ({"name": "standart"}, r"did you mean Standard.*robustbench_names"),
+        ({"name": "Wong2020"}, "did you mean Wong2020Fast"),
         ({"name": "Standard_R50"}, "no network 'Standard_R50' for cifar10 and Linf"),
-        ({"dataset": "imagenet", "threat_model": "L2"}, "choose threat_model from Linf, corrupt"),
-        ({"dataset": "mnist"}, "expected one of cifar10, cifar100, imagenet"),
-        ({"threat_model": "L1"}, "one of Linf, L2, corruptions, corruptions_3d"),
+        ({"dataset": "imagenet", "threat_model": "L2"}, "imagenet and Linf, imagenet and corr"),
+        ({"dataset": "mnist"}, "expected cifar10 and"),
+        *(({"threat_model": name}, "cifar10 and corruptions_3d") for name in ("L1", "Linf_3d")),
     ],
 )
 def test_names_that_the_zoo_does_not_have(arguments: dict[str, Any], message: str) -> None:
