@@ -6,7 +6,6 @@ import io
 import multiprocessing
 import os
 import shutil
-import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -343,25 +342,6 @@ class TestFolders:
         monkeypatch.setattr(Path, "open", full)
         refused("No space left on device", server.url, target)
         assert left(target) == {}
-
-
-def test_several_threads_end_with_one_download(server, target):
-    errors = []
-
-    def run():
-        try:
-            get(server.url, target)
-        except InputError as error:  # pragma: no cover
-            errors.append(error)
-
-    threads = [threading.Thread(target=run) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
-    assert left(target) == WHOLE
-    assert server.requests == [None]
 
 
 def test_several_processes_end_with_one_download(server, target):

@@ -280,18 +280,6 @@ def test_without_a_network_the_message_says_what_to_put_where(
     assert f"{page} in a browser" in message
 
 
-def test_what_is_sent_in_place_of_the_weights_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sent = tmp_path / "mirror/robustbench/cifar10/Linf/Wong2020Fast.pt"
-    sent.parent.mkdir(parents=True)
-    sent.write_bytes(b'{"error": "quota exceeded"}')
-    monkeypatch.setenv("LIT_PURIFY_MIRROR", str(tmp_path / "mirror"))
-    with pytest.raises(InputError, match=r"mirror.*Wong2020Fast\.pt' cannot be read"):
-        robustbench_classifier(name="Wong2020Fast", model_dir=str(tmp_path / "models"))
-    assert visible(tmp_path / "models/cifar10/Linf") == []
-
-
 def test_the_papers_classifier_is_that_of_the_command_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
