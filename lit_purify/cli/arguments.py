@@ -54,13 +54,11 @@ def with_attack_class(args: Sequence[str]) -> list[str]:
     Raises:
         InputError: no attack has that name.
     """
-    members = ((name, getattr(attacks, name)) for name in attacks.__all__)
+    kinds = filter(inspect.isclass, (getattr(attacks, name) for name in attacks.__all__))
     classes = [
-        name
-        for name, kind in members
-        if inspect.isclass(kind)
-        and issubclass(kind, attacks.Attack)
-        and not inspect.isabstract(kind)
+        kind.__name__
+        for kind in kinds
+        if issubclass(kind, attacks.Attack) and not inspect.isabstract(kind)
     ]
     short = {name.lower(): f"lit_purify.attacks.{name}" for name in classes}
     args = list(args)
