@@ -221,7 +221,6 @@ class TestHelp:
     @pytest.mark.parametrize(
         ("args", "words"),
         [
-            (["--help"], ["weights", "published weights", "report"]),
             (["weights", "--help"], ["list", "fetch", "verify", "LIT_PURIFY_CACHE"]),
             (["weights", "fetch", "--help"], ["--from", "--mirror", "inception_fid"]),
             (["weights", "verify", "--help"], ["NAME"]),
