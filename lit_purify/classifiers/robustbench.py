@@ -195,7 +195,7 @@ def _load(
         "_safe_load_state_dict": partial(_load_every_tensor, utils._safe_load_state_dict),
     }
     try:
-        with patched(imagenet, **torchvision), patched(utils, **replaced):
+        with patched(vars(imagenet), torchvision), patched(vars(utils), replaced):
             network = utils.load_model(
                 name, model_dir=folder, dataset=dataset, threat_model=threat_model
             )
