@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, NamedTuple, NotRequired, Protocol, TypedDict
 
@@ -82,3 +84,10 @@ def ratio(value: float | str) -> float:
         return float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
         raise InputError(f"expected a number or a fraction such as 8/255, got {value!r}") from None
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """``; did you mean ...?`` with the nearest names, or nothing."""
+    lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(word.lower(), lower, n=2)
+    return f"; did you mean {' or '.join(lower[name] for name in close)}?" if close else ""

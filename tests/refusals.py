@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from weights_files import Code
 
 from lit_purify.cli import main
 
@@ -64,14 +65,9 @@ SMALL = {
 CONFIG = {"test": "cifar_fixed", "predict": "predict", "fit": "train_cifar_small"}
 
 
-class Evil:
+def evil(beside: Path) -> Code:
     """Unpickled, it makes a folder ``executed``."""
-
-    def __init__(self, beside: Path) -> None:
-        self.folder = beside.parent / "executed"
-
-    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-        return os.mkdir, (str(self.folder),)
+    return Code(beside.parent / "executed")
 
 
 def write(content: bytes | str) -> Make:
@@ -112,7 +108,7 @@ class Workplace:
         tiny.denoiser_file(self.sound)
         (self.sound / "sound.npz").write_bytes(sound_npz())
         torch.save({"state_dict": {"a": torch.zeros(1)}}, self.sound / "tensors.ckpt")
-        torch.save({"state_dict": Evil(self.sound)}, self.sound / "evil.ckpt")
+        torch.save({"state_dict": evil(self.sound)}, self.sound / "evil.ckpt")
         for command in ("test", "predict"):
             assert main(self.arguments(command)) == 0
         self.runs = self.root / "lightning_logs"

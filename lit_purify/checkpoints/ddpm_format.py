@@ -15,13 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lit_purify.checkpoints.layout import (
-    Reading,
-    Source,
-    build,
-    count,
-    shape_in,
-)
+from lit_purify.checkpoints.layout import Reading, Source, build, count, shape_in
 from lit_purify.diffusion.architectures import ddpm_unet
 
 NAMES = (

@@ -95,8 +95,7 @@ def read(tensors: Mapping[str, Tensor], file: Path) -> Reading:
 
 def _described(config_file: Path, file: Path) -> UNetDenoiser:
     config = _json(config_file)
-    runs, cure = "this package runs networks with", "give the checkpoint of such a one"
-    _require(config, REQUIRED, config_file, runs, cure)
+    _require(config, REQUIRED, config_file)
     denoiser = build(file, _from_config, config=config)
     read_in, given = (denoiser.network.config[key] for key in ("in_channels", "out_channels"))
     if given not in (read_in, 2 * read_in):
@@ -107,14 +106,13 @@ def _described(config_file: Path, file: Path) -> UNetDenoiser:
     return denoiser
 
 
-def _require(
-    config: Mapping[str, Any], values: Mapping[str, Any], file: Path, runs: str, cure: str
-) -> None:
+def _require(config: Mapping[str, Any], values: Mapping[str, Any], file: Path) -> None:
     """Raise :class:`InputError` if a configuration says another value than the only one run."""
     for key, needed in values.items():
         if config.get(key, needed) != needed:
             raise InputError(
-                f"{file} says {key} = {config[key]!r}; {runs} {needed!r} only, so {cure}"
+                f"{file} says {key} = {config[key]!r}; expected {needed!r}, as this package runs "
+                "networks trained for that only; give the checkpoint of such a network"
             )
 
 
@@ -135,21 +133,17 @@ def _train_steps(file: Path) -> int:
     places = [folder, folder / "scheduler"]
     if folder.name == "unet":
         places.append(folder.parent / "scheduler")
-    for place in places:
-        scheduler = place / "scheduler_config.json"
-        if not scheduler.is_file():
-            continue
-        config = _json(scheduler)
-        runs, cure = "the purifier diffuses with", "give a network trained for that"
-        _require(config, SCHEDULE, scheduler, runs, cure)
-        steps = config.get("num_train_timesteps", 1000)
-        if not isinstance(steps, int) or steps < 1:
-            raise InputError(
-                f"{scheduler} says num_train_timesteps = {steps!r}; expected an integer of 1 or "
-                "more, so download it again"
-            )
-        return steps
-    return 1000
+    files = [place / "scheduler_config.json" for place in places]
+    scheduler = next(filter(Path.is_file, files), file)
+    config = {} if scheduler == file else _json(scheduler)
+    steps = config.get("num_train_timesteps", 1000)
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(
+            f"{scheduler} says num_train_timesteps = {steps!r}; expected an integer of 1 or more, "
+            "so download it again"
+        )
+    _require(config, SCHEDULE, scheduler)
+    return steps
 
 
 def _json(file: Path) -> dict[str, Any]:

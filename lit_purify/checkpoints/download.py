@@ -6,6 +6,7 @@ content may have the name, is decided here.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import sys
@@ -24,6 +25,8 @@ TIMEOUT = 30.0
 
 RETRIES = 5
 """How often a broken transfer is taken up again by itself, as long as each time changes more."""
+
+WEB_PAGE = "it is a web page, not weights: an error, a login or a confirmation"
 
 _CHUNK = 2**16  # bytes; what came of one is lost when a connection breaks
 
@@ -53,21 +56,23 @@ def fetch_file(source: str, path: Path, *, known_hash: str | None, size: int | N
     """
     import requests
 
-    local = _local_path(source)
     part = path.with_name(f"{path.name}.part")
     if known_hash is None:  # nothing says that two pieces belong together; readers want the suffix
         part = path.with_name(f"{path.stem}.part{path.suffix}")
     try:
+        local = _local_path(source)
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f".{path.name}.lock")):
             if path.is_file() and fault(path, known_hash=known_hash, size=size) is None:
                 return  # another process was first
             try:
                 if local is not None:
-                    _copy(local, part)
+                    shutil.copyfile(local, part)
                 else:
                     _download(source, part, size=size, resume=known_hash is not None)
-                _check(part, path, known_hash=known_hash, size=size)
+                if (wrong := fault(part, known_hash=known_hash, size=size)) is not None:
+                    part.unlink()
+                    raise _wrong(wrong.replace(str(part), str(path)).rstrip("."))
                 part.replace(path)
             finally:
                 if known_hash is None or _bytes_in(part) == 0:
@@ -88,20 +93,19 @@ def fault(path: Path, *, known_hash: str | None, size: int | None) -> str | None
 
     A file of which no hash is known must be readable as weights.
     """
-    import pooch
-
     try:
         found = path.stat().st_size
         with path.open("rb") as file:
             if is_web_page(file.read(64)):
-                return "it is a web page, not weights: an error, a login or a confirmation"
+                return WEB_PAGE
         if size is not None and found != size:
             return f"it has {found:,} bytes, expected {size:,}"
         if known_hash is None:
             load_content(path)
             return None
         algorithm, _, expected = known_hash.partition(":")
-        digest = pooch.file_hash(str(path), alg=algorithm)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, algorithm).hexdigest()
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
     except InputError as error:
@@ -116,26 +120,19 @@ def _local_path(source: str) -> Path | None:
     """The path that a source names; ``None`` where it is an address on the network."""
     try:
         address = urlsplit(source)
+        if address.scheme in ("http", "https"):
+            return None
+        if address.scheme != "file" and "://" in source:
+            raise ValueError(f"unknown kind {address.scheme!r}")
     except ValueError as error:
         raise InputError(
             f"{source!r} is no address ({error}); expected http, https, file or the path of a file"
         ) from error
-    if address.scheme in ("http", "https"):
-        return None
-    if address.scheme == "file":
-        return Path(url2pathname(address.path))
-    if "://" in source:
-        raise InputError(
-            f"{source!r} is an address of an unknown kind; expected http, https, file or the path "
-            "of a file"
-        )
-    return Path(source).expanduser()
-
-
-def _copy(source: Path, part: Path) -> None:
-    if not source.is_file():
-        raise InputError(f"there is no file {source}")
-    shutil.copyfile(source, part)
+    is_file = address.scheme == "file"
+    path = Path(url2pathname(address.path) if is_file else source).expanduser()
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    return path
 
 
 def _download(url: str, part: Path, *, size: int | None, resume: bool) -> None:
@@ -179,12 +176,17 @@ def _receive(url: str, part: Path, *, size: int | None) -> None:
         if answer.is_redirect or not answer.ok:
             return
         if answer.headers.get("Content-Type", "").startswith("text/html"):
-            raise _wrong("it is a web page, not weights: an error, a login or a confirmation")
+            raise _wrong(WEB_PAGE)
         if "Content-Encoding" not in answer.headers:
             announced = begins + int(answer.headers.get("Content-Length", 0)) or None
         if None not in (announced, size) and announced != size:
             raise _wrong(f"it has {announced:,} bytes, expected {size:,}")
-        _check_room(part, (announced or size or 0) - begins)
+        needed, free = (announced or size or 0) - begins, shutil.disk_usage(part.parent).free
+        if needed > free:
+            raise InputError(
+                f"{part.parent} has room for {free:,} bytes, and {needed:,} are needed; make room, "
+                "or choose another folder by LIT_PURIFY_CACHE"
+            )
         if begins == 0:
             file.truncate(0)
 
@@ -201,24 +203,8 @@ def _receive(url: str, part: Path, *, size: int | None) -> None:
         raise ChunkedEncodingError(f"{_bytes_in(part)} of {announced} bytes came")
 
 
-def _check(part: Path, path: Path, *, known_hash: str | None, size: int | None) -> None:
-    wrong = fault(part, known_hash=known_hash, size=size)
-    if wrong is not None:
-        part.unlink()
-        raise _wrong(wrong.replace(str(part), str(path)).rstrip("."))
-
-
 def _wrong(reason: str) -> WrongContent:
     return WrongContent(f"what came is damaged or another file ({reason}); nothing of it is kept")
-
-
-def _check_room(part: Path, needed: int) -> None:
-    free = shutil.disk_usage(part.parent).free
-    if needed > free:
-        raise InputError(
-            f"{part.parent} has room for {free:,} bytes, and {needed:,} are needed; make room, or "
-            "choose another folder by LIT_PURIFY_CACHE"
-        )
 
 
 def _network_reason(error: Exception, source: str) -> str:

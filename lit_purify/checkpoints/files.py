@@ -59,7 +59,24 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
         InputError: the file is missing, a web page, damaged, holds code, or holds other things
             than named tensors.
     """
-    return _named_tensors(load_content(path), Path(path))
+    content = load_content(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    found = None
+    if not isinstance(content, Mapping):
+        found = f"a {type(content).__name__}"
+    elif not content:
+        found = "no tensors"
+    elif others := [
+        key for key, x in content.items() if not (isinstance(key, str) and isinstance(x, Tensor))
+    ]:
+        found = f"entries that are not tensors, such as {others[0]!r}"
+    if found is not None:
+        raise InputError(
+            f"the weights file {str(path)!r} holds {found}; expected named tensors, at the top or "
+            "under the key 'state_dict': save them with torch.save(model.state_dict(), path)"
+        )
+    return dict(content)
 
 
 def load_content(path: str | Path) -> Any:
@@ -151,51 +168,19 @@ def _check_file(path: Path) -> None:
 
 def _load_torch(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_LEFT_OUT):
             warnings.simplefilter("ignore")  # of pickle protocols, before the refusal
-            try:
-                return torch.load(path, map_location="cpu", weights_only=True)
-            except pickle.UnpicklingError as error:
-                if not _wants_more_than_tensors(error):
-                    raise
-                with torch.serialization.safe_globals(_LEFT_OUT):
-                    return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if _wants_more_than_tensors(error):
-            raise InputError(
-                f"the weights file {str(path)!r} holds Python objects besides tensors, and loading "
-                "those could run code, so it is refused; save only the tensors: "
-                "torch.save(model.state_dict(), path), or use a .safetensors file"
-            ) from error
-        raise _damaged(path, error) from error
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise _damaged(path, error) from error
-
-
-def _wants_more_than_tensors(error: pickle.UnpicklingError) -> bool:
-    # "Unsupported operand" is a damaged file; these are intact ones that want a class or call.
-    return any(word in str(error) for word in ("Unsupported global", "unsupported GLOBAL"))
-
-
-def _named_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    found = None
-    if not isinstance(content, Mapping):
-        found = f"a {type(content).__name__}"
-    elif not content:
-        found = "no tensors"
-    else:
-        for key, value in content.items():
-            if not (isinstance(key, str) and isinstance(value, Tensor)):
-                found = f"entries that are not tensors, such as {key!r}"
-                break
-    if found is not None:
+        # "Unsupported operand" is a damaged file; these are intact ones that want a class or call.
+        unpickling = isinstance(error, pickle.UnpicklingError)
+        if not (unpickling and "unsupported global" in str(error).lower()):
+            raise _damaged(path, error) from error
         raise InputError(
-            f"the weights file {str(path)!r} holds {found}; expected named tensors, at the top or "
-            "under the key 'state_dict': save them with torch.save(model.state_dict(), path)"
-        )
-    return dict(content)
+            f"the weights file {str(path)!r} holds Python objects besides tensors, and loading "
+            "those could run code, so it is refused; save only the tensors: "
+            "torch.save(model.state_dict(), path), or use a .safetensors file"
+        ) from error
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

@@ -16,13 +16,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from lit_purify.checkpoints.layout import (
-    Reading,
-    Source,
-    build,
-    count,
-    shape_in,
-)
+from lit_purify.checkpoints.layout import Reading, Source, build, count, shape_in
 from lit_purify.diffusion.architectures import guided_diffusion_unet
 from lit_purify.types import InputError
 

@@ -72,8 +72,22 @@ def recognises(file: Path) -> bool:
 
 
 def read(file: Path) -> Reading:
-    """The network that the header describes."""
-    return Reading(build(file, small_unet, **_architecture(file)))
+    """The network that the header describes.
+
+    Raises:
+        InputError: it describes none.
+    """
+    try:
+        header = json.loads(_metadata(file)["lit_purify"])
+        if header["format"] != FORMAT:
+            raise KeyError(header["format"])
+        architecture = dict(header["architecture"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{file} is a safetensors file but not a denoiser of this project ({FORMAT}); "
+            "give a file written by this project's training"
+        ) from error
+    return Reading(build(file, small_unet, **architecture))
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -84,17 +98,4 @@ def _metadata(path: Path) -> dict[str, str]:
         raise InputError(
             f"{path} is not a readable safetensors file ({error}); expected a denoiser file "
             "written by this project's training"
-        ) from error
-
-
-def _architecture(path: Path) -> dict[str, Any]:
-    try:
-        header = json.loads(_metadata(path)["lit_purify"])
-        if header["format"] != FORMAT:
-            raise KeyError(header["format"])
-        return dict(header["architecture"])
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is a safetensors file but not a denoiser of this project ({FORMAT}); "
-            "give a file written by this project's training"
         ) from error

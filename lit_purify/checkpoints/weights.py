@@ -7,7 +7,6 @@ beside it, and holds from then on.
 
 from __future__ import annotations
 
-import difflib
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import torch
 
 from lit_purify.checkpoints.download import WrongContent, fault, fetch_file
 from lit_purify.checkpoints.files import sha256
-from lit_purify.types import InputError
+from lit_purify.types import InputError, did_you_mean
 
 CACHE = "LIT_PURIFY_CACHE"
 """Environment variable: the folder that weights are kept in."""
@@ -107,7 +106,7 @@ class Weights:
         A file without a published hash is read, too.
         """
         wrong = fault(self.path, known_hash=self.hash, size=self.size)
-        if wrong is None and self.known_hash != self.hash:
+        if wrong is None and self.about_record:
             wrong = fault(self.path, known_hash=self.known_hash, size=None)
             return wrong and f"{wrong}{self.about_record}"
         return wrong
@@ -121,6 +120,11 @@ class Weights:
             f"; the expected SHA-256 is that of the first download, kept in {self.record}: delete "
             "it to accept another file"
         )
+
+
+def drive_url(number: str) -> str:
+    """The address of a public file in Google Drive, behind its question about large files."""
+    return f"https://drive.usercontent.google.com/download?id={number}&export=download&confirm=t"
 
 
 WEIGHTS = {
@@ -157,8 +161,7 @@ WEIGHTS = {
         Weights(
             name="robustbench_cifar10_standard",
             file_name="robustbench/cifar10/Linf/Standard.pt",
-            url="https://drive.usercontent.google.com/download"
-            "?id=1t98aEuzeTL8P7Kpd5DIrCoCL21BNZUhC&export=download&confirm=t",
+            url=drive_url("1t98aEuzeTL8P7Kpd5DIrCoCL21BNZUhC"),
             used_for="classifier, CIFAR-10: WRN-28-10, RobustBench's Standard (the paper's)",
             licence="MIT (RobustBench's default)",
         ),
@@ -219,8 +222,7 @@ def verified_copy(name: str, path: Path) -> Path:
     weights = find(name)
     if not path.is_file():
         raise InputError(f"there is no file {str(path)!r}; put {weights.identity} there")
-    wrong = fault(path, known_hash=weights.known_hash, size=None)
-    if wrong is not None:
+    if (wrong := fault(path, known_hash=weights.known_hash, size=None)) is not None:
         raise InputError(
             f"{str(path)!r} is damaged or another file ({wrong}); put {weights.identity} there"
         )
@@ -249,14 +251,10 @@ def fetch(weights: Weights, *, source: str | None = None, mirror: str | None = N
             fetch_file(where, path, known_hash=weights.known_hash, size=weights.size)
     except InputError as error:
         reason = f"{error}{weights.about_record if isinstance(error, WrongContent) else ''}"
-        if where == weights.url:
-            raise InputError(
-                f"{name} could not be fetched: {reason}; save {weights.identity} as {path}, or "
-                f"hand over a copy by 'python -m lit_purify weights fetch {name} --from FILE'"
-            ) from error
+        elsewhere = "" if where == weights.url else f" from {where}"
         raise InputError(
-            f"{name} could not be fetched from {where}: {reason}; expected is the file of "
-            f"{weights.identity}, to be saved as {path}"
+            f"{name} could not be fetched{elsewhere}: {reason}; save {weights.identity} as {path}, "
+            f"or hand over a copy by 'python -m lit_purify weights fetch {name} --from FILE'"
         ) from error
     _write_record(weights)
     return path
@@ -276,10 +274,9 @@ def find(name: str) -> Weights:
     """
     if name in WEIGHTS:
         return WEIGHTS[name]
-    close = difflib.get_close_matches(name, WEIGHTS, cutoff=0.4)
-    meant = f"did you mean {' or '.join(close)}?" if close else f"expected {', '.join(WEIGHTS)}."
+    meant = did_you_mean(name, WEIGHTS) or f"; expected {', '.join(WEIGHTS)}."
     raise InputError(
-        f"there are no weights {name!r}; {meant} See 'python -m lit_purify weights list'"
+        f"there are no weights {name!r}{meant} See 'python -m lit_purify weights list'"
     )
 
 

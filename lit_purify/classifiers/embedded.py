@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.classifiers.base import Classifier
 from lit_purify.classifiers.packaged import packaged_weights
-from lit_purify.classifiers.resnet import ResNet18
 from lit_purify.classifiers.wrap import from_module
 
 WEIGHTS_SHA256 = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
@@ -34,8 +34,18 @@ def embedded_resnet18() -> Classifier:
         known_hash=WEIGHTS_SHA256,
         requirements="pyautoattack==0.2.0",
     )
-    network = ResNet18()
-    network.load_state_dict(load_state_dict(path), strict=True)
+    from torchvision.models import resnet18
+
+    # Without memory for initial weights, which would be drawn from the global RNG.
+    with torch.device("meta"):
+        network = resnet18(num_classes=10)
+        network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)  # a stem for 32x32 images
+        network.maxpool = nn.Identity()
+    state = {
+        name.replace("shortcut", "downsample").replace("linear", "fc"): tensor
+        for name, tensor in load_state_dict(path).items()
+    }
+    network.load_state_dict(state, strict=True, assign=True)
     classifier = from_module(
         network.to(memory_format=torch.channels_last),
         num_classes=10,

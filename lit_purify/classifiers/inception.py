@@ -46,12 +46,13 @@ class InceptionFeatures(nn.Module):
             raise InputError(
                 f"{error}, or set features: classifier for a Fréchet distance that is no FID"
             ) from error
+        state = load_state_dict(path)
         block = inception.InceptionV3.BLOCK_INDEX_BY_DIM[DIMENSION]
         # The initial weights, which are replaced, would be drawn from the global RNG.
         # pytorch-fid loads from its own address only.
         with (
             torch.random.fork_rng(devices=[]),
-            patched(inception, load_state_dict_from_url=lambda *_, **__: load_state_dict(path)),
+            patched(vars(inception), {"load_state_dict_from_url": lambda *_, **__: state}),
         ):
             self.network = inception.InceptionV3([block])
         self.eval().requires_grad_(False)

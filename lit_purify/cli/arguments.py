@@ -8,8 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from lit_purify import attacks
-from lit_purify.cli.hints import did_you_mean
-from lit_purify.types import InputError
+from lit_purify.types import InputError, did_you_mean
 
 AUTO = "auto"
 """Value of ``--resume`` that looks for the newest run of the same configuration."""
@@ -55,13 +54,11 @@ def with_attack_class(args: Sequence[str]) -> list[str]:
     Raises:
         InputError: no attack has that name.
     """
-    members = ((name, getattr(attacks, name)) for name in attacks.__all__)
+    kinds = filter(inspect.isclass, (getattr(attacks, name) for name in attacks.__all__))
     classes = [
-        name
-        for name, kind in members
-        if inspect.isclass(kind)
-        and issubclass(kind, attacks.Attack)
-        and not inspect.isabstract(kind)
+        kind.__name__
+        for kind in kinds
+        if issubclass(kind, attacks.Attack) and not inspect.isabstract(kind)
     ]
     short = {name.lower(): f"lit_purify.attacks.{name}" for name in classes}
     args = list(args)

@@ -8,8 +8,7 @@ from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
 
-from lit_purify.cli.hints import did_you_mean
-from lit_purify.types import InputError
+from lit_purify.types import InputError, did_you_mean
 
 _PACKAGE = Path(__file__).parents[1]
 CONFIGS = next(

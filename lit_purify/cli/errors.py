@@ -14,6 +14,9 @@ from lit_purify.types import InputError
 STATUS = 2
 """Exit status of a command whose input is wrong."""
 
+MISCONFIGURATION = "MisconfigurationException"
+"""Lightning's, by its name: commands without a trainer do not import it."""
+
 _FILE_SYSTEM = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO),
@@ -43,21 +46,13 @@ def explanation(error: BaseException | None) -> str | None:
             f"{error.strerror}{where}; make room, or choose another folder by "
             "--trainer.default_root_dir; a run goes on where it stopped by --resume RUN_FOLDER"
         )
-    if isinstance(error, ArgumentError) or _is_misconfiguration(error):
+    if isinstance(error, ArgumentError) or type(error).__name__ == MISCONFIGURATION:
         text = re.sub(r"Does not validate against any.*?Errors:\s+- ", "", str(error), flags=re.S)
         text = re.sub(
             r"\s+(- Expected a <class 'NoneType'>|Given value type:).*", "", text, flags=re.S
         )
         return " ".join(text.split())
     return None
-
-
-def _is_misconfiguration(error: BaseException) -> bool:
-    if "lightning" not in sys.modules:  # then it cannot be its error
-        return False
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    return isinstance(error, MisconfigurationException)
 
 
 def _shortened(line: str, length: int = 1000) -> str:

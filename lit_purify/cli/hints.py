@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import pydoc
 import re
-from collections.abc import Iterable
 from contextlib import suppress
 from importlib import import_module
+
+from lit_purify.types import did_you_mean
 
 _CLASSES = ("attacks", "callbacks", "checkpoints", "classifiers", "data", "diffusion", "modules")
 _WRONG_OPTION = re.compile(
@@ -16,13 +16,6 @@ _WRONG_OPTION = re.compile(
 )
 _WRONG_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _CALLBACKS = re.compile(r'Parser key "trainer\.callbacks"')
-
-
-def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """``; did you mean ...?`` with the nearest names, or nothing."""
-    lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(word.lower(), lower, n=2)
-    return f"; did you mean {' or '.join(lower[name] for name in close)}?" if close else ""
 
 
 def hint(message: str) -> str:

@@ -5,31 +5,20 @@ from __future__ import annotations
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback
 
-from lit_purify.callbacks import (
-    AttackAgreement,
-    AttackMagnitude,
-    BaseClassifierCurve,
-    CompressionRate,
-    DistanceTrajectories,
-    ImageGrid,
-    ImageQuality,
-    JacobianSpectrum,
-    MaskingDiagnostics,
-    OutputVariability,
-)
+from lit_purify import callbacks
 from lit_purify.types import InputError
 
 MEASUREMENTS: dict[str, type[Callback]] = {
-    "compression": CompressionRate,
-    "images": ImageGrid,
-    "distances": DistanceTrajectories,
-    "quality": ImageQuality,
-    "variance": OutputVariability,
-    "jacobian": JacobianSpectrum,
-    "magnitude": AttackMagnitude,
-    "masking": MaskingDiagnostics,
-    "base_curve": BaseClassifierCurve,
-    "agreement": AttackAgreement,
+    "compression": callbacks.CompressionRate,
+    "images": callbacks.ImageGrid,
+    "distances": callbacks.DistanceTrajectories,
+    "quality": callbacks.ImageQuality,
+    "variance": callbacks.OutputVariability,
+    "jacobian": callbacks.JacobianSpectrum,
+    "magnitude": callbacks.AttackMagnitude,
+    "masking": callbacks.MaskingDiagnostics,
+    "base_curve": callbacks.BaseClassifierCurve,
+    "agreement": callbacks.AttackAgreement,
 }
 """By name, in the order in which they measure. One of a user's own is in ``trainer.callbacks``."""
 

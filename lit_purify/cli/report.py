@@ -48,14 +48,7 @@ def command(args: Sequence[str]) -> int:
     Raises:
         InputError, ArgumentError: what was given is wrong.
     """
-    options = parser().parse_args(list(args[1:]))
-    folder = report(
-        options.runs,
-        Path(options.output),
-        key=options.key,
-        free_ceiling=options.free_ceiling,
-        weighted=options.weighted,
-    )
+    options = parser().parse_args(list(args[1:])).as_dict()
     # Plain print: the last line is for scripts too.
-    print(folder, flush=True)
+    print(report(options.pop("runs"), Path(options.pop("output")), **options), flush=True)
     return 0

@@ -155,10 +155,11 @@ class PurifyCLI(LightningCLI):
             raise InputError(f"trainer is {settings!r}; expected the Trainer's arguments by name")
         if self.subcommand == "test" and self._get(self.config_init, "attack") is None:
             raise InputError("attack is null; name one, or set model.protocols to [] for none")
-        callbacks = settings.get("callbacks") or []
-        callbacks = [callbacks] if isinstance(callbacks, Callback) else list(callbacks)
-        # Whole and before the records: a folder that has records can be resumed.
-        configuration = [] if settings["fast_dev_run"] else [RunConfig(self.config_text)]
+        given = settings.get("callbacks") or []
+        callbacks = [given] if isinstance(given, Callback) else list(given)
+        if not settings["fast_dev_run"]:
+            # Whole and before the records: a folder that has records can be resumed.
+            callbacks.append(RunConfig(self.config_text))
         if self.subcommand == "test":
             measured = measurements(self._get(self.config_init, "measure"))
             config = deciding(self.plain_config)
@@ -166,12 +167,9 @@ class PurifyCLI(LightningCLI):
             attack = AdversarialExamples(self._get(self.config_init, "attack"))
             records = Records(config=config, resume=self.run_folder is not None)
             summary = Summary(next_step=self._get(self.config_init, "next_step"))
-            callbacks = [*measured, *callbacks, *configuration, records, summary]
-            callbacks = [Interruption(), attack, *callbacks]
+            callbacks = [Interruption(), attack, *measured, *callbacks, records, summary]
         elif self.subcommand == "predict":
-            callbacks = [*callbacks, *configuration, PredictionWriter()]
-        else:
-            callbacks = [*callbacks, *configuration]
+            callbacks.append(PredictionWriter())
         if self.subcommand != "fit" and settings["enable_progress_bar"] is not False:
             callbacks = [EvaluationProgress(), *callbacks]
         own_logger = settings["logger"] in (None, True) and not settings["fast_dev_run"]

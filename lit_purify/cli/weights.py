@@ -29,6 +29,21 @@ from lit_purify.types import InputError
 ALL = "all"
 _NAMES = ", ".join(WEIGHTS)
 
+ACTIONS = {
+    "list": ("Show what there is and what is here.", ""),
+    "fetch": (
+        "Download and verify weights. What broke off goes on where it stopped; what is here and "
+        "whole stays; what is damaged is replaced. The last line is the path.",
+        f"{_NAMES}, or {ALL}.",
+    ),
+    "verify": (
+        "Read weights that are here and compare their hashes. The exit status is 2 if one is "
+        "damaged.",
+        "Which; none stands for all that are here.",
+    ),
+}
+"""Actions: what each does, and which names it takes, if any."""
+
 
 def parser() -> ArgumentParser:
     """The options of the command."""
@@ -41,43 +56,26 @@ def parser() -> ArgumentParser:
         exit_on_error=False,
     )
     actions = found.add_subcommands(dest="action", title="actions")
-    every = ArgumentParser(description="Show what there is and what is here.", exit_on_error=False)
-    actions.add_subcommand("list", every, help="Show what there is and what is here.")
-    one = ArgumentParser(
-        description="Download and verify weights. What broke off goes on where it stopped; what "
-        "is here and whole stays; what is damaged is replaced. The last line is the path.",
-        exit_on_error=False,
-    )
-    one.add_argument(
-        "names", nargs="*", type=str, metavar="NAME", default=[], help=f"{_NAMES}, or {ALL}."
-    )
-    one.add_argument(
-        "--from",
-        type=str,
-        metavar="FILE_OR_URL",
-        help="A copy of the one file that is named: it is verified, and stays where it is.",
-    )
-    one.add_argument(
-        "--mirror",
-        type=str,
-        metavar="FOLDER_OR_URL",
-        help=f"Where copies are, by the names of their files (default: {MIRROR}).",
-    )
-    actions.add_subcommand("fetch", one, help="Download and verify weights.")
-    check = ArgumentParser(
-        description="Read weights that are here and compare their hashes. The exit status is 2 "
-        "if one is damaged.",
-        exit_on_error=False,
-    )
-    check.add_argument(
-        "names",
-        nargs="*",
-        type=str,
-        metavar="NAME",
-        default=[],
-        help="Which; none stands for all that are here.",
-    )
-    actions.add_subcommand("verify", check, help="Compare the hashes of what is here.")
+    for name, (description, names) in ACTIONS.items():
+        action = ArgumentParser(description=description, exit_on_error=False)
+        if names:
+            action.add_argument(
+                "names", nargs="*", type=str, metavar="NAME", default=[], help=names
+            )
+        if name == "fetch":
+            action.add_argument(
+                "--from",
+                type=str,
+                metavar="FILE_OR_URL",
+                help="A copy of the one file that is named: it is verified, and stays there.",
+            )
+            action.add_argument(
+                "--mirror",
+                type=str,
+                metavar="FOLDER_OR_URL",
+                help=f"Where copies are, by the names of their files (default: {MIRROR}).",
+            )
+        actions.add_subcommand(name, action, help=description)
     return found
 
 
@@ -87,27 +85,21 @@ def command(args: Sequence[str]) -> int:
     Raises:
         InputError, ArgumentError: what was given is wrong, or weights are missing or damaged.
     """
+    options = parser().parse_args(list(args[1:]))
     try:
-        status = _run(args)
+        if options.action == "list":
+            _list()
+        elif options.action == "verify":
+            _verify(options.verify.names)
+        else:
+            _fetch(options.fetch)
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on with it", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # 'weights list | head': who reads has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
         return 128 + signal.SIGPIPE
-    return status
-
-
-def _run(args: Sequence[str]) -> int:
-    options = parser().parse_args(list(args[1:]))
-    if options.action == "list":
-        _list()
-    elif options.action == "verify":
-        _verify(options.verify.names)
-    else:
-        try:
-            _fetch(options.fetch)
-        except KeyboardInterrupt:
-            print("interrupted; the same command goes on with it", file=sys.stderr)
-            return 130
     return 0
 
 
@@ -119,15 +111,9 @@ def _list() -> None:
     table.add_column("state", overflow="fold", max_width=24)
     table.add_column("licence", overflow="fold", max_width=18)
     for weights in WEIGHTS.values():
-        here = weights.is_here
-        size = weights.path.stat().st_size if here else weights.size
-        table.add_row(
-            weights.name,
-            weights.used_for,
-            "not known" if size is None else decimal(size),
-            _state(weights),
-            weights.licence,
-        )
+        size = weights.path.stat().st_size if weights.is_here else weights.size
+        shown = "not known" if size is None else decimal(size)
+        table.add_row(weights.name, weights.used_for, shown, _state(weights), weights.licence)
     console = Console()
     # A name or an address that is cut off is worse than a line that is folded.
     console.width = max(console.width, Console(width=1000).measure(table).maximum)
@@ -180,23 +166,23 @@ def _verify(names: Sequence[str]) -> None:
     damaged: dict[str, str] = {}
     absent = []
     for weights in [find(name) for name in names or WEIGHTS]:
+        verdict = "absent"
         if not weights.is_here:
             absent.append(weights.name)
-            print(f"{weights.name}: absent")
         elif (wrong := weights.fault()) is not None:
             damaged[weights.name] = f"{weights.path} is damaged or another file ({wrong})"
-            print(f"{weights.name}: damaged")
+            verdict = "damaged"
         else:
-            print(f"{weights.name}: {_verdict(weights)}", flush=True)
+            verdict = _verdict(weights)
+        print(f"{weights.name}: {verdict}", flush=True)
+    fetch_them = "'python -m lit_purify weights fetch"
     if damaged:
         raise InputError(
-            f"{'; '.join(damaged.values())}; replace by 'python -m lit_purify weights fetch "
-            f"{' '.join(damaged)}'"
+            f"{'; '.join(damaged.values())}; replace by {fetch_them} {' '.join(damaged)}'"
         )
     if names and absent:
         raise InputError(
-            f"{', '.join(absent)}: not on this machine; 'python -m lit_purify weights fetch "
-            f"{' '.join(absent)}'"
+            f"{', '.join(absent)}: not on this machine; {fetch_them} {' '.join(absent)}'"
         )
 
 
@@ -204,10 +190,9 @@ def _verdict(weights: Weights) -> str:
     """What is known of a file whose hash is not wrong."""
     if weights.hash is not None:
         return f"verified, {hash_in_words(weights.hash)}"
-    recorded = weights.known_hash
-    if recorded is None:
+    if weights.known_hash is None:
         return "not verified: no hash was published, and none is recorded yet"
     return (
         "no hash was published to compare with; as at the first download, "
-        f"{hash_in_words(recorded)}"
+        f"{hash_in_words(weights.known_hash)}"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from refusals import IMAGES, LABELS, Evil, Make, dangling, nothing, sound_npz, unreadable, write
+from refusals import IMAGES, LABELS, Make, dangling, evil, nothing, sound_npz, unreadable, write
 
 SOURCE = {"test": "--data.source", "predict": "--data.source", "fit": "--data.train_source"}
 
@@ -21,7 +21,7 @@ def _npz(**arrays: Any) -> Make:
 
 def _pickled(key: str) -> Make:
     def make(path: Path) -> None:
-        _npz(**{key: np.array([Evil(path)] * 4, dtype=object)})(path)
+        _npz(**{key: np.array([evil(path)] * 4, dtype=object)})(path)
 
     return make
 
@@ -57,7 +57,7 @@ UNREAD = "cannot be read"
 ARRAYS: dict[str, tuple[str, Make, str]] = {
     "images are pickled objects": (EVERY, _pickled("images"), "object arrays"),
     "labels are pickled objects": (EVERY, _pickled("labels"), "object arrays"),
-    "a bare pickle": ("test", lambda p: p.write_bytes(pickle.dumps(Evil(p))), "no zip archive"),
+    "a bare pickle": ("test", lambda p: p.write_bytes(pickle.dumps(evil(p))), "no zip archive"),
     "no file": (EVERY, nothing, "no file"),
     "a folder": ("test", Path.mkdir, "no file"),
     "dangling link": ("test", dangling, "no file"),
@@ -123,11 +123,6 @@ CASES = [(what, command) for what, (commands, *_) in ARRAYS.items() for command 
 def test_it_is_refused(what, command, refuse):
     _, make, word = ARRAYS[what]
     refuse(command, SOURCE[command] + "={input}", word, make, "a.npz")
-
-
-def test_a_process_says_so_and_fails(refuse):
-    _, make, word = ARRAYS["images are pickled objects"]
-    refuse("fit", "--data.train_source={input}", word, make, "a.npz", process=True)
 
 
 def test_what_is_spoiled_was_sound():

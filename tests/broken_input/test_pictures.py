@@ -100,8 +100,3 @@ PICTURES: dict[str, tuple[Make, str]] = {
 def test_it_is_refused(what, refuse):
     make, word = PICTURES[what]
     refuse("predict", "--data.source={input}", word, make)
-
-
-def test_a_process_says_so_and_fails(refuse):
-    make, word = PICTURES["decompression bomb"]
-    refuse("predict", "--data.source={input}", word, make, process=True)

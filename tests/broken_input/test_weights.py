@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from refusals import Evil, Make, dangling, nothing, unreadable, write
+from refusals import Make, dangling, evil, nothing, unreadable, write
 from safetensors.torch import load, save, save_file
 
 
@@ -70,6 +70,7 @@ WEIGHTS: dict[str, tuple[Make, str] | tuple[Make, str, str]] = {
     ),
     "no tensors": (_spoiled(dict.clear), "no tensors"),
     "no description": (_headed(None), FOREIGN),
+    "description of another program": (_headed({"format": "pt"}), FOREIGN),
     "description no JSON": (_headed({"lit_purify": "{"}), FOREIGN),
     "description a list": (_headed({"lit_purify": "[1]"}), FOREIGN),
     "description nested": (_headed({"lit_purify": "[" * 100_000}), FOREIGN),
@@ -107,12 +108,12 @@ WEIGHTS: dict[str, tuple[Make, str] | tuple[Make, str, str]] = {
     "web page": (write("<!DOCTYPE html><html></html>"), "is a web page"),
     "error of a server": (write('{"message": "Not Found"}'), DAMAGED),
     "Git LFS pointer": (write("version https://git-lfs.github.com"), "lfs pull"),
-    "pickle in disguise": (lambda p: p.write_bytes(pickle.dumps(Evil(p))), DAMAGED),
-    "pickle with code": (lambda p: p.write_bytes(pickle.dumps(Evil(p))), "w.pt", "w.pt"),
-    "old pickle with code": (lambda p: p.write_bytes(pickle.dumps(Evil(p), 2)), "w.pt", "w.pt"),
-    "torch file with code": (lambda p: torch.save({"a": Evil(p)}, p), "could run code", "w.pt"),
+    "pickle in disguise": (lambda p: p.write_bytes(pickle.dumps(evil(p))), DAMAGED),
+    "pickle with code": (lambda p: p.write_bytes(pickle.dumps(evil(p))), "w.pt", "w.pt"),
+    "old pickle with code": (lambda p: p.write_bytes(pickle.dumps(evil(p), 2)), "w.pt", "w.pt"),
+    "torch file with code": (lambda p: torch.save({"a": evil(p)}, p), "could run code", "w.pt"),
     "old torch file with code": (
-        lambda p: torch.save({"a": Evil(p)}, p, _use_new_zipfile_serialization=False),
+        lambda p: torch.save({"a": evil(p)}, p, _use_new_zipfile_serialization=False),
         "could run code",
         "w.pth",
     ),

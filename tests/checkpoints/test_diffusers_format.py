@@ -168,10 +168,6 @@ class TestRefused:
             with refusal(path, "config.json beside"):
                 load_denoiser(str(path))
 
-    def test_an_empty_folder(self, tmp_path: Path, refusal) -> None:
-        with refusal(tmp_path, "no weights file of diffusers"):
-            load_denoiser(str(tmp_path))
-
     @pytest.mark.parametrize(
         ("change", "words"),
         [

@@ -30,6 +30,7 @@ JUNK = {
     "message": json.dumps({"error": "quota exceeded"}).encode(),
     "torn": CONTENT[:-100],
     "empty": b"",
+    "code": saved({"weight": Path}),
     "page": b"<html><title>Quota exceeded</title></html>",
 }
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -67,6 +68,7 @@ class TestRegistry:
             *("robustbench_cifar10_standard", "resnet50_imagenet", "inception_fid"),
         } == set(WEIGHTS)
         assert all(name == weights.name for name, weights in WEIGHTS.items())
+        assert len({weights.path for weights in WEIGHTS.values()}) == len(WEIGHTS)
 
     @pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
     def test_entries_are_well_formed(self, weights):
@@ -77,9 +79,6 @@ class TestRegistry:
         assert weights.licence
         if weights.hash is not None:
             assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", weights.hash)
-
-    def test_files_do_not_share_names(self):
-        assert len({weights.path for weights in WEIGHTS.values()}) == len(WEIGHTS)
 
     def test_addresses_are_those_of_the_libraries(self):
         assert WEIGHTS["inception_fid"].url == pytorch_fid.FID_WEIGHTS_URL
@@ -120,6 +119,15 @@ class TestPlaces:
         monkeypatch.setenv("HOME", str(tmp_path))
         assert cache_folder() == tmp_path / "weights"
 
+    def test_some_are_where_others_look(self, monkeypatch, tmp_path, cache):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setattr(torch.hub, "_hub_dir", None)
+        folder = tmp_path / "hub" / "checkpoints"
+        shared = {name: w.path.parent for name, w in WEIGHTS.items() if w.shared_with}
+        assert shared == {"inception_fid": folder, "resnet50_imagenet": folder}
+        robustbench = cache / "robustbench" / "cifar10" / "Linf" / "Standard.pt"
+        assert WEIGHTS["robustbench_cifar10_standard"].path == robustbench
+
     @pytest.mark.parametrize("value", [None, ""])
     def test_without_the_variable_it_is_the_users(self, value, monkeypatch, tmp_path):
         monkeypatch.delenv(registry.CACHE)
@@ -127,17 +135,6 @@ class TestPlaces:
             monkeypatch.setenv(registry.CACHE, value)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         assert cache_folder().name == "lit_purify"
-
-    def test_some_stay_where_pytorch_looks(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-        monkeypatch.setattr(torch.hub, "_hub_dir", None)
-        folder = tmp_path / "hub" / "checkpoints"
-        shared = {name: w.path.parent for name, w in WEIGHTS.items() if w.shared_with}
-        assert shared == {"inception_fid": folder, "resnet50_imagenet": folder}
-
-    def test_robustbenchs_layout(self, cache):
-        expected = cache / "robustbench" / "cifar10" / "Linf" / "Standard.pt"
-        assert WEIGHTS["robustbench_cifar10_standard"].path == expected
 
 
 class TestWeightsFile:
@@ -244,12 +241,6 @@ class TestWithoutAPublishedHash:
         server.content = CONTENT
         assert fetch(unpublished).read_bytes() == CONTENT
         assert unpublished.known_hash == f"sha256:{SHA256}"
-
-    def test_code_is_not_run_and_told(self, unpublished, server):
-        server.content = saved({"weight": Path})
-        with pytest.raises(InputError, match="could run code"):
-            weights_file("example")
-        assert not unpublished.path.exists()
 
     @pytest.mark.parametrize("writable", [True, False])
     def test_a_file_put_there_by_hand_is_recorded_if_it_can_be(

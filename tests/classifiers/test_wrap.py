@@ -25,10 +25,7 @@ def test_contract() -> None:
     assert not any(parameter.requires_grad for parameter in classifier.parameters())
     images = torch.full((2, 3, 4, 4), 0.5)
     assert torch.equal(classifier(images), net(images))
-
-
-def test_default_name_is_the_class() -> None:
-    assert from_module(_net(), 5).source == "Sequential"
+    assert from_module(net, 5).source == "Sequential"
 
 
 def test_gradient_reaches_the_image() -> None:
@@ -39,23 +36,24 @@ def test_gradient_reaches_the_image() -> None:
     assert torch.equal(images.grad.flatten(), linear.weight[1])
 
 
-def test_wrong_image_shape_is_refused() -> None:
-    with pytest.raises(InputError, match=r"\(2, 3, 5, 5\).*expected \(B, 3, 4, 4\)"):
-        from_module(_net(), 5, (3, 4, 4))(torch.zeros(2, 3, 5, 5))
+class Pair(nn.Module):
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return images, None
 
 
-def test_wrong_number_of_logits_is_refused() -> None:
-    with pytest.raises(InputError, match=r"returned \(2, 5\).*\(2, 7\)"):
-        from_module(_net(), 7)(torch.zeros(2, 3, 4, 4))
-
-
-def test_output_that_is_no_tensor_is_refused() -> None:
-    class Pair(nn.Module):
-        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, None]:
-            return images, None
-
-    with pytest.raises(InputError, match="returned tuple"):
-        from_module(Pair(), 7)(torch.zeros(2, 3, 4, 4))
+@pytest.mark.parametrize(
+    ("module", "num_classes", "side", "message"),
+    [
+        (_net(), 5, 5, r"\(2, 3, 5, 5\).*expected \(B, 3, 4, 4\)"),
+        (_net(), 7, 4, r"returned \(2, 5\).*\(2, 7\)"),
+        (Pair(), 7, 4, "returned tuple"),
+    ],
+)
+def test_images_and_logits_of_other_shapes_are_refused(
+    module: nn.Module, num_classes: int, side: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        from_module(module, num_classes, (3, 4, 4))(torch.zeros(2, 3, side, side))
 
 
 def test_one_class_is_refused() -> None:
