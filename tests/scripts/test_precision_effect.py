@@ -1,26 +1,15 @@
 """The emulation of TF32 against exact arithmetic, and the table the script makes of its rows."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from script_files import load_script
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-FILE = Path(__file__).parents[2] / "scripts" / "precision_effect.py"
-
-
-def _load():
-    spec = importlib.util.spec_from_file_location("precision_effect", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = _load()
+script = load_script("precision_effect")
 
 
 def nearest_tf32(x):
