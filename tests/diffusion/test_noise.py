@@ -222,19 +222,6 @@ class GlobalState:
         )
 
 
-def test_draws_leave_the_global_generators_alone() -> None:
-    before = GlobalState()
-    indices = torch.arange(3)
-    for noise in (
-        FixedNoise(0),
-        FixedNoise(0).cached(indices),
-        FreshNoise(0, "x").next_configuration(),
-    ):
-        noise.normal(indices, "forward", 1, like=LIKE)
-        noise.uniform(indices, like=LIKE)
-    assert before.unchanged()
-
-
 @pytest.mark.parametrize("source", [FixedNoise(0), FreshNoise(0, "attack")])
 def test_an_attacked_purification_leaves_the_global_generators_alone(source: NoiseSource) -> None:
     defence = chain(source, memory_budget_gib=0)

@@ -136,7 +136,7 @@ def test_the_whole_trajectory_is_eqs_1_to_3(
     noising = {"stepwise": visited, "one_shot": [30], "none": []}[forward]
     labels = [("forward", t) for t in [0, *noising]]
     labels += [("reverse", t) for t in [*visited[-2::-1], 0]]
-    assert [(state.process, state.t) for state in states] == labels
+    assert [(state.process, state.t) for state in states] == labels == purifier.depths
     want = reference_states(purifier, some_images(2), SEED, INDICES)
     for state, expected in zip(states, want, strict=True):
         torch.testing.assert_close(state.image, expected, rtol=0, atol=1e-12)
