@@ -313,12 +313,6 @@ class TestCalling:
         with randomness(FixedNoise(1), indices):
             assert torch.equal(module(images), expected)
 
-    def test_weights_are_frozen(self):
-        module = defence(diffusion())
-        assert not any(parameter.requires_grad for parameter in module.parameters())
-        assert not module.purifier.training
-        assert not module.classifier.training
-
     def test_settings_and_models_name_everything(self):
         module = defence(diffusion(), seed=4, test_draws=3)
         expected = {"t_star": 20, "num_steps": 2, "seed": 4, "test_draws": 3}
