@@ -22,7 +22,9 @@ from typing import Any, NamedTuple
 import torch
 import yaml
 from torch import nn
+from torchvision.models import resnet50
 
+from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.diffusion import (
     DDPMSampler,
     DiffusionPurifier,
@@ -52,7 +54,7 @@ class Setting(NamedTuple):
     Attributes:
         configs: base and overlay, from which the purifier's arguments are read.
         denoiser: makes the network, without weights.
-        classifier: makes the network behind it, without weights.
+        classifier: makes the network behind it.
         image_shape: (C, H, W) of the images under attack.
         images: of the paper's evaluation.
         batch_sizes: shown unless others are asked for.
@@ -77,21 +79,10 @@ class Setting(NamedTuple):
         )
 
 
-def resnet50() -> nn.Module:
-    """The classifier of the paper's ImageNet."""
-    from torchvision.models import resnet50
-
-    with torch.device("meta"):
-        return resnet50()
-
-
 def wide_resnet() -> nn.Module:
     """The classifier of the paper's CIFAR-10, WRN-28-10."""
-    from lit_purify.classifiers.robustbench_import import import_robustbench
-
     zoo: Any = import_robustbench("robustbench.model_zoo.architectures.wide_resnet")
-    with torch.device("meta"):
-        return zoo.WideResNet(depth=28, widen_factor=10)
+    return zoo.WideResNet(depth=28, widen_factor=10)
 
 
 SETTINGS = {
@@ -180,7 +171,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not 0 < gib < math.inf or min(batch_sizes or [1]) < 1:
             raise InputError("--gib and --batch_sizes must be finite and above 0")
         purifier = setting.purifier(**given)
-        classifier = setting.classifier()
+        with torch.device("meta"):
+            classifier = setting.classifier()
     except InputError as error:  # also an impossible depth, chain or budget, or no RobustBench
         parser.error(str(error))
     denoiser = purifier.denoiser
