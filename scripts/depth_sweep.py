@@ -21,21 +21,16 @@ from pathlib import Path
 from lit_purify.cli import main as lit_purify
 
 
-class Tee(io.TextIOBase):
-    """Prints, and remembers the last line: a run ends with the name of its folder."""
+class Tee(io.StringIO):
+    """Prints, and remembers what was printed."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.target = sys.stdout
-        self.last = ""
-        self._line = ""
 
     def write(self, text: str) -> int:
-        *whole, self._line = (self._line + text).split("\n")
-        self.last = next((line for line in reversed(whole) if line.strip()), self.last)
-        return self.target.write(text)
-
-    def flush(self) -> None:
-        self.target.flush()
+        self.target.write(text)
+        return super().write(text)
 
 
 def measure(preset: str, t_star: int, args: argparse.Namespace) -> str:
@@ -61,7 +56,7 @@ def measure(preset: str, t_star: int, args: argparse.Namespace) -> str:
         status = lit_purify(command)
     if status:
         raise SystemExit(status)
-    return tee.last
+    return tee.getvalue().strip().splitlines()[-1]  # a run ends with the name of its folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from lit_purify.checkpoints import save_denoiser
 from lit_purify.diffusion import small_unet
@@ -31,17 +32,10 @@ def main() -> None:
     # A Lightning checkpoint of one's own run; only tensors and plain values are needed from it.
     checkpoint = torch.load(args.checkpoint, map_location="cpu", weights_only=True)
     architecture = config["model"]["init_args"]["denoiser"].get("init_args", {})
-    denoiser = small_unet(
-        **{**architecture, "block_out_channels": tuple(architecture["block_out_channels"])}
-    )
-    prefix = "denoiser.network."
-    denoiser.network.load_state_dict(
-        {
-            name.removeprefix(prefix): tensor
-            for name, tensor in checkpoint["state_dict"].items()
-            if name.startswith(prefix)
-        }
-    )
+    denoiser = small_unet(**architecture)
+    state = checkpoint["state_dict"]
+    consume_prefix_in_state_dict_if_present(state, "denoiser.network.")
+    denoiser.network.load_state_dict(state)
     card = model_card(run, config, checkpoint["global_step"], args.note)
     save_denoiser(args.target, denoiser, architecture, model_card=card)
     print(card)

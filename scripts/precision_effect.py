@@ -16,9 +16,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -72,23 +71,19 @@ def round_to_tf32(x: Tensor) -> Tensor:
     return torch.where(x.isnan(), x, rounded.view(torch.float32))
 
 
-class EmulatedTF32(TorchDispatchMode):
+@contextmanager
+def emulated_tf32() -> Iterator[None]:
     """Inside, factors of float32 products are rounded to TF32, forward, backward and recomputed.
 
     Raises:
         NotImplementedError: an operation that multiplies and is not known here.
     """
+    # Attention comes apart into the products it is made of.
+    with sdpa_kernel(SDPBackend.MATH), _RoundedFactors():
+        yield
 
-    def __enter__(self) -> EmulatedTF32:
-        # Attention comes apart into the products it is made of.
-        self._attention = sdpa_kernel(SDPBackend.MATH)
-        self._attention.__enter__()
-        return super().__enter__()
 
-    def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
-        self._attention.__exit__(*exception)
-
+class _RoundedFactors(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -122,10 +117,9 @@ def defence(**options: Any) -> PurifiedClassifier:
 
 def measure(mode: str, eps: str, *, limit: int, batch_size: int, steps: int) -> dict[str, Any]:
     """One row: the run of a mode, and its adversarial images tested again in float32."""
-    start = time.time()
     emulation: AbstractContextManager[Any] = nullcontext()
     if mode == "TF32 (emulated)":
-        emulation = EmulatedTF32()
+        emulation = emulated_tf32()
     module = defence(compile=True) if mode == "compile" else defence()
     with emulation, TemporaryDirectory() as root:
         precision = "bf16-mixed" if mode == "bf16-mixed" else "32-true"
@@ -137,7 +131,6 @@ def measure(mode: str, eps: str, *, limit: int, batch_size: int, steps: int) -> 
             root=root,
             trainer={"accelerator": "cpu", "precision": precision},
         ).table
-    seconds = time.time() - start
     plain = defence()
     with torch.no_grad():
         again = [
@@ -154,7 +147,6 @@ def measure(mode: str, eps: str, *, limit: int, batch_size: int, steps: int) -> 
         "steps": steps,
         "batch_size": batch_size,
         "limit": limit,
-        "seconds": round(seconds),
         "clean": table["purified/clean_accuracy"].tolist(),
         "robust": table["fixed/robust_accuracy_any_iteration"].tolist(),
         "robust_in_float32": (torch.cat(again) == table["label"]).tolist(),

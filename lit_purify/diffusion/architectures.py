@@ -51,16 +51,15 @@ def small_unet(
         >>> denoiser(torch.zeros(2, 3, 32, 32), 10).shape
         torch.Size([2, 3, 32, 32])
     """
-    _check_sizes(
+    _check(
+        block_out_channels,
         channels=channels,
         image_size=image_size,
         patch_size=patch_size,
         layers_per_block=layers_per_block,
         norm_num_groups=norm_num_groups,
     )
-    _check_widths("block_out_channels", block_out_channels, norm_num_groups)
     levels = len(block_out_channels)
-    _check_side(image_size, levels, patch_size)
     folded = channels * patch_size**2
     network = _unet(
         sample_size=image_size // patch_size,
@@ -116,22 +115,15 @@ def ddpm_unet(
         >>> ddpm_unet(seed=None).source
         'DDPM U-Net, 35.7 M parameters, without weights'
     """
-    levels = len(block_out_channels)
-    _check_sizes(
+    _check(
+        block_out_channels,
         channels=channels,
         image_size=image_size,
         layers_per_block=layers_per_block,
         norm_num_groups=norm_num_groups,
     )
-    _check_widths("block_out_channels", block_out_channels, norm_num_groups)
-    _check_side(image_size, levels)
-    wrong = sorted(set(attention_levels) - set(range(levels)))
-    if wrong:
-        raise InputError(
-            f"attention_levels holds {wrong[0]}; expected levels among 0 .. {levels - 1}, as many "
-            "as block_out_channels has widths"
-        )
-    attention = [level in attention_levels for level in range(levels)]
+    levels = range(len(block_out_channels))
+    attention = _chosen("attention_levels", attention_levels, levels)
     return _untrained(
         "DDPM",
         seed,
@@ -194,8 +186,14 @@ def guided_diffusion_unet(
         >>> denoiser(torch.zeros(2, 3, 16, 16), 10).shape
         torch.Size([2, 6, 16, 16])
     """
-    levels = len(channel_mult)
-    _check_sizes(
+    if not channel_mult or channel_mult[0] != 1:
+        raise InputError(
+            f"channel_mult is {list(channel_mult)}; expected a list that begins with 1, the finest "
+            "level's width in units of model_channels"
+        )
+    widths = tuple(model_channels * factor for factor in channel_mult)
+    _check(
+        widths,
         channels=channels,
         image_size=image_size,
         model_channels=model_channels,
@@ -203,22 +201,8 @@ def guided_diffusion_unet(
         num_head_channels=num_head_channels,
         norm_num_groups=norm_num_groups,
     )
-    if not channel_mult or channel_mult[0] != 1:
-        raise InputError(
-            f"channel_mult is {list(channel_mult)}; expected a list that begins with 1, the finest "
-            "level's width in units of model_channels"
-        )
-    widths = tuple(model_channels * factor for factor in channel_mult)
-    _check_widths("model_channels * channel_mult", widths, norm_num_groups)
-    _check_side(image_size, levels)
-    sides = [image_size // 2**level for level in range(levels)]
-    wrong = sorted(set(attention_resolutions) - set(sides))
-    if wrong:
-        raise InputError(
-            f"attention_resolutions holds {wrong[0]}; expected sides of levels, which are "
-            f"{', '.join(map(str, sides))}"
-        )
-    attention = [side in attention_resolutions for side in sides]
+    sides = [image_size // 2**level for level in range(len(widths))]
+    attention = _chosen("attention_resolutions", attention_resolutions, sides)
     attended = {width for width, has in zip(widths, attention, strict=True) if has} | {widths[-1]}
     for width in sorted(attended):
         if width % num_head_channels:
@@ -294,25 +278,40 @@ def _fill(network: nn.Module, seed: int) -> None:
                 nn.init.uniform_(parameter, -bound, bound, generator=generator)
 
 
-def _check_sizes(**sizes: int) -> None:
+def _check(
+    widths: Sequence[int],
+    *,
+    image_size: int,
+    norm_num_groups: int,
+    patch_size: int = 1,
+    **sizes: int,
+) -> None:
+    """Raise unless levels of such widths can be made, and images of this size halved for them."""
+    sizes |= {
+        "image_size": image_size,
+        "norm_num_groups": norm_num_groups,
+        "patch_size": patch_size,
+    }
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"{name} is {size}; expected 1 or more")
-
-
-def _check_widths(name: str, widths: Sequence[int], groups: int) -> None:
-    if not widths or any(width < 1 or width % groups for width in widths):
+    if not widths or any(width < 1 or width % norm_num_groups for width in widths):
         raise InputError(
-            f"{name} is {list(widths)}; expected one or more multiples of norm_num_groups = "
-            f"{groups}"
+            "the widths of the levels (block_out_channels, or model_channels * channel_mult) are "
+            f"{list(widths)}; expected one or more multiples of norm_num_groups = {norm_num_groups}"
         )
-
-
-def _check_side(image_size: int, levels: int, patch_size: int = 1) -> None:
-    unit = patch_size * 2 ** (levels - 1)
+    unit = patch_size * 2 ** (len(widths) - 1)
     if image_size % unit:
-        folded = f"patch_size {patch_size} and " if patch_size > 1 else ""
         raise InputError(
-            f"image_size is {image_size}; expected a multiple of {unit}, which {folded}{levels} "
-            "levels ask for"
+            f"image_size is {image_size}; expected a multiple of {unit}, which {len(widths)} "
+            f"levels on blocks of {patch_size} x {patch_size} pixels ask for"
         )
+
+
+def _chosen(name: str, choice: Sequence[int], levels: Sequence[int]) -> list[bool]:
+    """Which levels are among those chosen for attention, raising for a choice that is no level."""
+    wrong = sorted(set(choice) - set(levels))
+    if wrong:
+        known = ", ".join(map(str, levels))
+        raise InputError(f"{name} holds {wrong[0]}; expected some of the levels {known}")
+    return [level in choice for level in levels]

@@ -6,7 +6,6 @@ import weakref
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -34,34 +33,31 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = 0
         self.peak = 0
-        self._known: dict[int, Any] = {}
+        self._alive: dict[int, Any] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
-        for tensor in _tensors((args, kwargs)):
-            self._meet(tensor, made=False)
-        results = func(*args, **kwargs)
-        for tensor in _tensors(results):
-            self._meet(tensor, made=True)
+        given = _storages((args, kwargs))
+        results = func(*args, **(kwargs or {}))
+        made = _storages(results)
+        for name in made.keys() - given.keys() - self._alive.keys():
+            self._count(name, made[name])
         return results
 
-    def _meet(self, tensor: Tensor, *, made: bool) -> None:
-        storage = tensor.untyped_storage()
-        name = storage._cdata  # its address is 0 without data
-        if name in self._known:
-            return
-        nbytes = storage.nbytes() if made else 0
+    def _count(self, name: int, storage: Any) -> None:
+        nbytes = storage.nbytes()
 
         def gone(_: object) -> None:
             self.now -= nbytes
-            self._known.pop(name, None)
+            del self._alive[name]
 
-        self._known[name] = weakref.ref(storage, gone)
+        self._alive[name] = weakref.ref(storage, gone)
         self.now += nbytes
         self.peak = max(self.peak, self.now)
 
 
-def _tensors(tree: Any) -> list[Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+def _storages(tree: Any) -> dict[int, Any]:
+    """By identity: without data the address is 0."""
+    found = [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+    return {storage._cdata: storage for storage in found}

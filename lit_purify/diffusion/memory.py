@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +23,6 @@ from lit_purify.diffusion.live_bytes import LiveBytes
 from lit_purify.diffusion.noise import NoiseConfiguration
 from lit_purify.diffusion.recompute import ActivationBudget, Step, activation_bytes, run_chain
 from lit_purify.types import InputError
-
-Precision = Literal["32-true", "bf16-mixed"]
-"""Precisions of a run, under the Trainer's names; images and weights are float32 in both."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -82,72 +79,46 @@ class MemoryPlan:
         return steady + max(down, self.kept + self.classifier)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Operations:
-    """Floating-point operations of one network for one image; a product and a sum count two.
-
-    Attributes:
-        forward: of one call.
-        backward: of its gradient with respect to the image, the weights being frozen.
-    """
-
-    forward: int
-    backward: int
-
-    def gradient(self, steps: int) -> int:
-        """Of the exact gradient through a chain of steps, each of which is computed twice."""
-        return steps * (2 * self.forward + self.backward)
-
-
 def memory_plan(
     purifier: DiffusionPurifier,
+    classifier: nn.Module,
     image_shape: Sequence[int],
     batch_size: int,
     *,
-    classifier: nn.Module | None = None,
-    precision: Precision = "32-true",
+    mixed: bool = False,
 ) -> MemoryPlan:
     """Memory of an attack's gradient through a purifier on a GPU, under fixed noise.
 
     Args:
         purifier: its networks may be on any device, ``meta`` included; they are not changed.
+        classifier: the network behind it, on any device.
         image_shape: (C, H, W) of the images under attack.
         batch_size: images in one pass.
-        classifier: the network behind it; ``None`` plans the purifier alone.
-        precision: of the run.
+        mixed: the run's precision is ``bf16-mixed``; images and weights are float32 all the same.
 
     A GPU normalises in float32, also in mixed precision, and groups only in contiguous memory: both
     may take a copy, which the backward pass keeps. What else its libraries hold is not planned.
 
     Raises:
-        InputError: a batch size or precision that does not exist, or another shape than the
-            purifier's.
+        InputError: a batch size below 1, or another shape than the purifier's.
 
     Example:
         >>> from lit_purify.diffusion import small_unet
         >>> purifier = DiffusionPurifier(small_unet(), t_star=100, memory_budget_gib=0)
-        >>> plan = memory_plan(purifier, (3, 32, 32), batch_size=8)
+        >>> plan = memory_plan(purifier, nn.Flatten(), (3, 32, 32), batch_size=8)
         >>> plan.states == 100 * 8 * 3 * 32 * 32 * 4
         True
     """
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; expected 1 or more images")
-    if precision not in get_args(Precision):
-        known = ", ".join(get_args(Precision))
-        raise InputError(f"the precision is {precision!r}; expected one of {known}")
     steps = len(purifier.timesteps)
     noised = sum(process == "forward" and t > 0 for process, t in purifier.depths)
     draws = noised + (steps - 1) * purifier.sampler.draws_noise
     *_, t_prev, t = [0, *purifier.timesteps]
+    weights = [*_weights(purifier.denoiser), *_weights(classifier)]
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    chain = _without_data(purifier, mode)
-    behind = None if classifier is None else _without_data(classifier, mode)
-    networks = [x for x in (purifier.denoiser, classifier) if x is not None]
-    with (
-        mode,
-        torch.enable_grad(),
-        torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16-mixed"),
-    ):
+    chain, behind = _without_data(purifier, mode), _without_data(classifier, mode)
+    with mode, torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
         images = torch.empty(batch_size, *image_shape)
         x = chain.to_chain(images).requires_grad_()
         step = partial(chain.reverse_step, t, t_prev, _NoDraws(), torch.arange(batch_size))
@@ -156,17 +127,19 @@ def memory_plan(
         return MemoryPlan(
             batch_size=batch_size,
             steps_kept=min(budget.steps(network, x), steps),
-            weights=sum(_nbytes(network) for network in networks),
+            weights=sum(tensor.nbytes for tensor in weights),
             images=_ATTACK_IMAGES * images.nbytes,
             noise=draws * x.nbytes,
             states=steps * x.nbytes,
             activations=activation_bytes(step, x),
             step=_peak(lambda x: next(run_chain([step], x)), x),
-            classifier=0 if behind is None else _peak(behind, images),
+            classifier=_peak(behind, images),
         )
 
 
-def count_operations(network: nn.Module, image_shape: Sequence[int], *inputs: object) -> Operations:
+def count_operations(
+    network: nn.Module, image_shape: Sequence[int], *inputs: object
+) -> tuple[int, int]:
     """Floating-point operations of a network for one image, by PyTorch's counter.
 
     Args:
@@ -174,10 +147,13 @@ def count_operations(network: nn.Module, image_shape: Sequence[int], *inputs: ob
         image_shape: (C, H, W).
         *inputs: further arguments of the call, such as the step t.
 
+    Returns:
+        Those of one call, and those of its gradient with respect to the image, the weights being
+        frozen. A product and a sum count two.
+
     Example:
-        >>> layer = nn.Conv2d(3, 8, 3, padding=1, bias=False)
-        >>> count_operations(layer, (3, 4, 4))
-        Operations(forward=6912, backward=6912)
+        >>> count_operations(nn.Conv2d(3, 8, 3, padding=1, bias=False), (3, 4, 4))
+        (6912, 6912)
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     copied = _without_data(network, mode)
@@ -191,7 +167,7 @@ def count_operations(network: nn.Module, image_shape: Sequence[int], *inputs: ob
             y = copied(x, *inputs)
         with FlopCounterMode(display=False) as down:
             torch.autograd.grad(y, x, torch.empty_like(y))
-    return Operations(forward=up.get_total_flops(), backward=down.get_total_flops())
+    return up.get_total_flops(), down.get_total_flops()
 
 
 class _NoDraws(NoiseConfiguration):
@@ -199,6 +175,10 @@ class _NoDraws(NoiseConfiguration):
 
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
         return torch.empty_like(like)
+
+
+def _weights(network: nn.Module) -> list[Tensor]:
+    return [*network.parameters(), *network.buffers()]
 
 
 def _without_data(network: Network, mode: FakeTensorMode) -> Network:
@@ -210,7 +190,7 @@ def _without_data(network: Network, mode: FakeTensorMode) -> Network:
     with mode:
         weights: dict[int, Any] = {
             id(w): torch.empty_strided(w.shape, w.stride(), dtype=w.dtype)
-            for w in [*network.parameters(), *network.buffers()]
+            for w in _weights(network)
         }
     copied = copy.deepcopy(network, weights)  # which takes these for copies made already
     for module in copied.modules():
@@ -232,7 +212,3 @@ def _peak(function: Step, x: Tensor) -> int:
         y = function(x)
         torch.autograd.grad(y, x, torch.empty_like(y))
     return live.peak
-
-
-def _nbytes(network: nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in [*network.parameters(), *network.buffers()])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,10 +39,11 @@ class Purifier(nn.Module, ABC):
 
     _arguments: Mapping[str, object] = MappingProxyType({})
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "__init__" in vars(cls):
-            cls.__init__ = _recorded(cls.__init__)  # type: ignore[method-assign]
+    def __new__(cls, *args: Any, **kwargs: Any) -> Purifier:
+        purifier = super().__new__(cls)
+        if cls.__init__ is not nn.Module.__init__:  # which takes anything
+            purifier._arguments = _named(cls.__init__, purifier, *args, **kwargs)
+        return purifier
 
     @abstractmethod
     def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
@@ -120,23 +120,17 @@ class Purifier(nn.Module, ABC):
         return {}
 
 
-def _recorded(init: Callable[..., None]) -> Callable[..., None]:
-    """A constructor that also records its arguments; that of a subclass has the last word."""
+def _named(init: Callable[..., None], *args: Any, **kwargs: Any) -> dict[str, object]:
+    """The arguments of a constructor by name, as plain values, defaults among them."""
     signature = inspect.signature(init)
-
-    @functools.wraps(init)
-    def recording(self: Purifier, *args: Any, **kwargs: Any) -> None:
-        init(self, *args, **kwargs)
-        bound = signature.bind(self, *args, **kwargs)
-        bound.apply_defaults()
-        _, *arguments = bound.arguments.items()  # the first is self
-        named = dict(arguments)
-        for name, parameter in signature.parameters.items():
-            if parameter.kind is parameter.VAR_KEYWORD:
-                named |= named.pop(name)
-        self._arguments = {name: _plain(value) for name, value in named.items()}
-
-    return recording
+    bound = signature.bind_partial(*args, **kwargs)  # a copy is first made without arguments
+    bound.apply_defaults()
+    _, *arguments = bound.arguments.items()  # the first is self
+    named = dict(arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            named |= named.pop(name)
+    return {name: _plain(value) for name, value in named.items()}
 
 
 def _plain(value: object) -> object:

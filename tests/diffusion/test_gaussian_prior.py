@@ -206,24 +206,6 @@ def test_a_purified_image_is_the_sum_of_its_draws(sampler: Sampler) -> None:
     torch.testing.assert_close(2 * got - 1, want, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_mean_and_covariance_over_the_noise(sampler: Sampler) -> None:
-    """A sample of the randomness has the law that the weights give, within five standard errors."""
-    model = purifier(sampler, 100, 4)
-    n = 3000
-    x = torch.full((n, *SHAPE), 0.4, dtype=torch.float64)
-    got = 2 * model.purify(x, FixedNoise(0), torch.arange(n)).flatten(1) - 1
-    mean = MEAN + jacobian(model) @ (2 * x[0].flatten() - 1 - MEAN)
-    variances = sum(values.square() for values in weights(model).values())
-    assert isinstance(variances, Tensor)
-    standardised = (got - mean) @ rotation() / variances.sqrt()
-    assert (standardised.mean(0).abs() < 5 / math.sqrt(n)).all()
-    covariance = standardised.T @ standardised / n
-    diagonal = torch.eye(4, dtype=torch.bool)
-    assert ((covariance[diagonal] - 1).abs() < 5 * math.sqrt(2 / n)).all()
-    assert (covariance[~diagonal].abs() < 5 / math.sqrt(n)).all()
-
-
 def population(model: DiffusionPurifier) -> Tensor:
     """Eigenvalues of the covariance of purified data, over the prior and all noise."""
     found, _ = columns(model, 0.0)

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import torch
 from defences import chain
-from oracles import TinyDenoiser, draw, hash_by_hand, some_images
+from oracles import draw, hash_by_hand, some_images
 from torch import Tensor
 
 from lit_purify.attacks import PGD
 from lit_purify.diffusion import (
-    DiffusionPurifier,
     FixedNoise,
     FreshNoise,
     NoiseSource,
@@ -63,13 +62,11 @@ def test_negative_keys_are_refused(arguments: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("seed", [0, 3, 2**32 + 11])
 @pytest.mark.parametrize("t", [1, 50, 1000])
-def test_a_draw_is_a_generator_of_its_own(seed: int, t: int) -> None:
+def test_a_draw_is_that_of_a_generator_of_its_own(seed: int, t: int) -> None:
     indices = torch.tensor([0, 5, 9999])
     for process, slot in (("forward", 2 * t), ("reverse", 2 * t + 1)):
         got = FixedNoise(seed).normal(indices, process, t, like=LIKE)  # type: ignore[arg-type]
         for row, i in zip(got, indices.tolist(), strict=True):
-            generator = torch.Generator().manual_seed(seed_hash(seed, i, slot))
-            assert torch.equal(row, torch.randn(3, 8, 8, generator=generator))
             assert torch.equal(row, draw(seed, i, slot, (3, 8, 8)))
 
 
@@ -178,14 +175,10 @@ def next_seeds(source: NoiseSource, n: int) -> list[int]:
     return [source.next_configuration().seed for _ in range(n)]
 
 
-def test_fresh_noise_takes_a_new_seed_each_pass() -> None:
-    source = FreshNoise(0, "test")
-    assert len(set(next_seeds(source, 1000))) == 1000
-    assert source.passes == 1000
-
-
 def test_fresh_streams_share_no_seed() -> None:
-    seen = set(next_seeds(FreshNoise(0, "attack"), 1000))
+    source = FreshNoise(0, "attack")
+    seen = set(next_seeds(source, 1000))
+    assert len(seen) == source.passes == 1000
     assert seen.isdisjoint(next_seeds(FreshNoise(0, "test"), 1000))
     assert seen.isdisjoint(next_seeds(FreshNoise(1, "attack"), 1000))
     assert derive_seed(0, "transfer", 0) not in seen
@@ -222,19 +215,6 @@ class GlobalState:
         )
 
 
-def test_draws_leave_the_global_generators_alone() -> None:
-    before = GlobalState()
-    indices = torch.arange(3)
-    for noise in (
-        FixedNoise(0),
-        FixedNoise(0).cached(indices),
-        FreshNoise(0, "x").next_configuration(),
-    ):
-        noise.normal(indices, "forward", 1, like=LIKE)
-        noise.uniform(indices, like=LIKE)
-    assert before.unchanged()
-
-
 @pytest.mark.parametrize("source", [FixedNoise(0), FreshNoise(0, "attack")])
 def test_an_attacked_purification_leaves_the_global_generators_alone(source: NoiseSource) -> None:
     defence = chain(source, memory_budget_gib=0)
@@ -242,18 +222,6 @@ def test_an_attacked_purification_leaves_the_global_generators_alone(source: Noi
     found = PGD(steps=2)(defence, some_images(2), torch.tensor([0, 1]), torch.arange(2))
     assert before.unchanged()
     assert not torch.equal(found, some_images(2).float())
-
-
-def test_nothing_depends_on_the_global_generators() -> None:
-    def result() -> Tensor:
-        purifier = DiffusionPurifier(TinyDenoiser(), t_star=20, num_steps=3)
-        return purifier.purify(some_images(2), FixedNoise(0), torch.arange(2))
-
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        first = result()
-        torch.manual_seed(2)
-        assert torch.equal(result(), first)
 
 
 def test_randomness_binds_nests_and_unbinds() -> None:

@@ -78,16 +78,6 @@ def test_a_chain_without_a_network_scales_by_what_is_left_of_the_image() -> None
         torch.testing.assert_close(state.image, torch.full_like(images, want), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("forward", FORWARDS)
-@pytest.mark.parametrize("num_steps", [1, 3, None])
-def test_depths_are_those_of_the_trajectory(forward: Any, num_steps: int | None) -> None:
-    purifier = DiffusionPurifier(
-        TinyDenoiser(), t_star=7, num_steps=num_steps, forward_process=forward
-    )
-    states = purifier.trajectory(some_images(2), FixedNoise(SEED), INDICES)
-    assert purifier.depths == [(state.process, state.t) for state in states]
-
-
 def test_any_purifier_has_those_of_its_input_and_output() -> None:
     images, noise = some_images(2, (3, 32, 32)), FixedNoise(SEED)
     first, last = tiny.ScalingPurifier(factor=0.5).state_gradients(images, noise, INDICES, squares)

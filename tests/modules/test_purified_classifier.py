@@ -92,13 +92,6 @@ class TestCounting:
         assert metrics["base/robust_accuracy"] == metrics["base/clean_accuracy"]
         assert torch.equal(seen.adversarial("fixed"), tiny.images_and_labels(7)[0])
 
-    def test_correct_at_every_iteration_is_the_rarer(self, npz):
-        metrics, seen = evaluate(defence(NoisyPurifier()), data(npz), attack=PGD(eps=0.03, steps=6))
-        for surface in ("base", "fixed"):
-            last = metrics[f"{surface}/robust_accuracy"]
-            assert metrics[f"{surface}/robust_accuracy_any_iteration"] <= last
-        assert seen.correct("base/clean").any()
-
     def test_any_iteration_counts_a_sample_fooled_on_the_way(self, npz):
         # Steps far beyond the ball's radius swing between its corners: some leave a success again.
         attack = PGD(eps=0.1, steps=6, rel_stepsize=2, random_start=False)
@@ -129,30 +122,26 @@ class TestProtocols:
         images = seen.adversarial(surface)
         return [seed for x, seed, _, _ in seen.test_calls if torch.equal(x, images)]
 
-    def test_base_attacks_and_tests_the_classifier_alone(self, npz):
-        seen = self.run(npz, "base")
-        assert set(seen.batches[0]["adversarial"]) == {"base"}
-        assert seen.attack_calls == []
-        assert self.seeds_of_the_test(seen, "base") == []
-        assert torch.equal(seen.outcomes[0]["base/adversarial"].image, seen.adversarial("base"))
-
-    def test_fixed_tests_under_exactly_the_noise_of_the_attack(self, npz):
-        seen = self.run(npz, "fixed")
-        assert set(seen.batches[0]["adversarial"]) == {"fixed"}
-        assert {seed for _, seed, _, _ in seen.attack_calls} == {5}
-        assert self.seeds_of_the_test(seen, "fixed") == [5]
-        for _, _, indices, xi in seen.attack_calls + seen.test_calls:
-            by_hand = FixedNoise(5).normal(indices, "forward", 1, like=xi)
+    @pytest.mark.parametrize(
+        ("protocol", "surface", "attacked", "tested"),
+        [
+            ("base", "base", set(), []),
+            ("fixed", "fixed", {5}, [5]),
+            ("transfer", "fixed", {5}, [derive_seed(5, "transfer", 0)]),
+        ],
+    )
+    def test_the_noise_of_attack_and_test(self, npz, protocol, surface, attacked, tested):
+        seen = self.run(npz, protocol)
+        assert set(seen.batches[0]["adversarial"]) == {surface}
+        assert {seed for _, seed, _, _ in seen.attack_calls} == attacked
+        assert self.seeds_of_the_test(seen, surface) == tested
+        for _, seed, indices, xi in seen.attack_calls + seen.test_calls:
+            by_hand = FixedNoise(seed).normal(indices, "forward", 1, like=xi)
             assert torch.equal(xi, by_hand)
-
-    def test_transfer_tests_the_images_of_fixed_under_another_fixed_noise(self, npz):
-        seen = self.run(npz, "transfer")
-        assert set(seen.batches[0]["adversarial"]) == {"fixed"}
-        assert {seed for _, seed, _, _ in seen.attack_calls} == {5}
-        (seed,) = self.seeds_of_the_test(seen, "fixed")
-        assert seed == derive_seed(5, "transfer", 0) != 5
-        fixed = self.run(npz, "fixed").adversarial("fixed")
-        assert torch.equal(seen.adversarial("fixed"), fixed)
+        images = seen.adversarial(surface)
+        assert torch.equal(images, self.run(npz, surface).adversarial(surface))
+        tested_alone = torch.equal(seen.outcomes[0][f"{protocol}/adversarial"].image, images)
+        assert tested_alone == (protocol == "base")
 
     def test_fresh_draws_anew_at_every_pass_and_apart_from_the_test(self, npz):
         seen = self.run(npz, "fresh", batch_size=3, steps=4)
@@ -164,14 +153,6 @@ class TestProtocols:
         assert len(tests) == 1
         assert not tests & {*attacks, 5}
         assert 5 not in attacks
-
-    def test_fresh_streams_of_attack_and_test_never_meet(self, npz):
-        seen = [self.run(npz, "fresh", seed=seed, steps=50) for seed in range(3)]
-        for one in seen:
-            attacks = {seed for _, seed, _, _ in one.attack_calls}
-            tests = {seed for x, seed, _, _ in one.test_calls}
-            assert len(attacks) == 50
-            assert not attacks & tests
 
     @pytest.mark.parametrize(
         ("options", "keyword"),
@@ -301,25 +282,6 @@ class TestBatching:
                 images = seen.adversarial(surface)
                 torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
 
-    def test_noise_does_not_depend_on_it(self, npz):
-        draws = []
-        for batch_size in (1, 3, 7):
-            module = defence(NoisyPurifier())
-            _, seen = evaluate(module, data(npz, batch_size))
-            draws.append(
-                {
-                    (where, seed, int(index)): row
-                    for where, calls in (("attack", seen.attack_calls), ("test", seen.test_calls))
-                    for _, seed, indices, xi in calls
-                    for index, row in zip(indices, xi, strict=True)
-                }
-            )
-        one, three, seven = draws
-        assert set(one) == set(three) == set(seven)
-        for key, xi in one.items():
-            assert torch.equal(xi, three[key])
-            assert torch.equal(xi, seven[key])
-
     def test_a_sample_meets_the_same_fate_among_others(self, runs, npz):
         """Its dataset index keys everything, not its position or company."""
         chosen = [4, 1, 6]
@@ -339,12 +301,6 @@ class TestBatching:
         assert torch.equal(first, again)
         assert not torch.equal(first, other)
 
-    def test_the_global_generator_is_left_alone(self, npz):
-        module = defence(diffusion())
-        before = torch.get_rng_state()
-        evaluate(module, data(npz, 3))
-        assert torch.equal(torch.get_rng_state(), before)
-
 
 class TestCalling:
     def test_logits_under_given_and_under_bound_randomness(self):
@@ -356,16 +312,6 @@ class TestCalling:
         assert torch.equal(module(images, FixedNoise(1), indices), expected)
         with randomness(FixedNoise(1), indices):
             assert torch.equal(module(images), expected)
-
-    def test_without_randomness_it_refuses(self):
-        with pytest.raises(RuntimeError, match="without randomness"):
-            defence(IdentityPurifier())(torch.zeros(1, 3, 32, 32))
-
-    def test_weights_are_frozen(self):
-        module = defence(diffusion())
-        assert not any(parameter.requires_grad for parameter in module.parameters())
-        assert not module.purifier.training
-        assert not module.classifier.training
 
     def test_settings_and_models_name_everything(self):
         module = defence(diffusion(), seed=4, test_draws=3)

@@ -1,22 +1,12 @@
 """A sweep of two points with tiny models, and its repetition."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import tiny
+from script_files import load_script
 
-FILE = Path(__file__).parents[2] / "scripts" / "depth_sweep.py"
-
-
-def _load():
-    spec = importlib.util.spec_from_file_location("depth_sweep", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-script = _load()
+script = load_script("depth_sweep")
 
 
 def sweep(root, denoiser, *more):
