@@ -112,7 +112,7 @@ def _opened(path: Path, *, photograph: bool = True) -> Iterator[Image.Image]:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{path}: the image is larger than any is read ({error}); resize it"
+            f"{path}: the image is far larger than a photograph ({error}); resize it"
         ) from error
     except _DAMAGE as error:
         raise InputError(
