@@ -47,6 +47,7 @@ class TestPurify:
 
     def test_it_repeats_and_hangs_on_the_seed(self, images, denoiser):
         first = purify(images, denoiser)
+        assert 0 <= first.min() <= first.max() <= 1
         torch.manual_seed(12345)
         assert torch.equal(purify(images, denoiser), first)
         assert not torch.equal(purify(images, denoiser, seed=1), first)
@@ -62,10 +63,6 @@ class TestPurify:
         same = images[:1].expand(2, -1, -1, -1)
         first, second = purify(same, denoiser, indices=[4, 7])
         assert not torch.allclose(first, second, atol=1e-3)
-
-    def test_range(self, images, denoiser):
-        assert purify(images, denoiser).min() >= 0
-        assert purify(images, denoiser).max() <= 1
 
     def test_it_is_differentiable(self, images, denoiser):
         x = images.clone().requires_grad_()

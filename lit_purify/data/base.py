@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lit_purify.data.arrays import ImageArrays
 from lit_purify.data.dataset import ImageDataset
-from lit_purify.data.sampler import evaluation_loader
+from lit_purify.data.peers import peers_of
+from lit_purify.data.plan import plan_batches
+from lit_purify.data.sampler import Batches, SharedBatchSampler
 from lit_purify.types import Batch, InputError
 
 
@@ -121,12 +124,16 @@ class ImageDataModule(LightningDataModule):
 
     def evaluation_loader(self, dataset: ImageDataset) -> DataLoader[Batch]:
         """The batches of this process; a collective, so every process must call it."""
-        return evaluation_loader(
-            dataset,
-            batch_size=self.batch_size,
+        peers = peers_of(self.trainer)
+        indices = dataset.indices.tolist()
+        batches = plan_batches(indices, self.batch_size, done=self.done, processes=peers.processes)
+        return DataLoader(
+            Batches(dataset),
+            batch_size=None,
+            sampler=SharedBatchSampler(batches, peers),
             num_workers=self.num_workers,
-            trainer=self.trainer,
-            done=self.done,
+            # Without its own generator a DataLoader takes a number from the global one.
+            generator=torch.Generator(),
         )
 
 

@@ -60,7 +60,7 @@ def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
         InputError: the file is damaged, has another size, more than one frame, 16 bits per channel,
             transparent pixels, or another colour space.
     """
-    with _opened(path, expected=f"{width} x {height} pixels", photograph=False) as picture:
+    with _opened(path, photograph=False) as picture:
         if picture.size != (width, height):
             raise InputError(
                 f"{path}: the image is {picture.width} x {picture.height} pixels (width x height); "
@@ -99,9 +99,7 @@ def check_photograph_header(path: Path) -> None:
 
 
 @contextmanager
-def _opened(
-    path: Path, expected: str = "a photograph", *, photograph: bool = True
-) -> Iterator[Image.Image]:
+def _opened(path: Path, *, photograph: bool = True) -> Iterator[Image.Image]:
     """A picture whose header is sound; what goes wrong while it is open names its file."""
     try:
         with warnings.catch_warnings():
@@ -114,7 +112,7 @@ def _opened(
         raise
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{path}: the image is far larger than {expected} ({error}); resize it"
+            f"{path}: the image is far larger than a photograph ({error}); resize it"
         ) from error
     except _DAMAGE as error:
         raise InputError(

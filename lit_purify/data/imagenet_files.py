@@ -37,18 +37,15 @@ def foolbox_samples() -> Labelled:
         InputError: foolbox, or a part of it, is not installed.
     """
     folder = _package("foolbox", "foolbox") / "data"
-    samples, numbers = [], []
-    for path in sorted(folder.glob("imagenet_*")):
-        # imagenet_<number>_<class index>.jpg
-        if match := re.fullmatch(r"imagenet_(\d+)_(\d+)", path.stem):
-            samples.append((path, int(match[2])))
-            numbers.append(int(match[1]))
-    if numbers != list(range(_FOOLBOX_COUNT)):
+    paths = sorted(folder.glob("imagenet_*_*.jpg"))
+    # imagenet_<number>_<class index>.jpg
+    names = [path.stem.split("_") for path in paths]
+    if [number for _, number, _ in names] != [f"{k:02d}" for k in range(_FOOLBOX_COUNT)]:
         raise InputError(
-            f"{folder} holds {len(samples)} images of the {_FOOLBOX_COUNT} that belong to foolbox; "
+            f"{folder} holds {len(paths)} images of the {_FOOLBOX_COUNT} that belong to foolbox; "
             "reinstall it: pip install --force-reinstall --no-deps foolbox"
         )
-    return samples
+    return [(path, int(label)) for path, (_, _, label) in zip(paths, names, strict=True)]
 
 
 def class_indices() -> dict[str, int]:
@@ -68,22 +65,16 @@ def class_indices() -> dict[str, int]:
     path = package / "helper_files" / "imagenet_class_to_id_map.json"
     try:
         indices = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-    if (
-        not isinstance(indices, dict)
-        or len(indices) != NUM_CLASSES
-        or indices != {wnid: k for k, wnid in enumerate(sorted(indices))}
-    ):
-        raise _damaged(path, f"it does not number {NUM_CLASSES} classes by their ids")
-    return indices
-
-
-def _damaged(path: Path, why: str) -> InputError:
-    return InputError(
-        f"the list of ImageNet's classes cannot be read from {path} ({why}); reinstall it: "
-        "pip install --force-reinstall --no-deps robustbench==1.1.1"
-    )
+        if indices != {wnid: k for k, wnid in enumerate(sorted(indices))}:
+            raise ValueError("it does not number classes by their ids")
+        if len(indices) != NUM_CLASSES:
+            raise ValueError(f"it holds {len(indices)} classes")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"the list of ImageNet's classes cannot be read from {path} ({error}); reinstall it: "
+            "pip install --force-reinstall --no-deps robustbench==1.1.1"
+        ) from error
+    return dict(indices)
 
 
 def _package(name: str, requirement: str) -> Path:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from torch.utils.data import Dataset, DistributedSampler, default_collate
 
 from lit_purify.data.dataset import ImageDataset
-from lit_purify.data.peers import Peers, peers_of
-from lit_purify.data.plan import plan_batches
+from lit_purify.data.peers import Peers
 from lit_purify.types import Batch
 
 
@@ -46,7 +43,7 @@ class SharedBatchSampler(DistributedSampler[Any]):
         return len(self.batches)
 
 
-class _Batches(Dataset[Batch]):
+class Batches(Dataset[Batch]):
     """A dataset of samples, asked for a batch of positions at a time."""
 
     def __init__(self, dataset: ImageDataset) -> None:
@@ -54,39 +51,6 @@ class _Batches(Dataset[Batch]):
 
     def __getitem__(self, positions: list[int]) -> Batch:
         return default_collate([self.dataset[position] for position in positions])
-
-
-def evaluation_loader(
-    dataset: ImageDataset,
-    *,
-    batch_size: int,
-    num_workers: int,
-    trainer: Trainer | None,
-    done: Collection[int] = (),
-) -> DataLoader[Batch]:
-    """Batches of a dataset in its order, each sample once over all processes.
-
-    A collective under several processes: every one must call it.
-
-    Args:
-        dataset: what to evaluate on.
-        batch_size: images a batch, for each process.
-        num_workers: loading processes; 0 loads in the main one.
-        trainer: says how many processes run; ``None`` stands for one.
-        done: dataset indices to leave out.
-    """
-    peers = peers_of(trainer)
-    batches = plan_batches(
-        dataset.indices.tolist(), batch_size, done=done, processes=peers.processes
-    )
-    return DataLoader(
-        _Batches(dataset),
-        batch_size=None,
-        sampler=SharedBatchSampler(batches, peers),
-        num_workers=num_workers,
-        # Without its own generator a DataLoader takes a number from the global one.
-        generator=torch.Generator(),
-    )
 
 
 def shared_sampler(loader: object) -> SharedBatchSampler | None:

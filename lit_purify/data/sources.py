@@ -15,8 +15,6 @@ from PIL import Image
 
 from lit_purify.types import InputError
 
-_TILE = 32
-_TILES_PER_ROW = 100
 _WRITE = "numpy.savez(path, images=images, labels=labels)"
 
 
@@ -43,13 +41,9 @@ def embedded() -> tuple[np.ndarray, np.ndarray]:
             f"the shipped CIFAR-10 images cannot be read ({error}); reinstall lit_purify, and "
             "Pillow with WebP support: pip install --force-reinstall lit_purify pillow"
         ) from error
-    return _tiles(mosaic), labels
-
-
-def _tiles(mosaic: np.ndarray) -> np.ndarray:
-    """Cut a mosaic, filled row by row, into its tiles, shape (N, 32, 32, 3)."""
-    bands = np.split(mosaic, mosaic.shape[0] // _TILE)
-    return np.stack([tile for band in bands for tile in np.split(band, _TILES_PER_ROW, axis=1)])
+    # A mosaic of 100 tiles per row, filled row by row.
+    tiles = mosaic.reshape(-1, 32, 100, 32, 3).swapaxes(1, 2).reshape(-1, 32, 32, 3)
+    return tiles, labels
 
 
 def torchvision_cifar10(root: str | Path, *, train: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lit_purify.figures.style import draw_image, name_row, new_figure
+from lit_purify.figures.style import draw_grid, new_figure
 
 DIFFERENCE = "difference"
 _CELL = 1.25  # inches
@@ -42,17 +42,16 @@ def image_grid(columns: Mapping[str, Tensor], rows: Sequence[str] | None = None)
     longest = max((len(line) for row in rows or () for line in row.splitlines()), default=0)
     width = _CELL * len(columns) + _CHARACTER * longest
     with new_figure(width, _CELL * count + 0.5) as figure:
-        grid = figure.subplots(count, len(columns), squeeze=False)
-        for column, (title, images) in enumerate(columns.items()):
-            if title.startswith(DIFFERENCE):
-                scale = difference_scale(images)
-                images, title = 0.5 + scale * images, f"{title}\n×{scale}"
-            grid[0, column].set_title(title, wrap=True)
-            for row, image in enumerate(images):
-                draw_image(grid[row, column], image)
-        for axes, label in zip(grid[:, 0], rows or (), strict=False):
-            name_row(axes, label)
+        draw_grid(figure, dict(_shown(*column) for column in columns.items()), rows or ())
     return figure
+
+
+def _shown(title: str, images: Tensor) -> tuple[str, Tensor]:
+    """A column as it is drawn."""
+    if not title.startswith(DIFFERENCE):
+        return title, images
+    scale = difference_scale(images)
+    return f"{title}\n×{scale}", 0.5 + scale * images
 
 
 def difference_scale(differences: Tensor) -> int:

@@ -15,9 +15,8 @@ from lit_purify.figures.style import (
     MUTED,
     VERMILLION,
     Look,
-    draw_image,
+    draw_grid,
     leave_room,
-    name_row,
     new_figure,
     write,
 )
@@ -137,24 +136,21 @@ def vectors_figure(
             f"values of shape {tuple(values.shape)} and {len(rows)} labels do not belong together"
         )
     with new_figure(_CELL * (2 * k + 1.7), (_CELL + 0.25) * count + 0.4) as figure:
-        grid = figure.subplots(count, 2 * k + 1, squeeze=False)
-        grid[0, 0].set_title("clean")
+        columns = {"clean": images}
         for number in range(k):
-            grid[0, 1 + 2 * number].set_title(f"{number + 1}: input")
-            grid[0, 2 + 2 * number].set_title(f"{number + 1}: output")
-        for row, (label, image) in enumerate(zip(rows, images, strict=True)):
-            draw_image(grid[row, 0], image)
-            name_row(grid[row, 0], label)
+            columns[f"{number + 1}: input"] = _shown(right[:, number])
+            columns[f"{number + 1}: output"] = _shown(left[:, number])
+        grid = draw_grid(figure, columns, rows)
+        for row in range(count):
             for number in range(k):
-                input_axes, output_axes = grid[row, 1 + 2 * number : 3 + 2 * number]
-                _draw_vector(input_axes, right[row, number])
-                _draw_vector(output_axes, left[row, number])
-                output_axes.set_xlabel(f"× {float(values[row, number]):.3g}", fontsize=8)
+                growth = f"× {float(values[row, number]):.3g}"
+                grid[row, 2 + 2 * number].set_xlabel(growth, fontsize=8)
     return figure
 
 
-def _draw_vector(axes: Axes, vector: Tensor) -> None:
-    draw_image(axes, 0.5 + vector / (2 * vector.abs().max().clamp(min=1e-30)))
+def _shown(vectors: Tensor) -> Tensor:
+    """Vectors (N, 3, H, W) around mid-grey, each scaled by its largest entry."""
+    return 0.5 + vectors / (2 * vectors.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-30))
 
 
 def _bin_edges(values: np.ndarray) -> np.ndarray:

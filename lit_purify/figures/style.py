@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -119,11 +119,26 @@ def draw_image(axes: Axes, image: Tensor) -> None:
     axes.spines[:].set(visible=True, linewidth=0.5, color="0.6")
 
 
-def name_row(axes: Axes, label: str) -> None:
-    """Write a label to the left of an image."""
-    axes.set_ylabel(
-        label, fontsize=STYLE["font.size"], rotation=0, ha="right", va="center", labelpad=6
-    )
+def draw_grid(
+    figure: Figure, columns: Mapping[str, Sequence[Tensor] | Tensor], rows: Sequence[str]
+) -> np.ndarray:
+    """Images in columns under their titles, each row with its label; returns the axes.
+
+    Args:
+        figure: where.
+        columns: title -> images of one size, as in :func:`draw_image`, one per row.
+        rows: labels; none, or one per row.
+    """
+    count = len(next(iter(columns.values())))
+    grid = figure.subplots(count, len(columns), squeeze=False)
+    for place, (title, images) in enumerate(columns.items()):
+        grid[0, place].set_title(title, wrap=True)
+        for axes, image in zip(grid[:, place], images, strict=True):
+            draw_image(axes, image)
+    for axes, label in zip(grid[:, 0], rows, strict=False):
+        size = STYLE["font.size"]
+        axes.set_ylabel(label, fontsize=size, rotation=0, ha="right", va="center", labelpad=6)
+    return np.asarray(grid)
 
 
 def write(

@@ -27,23 +27,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from lit_purify.functional.spectral import SLACK, RowProduct
-from lit_purify.types import InputError
-
-
-class Estimate(NamedTuple):
-    """A number known from a few probes.
-
-    Attributes:
-        value: the estimate.
-        standard_error: of its mean over the probes.
-        low: lower end of the 95 % interval.
-        high: upper end.
-    """
-
-    value: float
-    standard_error: float
-    low: float
-    high: float
+from lit_purify.types import Estimate, InputError
 
 
 class LanczosRule(NamedTuple):
@@ -156,7 +140,6 @@ def density_below(rule: LanczosRule, threshold: float) -> Estimate:
     low, high = torch.tensor(bounds, dtype=torch.float64).unbind(1)
     return Estimate(
         float((low + high).mean()) / 2,
-        _error((low + high) / 2),
         max(0.0, float(low.mean()) - _reach(low)),
         min(1.0, float(high.mean()) + _reach(high)),
     )
@@ -165,8 +148,8 @@ def density_below(rule: LanczosRule, threshold: float) -> Estimate:
 def density_above(rule: LanczosRule, threshold: float) -> Estimate:
     """Share of singular values above a threshold, as :func:`density_below`."""
     # Not below what lies as far above the threshold as counts as equal to it.
-    value, error, low, high = density_below(rule, threshold * (1 + SLACK) / (1 - SLACK))
-    return Estimate(1 - value, error, 1 - high, 1 - low)
+    value, low, high = density_below(rule, threshold * (1 + SLACK) / (1 - SLACK))
+    return Estimate(1 - value, 1 - high, 1 - low)
 
 
 def frobenius_norm(rule: LanczosRule) -> Estimate:
@@ -177,13 +160,8 @@ def frobenius_norm(rule: LanczosRule) -> Estimate:
     """
     squares = rule.size * rule.diagonal[:, 0]
     mean = float(squares.mean())
-    root = math.sqrt(max(0.0, mean))
-    return Estimate(
-        root,
-        _error(squares) / (2 * root) if root else 0.0,
-        math.sqrt(max(0.0, mean - _reach(squares))),
-        math.sqrt(max(0.0, mean + _reach(squares))),
-    )
+    reach = _reach(squares)
+    return Estimate(*(math.sqrt(max(0.0, square)) for square in (mean, mean - reach, mean + reach)))
 
 
 def _mass_below(rule: LanczosRule, probe: int, at: float) -> tuple[float, float]:
@@ -215,12 +193,9 @@ def _gauss(diagonal: np.ndarray, beside: np.ndarray) -> tuple[np.ndarray, np.nda
     return nodes, vectors[0] ** 2, vectors[-1]
 
 
-def _error(values: Tensor) -> float:
-    """Standard error of the mean; infinite for a single value."""
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.inf
-
-
 def _reach(values: Tensor) -> float:
-    """Half the width of the 95 % t-interval of the mean."""
-    error = _error(values)
-    return error * float(student.ppf(0.975, len(values) - 1)) if math.isfinite(error) else error
+    """Half the width of the 95 % t-interval of the mean; infinite for a single value."""
+    if len(values) < 2:
+        return math.inf
+    error = float(values.std()) / math.sqrt(len(values))
+    return error * float(student.ppf(0.975, len(values) - 1))

@@ -59,16 +59,21 @@ def report(
     runs, left_out = read_runs(folders)
     if not runs:
         raise InputError(f"none of the folders holds a finished run: {'; '.join(left_out)}")
-    _check_key(runs, key)
+    points = _points(runs, key)
+    if not points:
+        known = sorted({n for run in runs for n in run.metrics if run.estimate(n) is not None})
+        raise InputError(
+            f"no run has the figure {key}; give another one by --key, of "
+            f"{', '.join(known) or 'none'}, or repeat the runs with what measures it"
+        )
     notes = [*disagreements(runs), *_unfit(runs, key)]
     paper = None
     if key == KEY:
         paper = paper_fit(free_ceiling=free_ceiling)
         notes += _unlike_paper(runs)
     fit: SigmoidFit | None = None
-    attacked = [run for run in runs if _attacked(run, key)]
     try:
-        fit = _fit(attacked, key, free_ceiling=free_ceiling, weighted=weighted)
+        fit = _fit(points, free_ceiling=free_ceiling, weighted=weighted)
     except InputError as error:
         notes.append(f"no curve is fitted to these runs: {error}")
 
@@ -97,7 +102,7 @@ def report(
         "law.json": (json.dumps(law, indent=2, allow_nan=False) + "\n").encode(),
         "law.png": _png(
             sigmoid_figure(
-                _points(runs, key),
+                points,
                 fit,
                 paper=paper,
                 base_clean=_base_clean(runs),
@@ -105,7 +110,7 @@ def report(
             )
         ),
     }
-    sizes = _points([run for run in runs if _attacked(run, MAGNITUDE)], MAGNITUDE)
+    sizes = [point for point in _points(runs, MAGNITUDE) if point.robust is not None]
     if sizes:
         files["magnitude.png"] = _png(magnitude_figure(sizes))
     try:
@@ -119,20 +124,6 @@ def report(
             "by --output"
         ) from error
     return output
-
-
-def _check_key(runs: Sequence[FinishedRun], key: str) -> None:
-    if any(run.estimate(key) is not None for run in runs):
-        return
-    known = sorted({name for run in runs for name in run.metrics if run.estimate(name) is not None})
-    raise InputError(
-        f"no run has the figure {key}; give another one by --key, of {', '.join(known) or 'none'}, "
-        "or repeat the runs with what measures it"
-    )
-
-
-def _attacked(run: FinishedRun, key: str) -> bool:
-    return None not in (run.estimate(key), run.estimate(ACCURACY))
 
 
 def _unfit(runs: Sequence[FinishedRun], key: str) -> list[str]:
@@ -163,20 +154,12 @@ def _unlike_paper(runs: Sequence[FinishedRun]) -> list[str]:
     return lines
 
 
-def _fit(
-    runs: Sequence[FinishedRun], key: str, *, free_ceiling: bool, weighted: bool
-) -> SigmoidFit:
-    rates, accuracies, errors = [], [], []
-    for run in runs:
-        rate, accuracy = run.estimate(key), run.estimate(ACCURACY)
-        assert rate is not None
-        assert accuracy is not None
-        rates.append(rate.value)
-        accuracies.append(accuracy.value)
-        errors.append((accuracy.high - accuracy.low) / (2 * NormalDist().inv_cdf(0.975)))
-    return fit_sigmoid(
-        rates, accuracies, errors=errors if weighted else None, free_ceiling=free_ceiling
-    )
+def _fit(points: Sequence[MeasuredPoint], *, free_ceiling: bool, weighted: bool) -> SigmoidFit:
+    attacked = [(point.x.value, point.robust) for point in points if point.robust is not None]
+    rates, accuracies = [rate for rate, _ in attacked], [robust.value for _, robust in attacked]
+    z = NormalDist().inv_cdf(0.975)
+    errors = [(robust.high - robust.low) / (2 * z) for _, robust in attacked] if weighted else None
+    return fit_sigmoid(rates, accuracies, errors=errors, free_ceiling=free_ceiling)
 
 
 def _points(runs: Sequence[FinishedRun], key: str) -> list[MeasuredPoint]:

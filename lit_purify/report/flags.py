@@ -30,7 +30,6 @@ class Rule(NamedTuple):
     sentence: str
 
 
-_OTHER_NOISE = {"transfer": "images found for another noise", "fresh": "fresh noise"}
 RULES = (
     # No sound chain overflows, and attacks ignore such pixels.
     Rule(

@@ -57,12 +57,6 @@ def test_a_small_picture_gets_a_black_margin() -> None:
     assert found.sum() == 255 * 3 * 286 * 100
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
-def test_one_colour_stays_that_colour(name: str) -> None:
-    found = _pixels(name, Image.new("RGB", (640, 481), (3, 100, 255)))
-    assert (found == np.array([3, 100, 255], np.uint8)).all()
-
-
 @pytest.mark.parametrize(
     "name", ["", "res256", "Res0", "Res256Crop", "Crop-1", "Res99999", "A224", "Res224Crop256"]
 )

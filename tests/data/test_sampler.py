@@ -11,10 +11,10 @@ from seen_indices import seen
 from torch.distributed import HashStore
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lit_purify.data.arrays import ImageArrays
+from lit_purify.data import ArrayDataModule
 from lit_purify.data.peers import Peers
 from lit_purify.data.plan import plan_batches
-from lit_purify.data.sampler import SharedBatchSampler, evaluation_loader, shared_sampler
+from lit_purify.data.sampler import SharedBatchSampler, shared_sampler
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 7, 8])
@@ -43,18 +43,18 @@ def test_rank_outside_the_world_is_refused():
         SharedBatchSampler([[0]], Peers(HashStore(), 2, 2))
 
 
-def arrays(n):
+def module(n, **options):
     images = np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1).repeat(3, axis=3)
-    data = ImageArrays(images, np.arange(n) % 3)
-    data.indices = 10 * (data.indices + 1)
+    data = ArrayDataModule(images=images, labels=np.arange(n) % 3, **options)
+    data.test_set.indices = 10 * (data.test_set.indices + 1)
     return data
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_the_loader_gives_the_samples_of_the_plan(num_workers):
-    loader = evaluation_loader(
-        arrays(7), batch_size=3, num_workers=num_workers, trainer=None, done={20, 70}
-    )
+    data = module(7, batch_size=3, num_workers=num_workers)
+    data.done = frozenset({20, 70})
+    loader = data.test_dataloader()
     before = torch.get_rng_state()
     batches = list(loader)
     assert torch.equal(torch.get_rng_state(), before)
@@ -65,9 +65,10 @@ def test_the_loader_gives_the_samples_of_the_plan(num_workers):
 
 
 def test_the_sampler_of_a_loader_is_found():
-    loader = evaluation_loader(arrays(3), batch_size=2, num_workers=0, trainer=None)
+    data = module(3)
+    loader = data.test_dataloader()
     assert shared_sampler(loader) is loader.sampler
-    assert shared_sampler(DataLoader(arrays(3))) is None
+    assert shared_sampler(DataLoader(data.test_set)) is None
     assert shared_sampler(None) is None
 
 

@@ -262,8 +262,10 @@ class TestQuadrature:
         known = Known(like_the_papers(80))
         rule = lanczos(known.push, known.pull, signs(300, 80, 7), 80)
         for found, truth in zip(estimates(rule), truths(known.values), strict=True):
-            assert abs(found.value - truth) < 3.5 * found.standard_error
-            assert found.low < found.value < found.high
+            # The rule is exact, so that 1.97 standard errors are all of the interval.
+            assert abs(found.value - truth) < 3.5 / 1.97 * min(
+                found.value - found.low, found.high - found.value
+            )
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     @pytest.mark.parametrize("factor", [0.2, 0.25, 1.0, 3.0])
@@ -274,19 +276,19 @@ class TestQuadrature:
         rule = lanczos(scale, scale, signs(4, 50, 0), 10)
         assert rule.steps.tolist() == [1] * 4
         below, above = density_below(rule, 0.25), density_above(rule, 1)
-        assert tuple(below) == ((1, 0, 1, 1) if factor < 0.25 else (0, 0, 0, 0))
-        assert tuple(above) == ((1, 0, 1, 1) if factor > 1 else (0, 0, 0, 0))
+        assert tuple(below) == ((1, 1, 1) if factor < 0.25 else (0, 0, 0))
+        assert tuple(above) == ((1, 1, 1) if factor > 1 else (0, 0, 0))
         assert frobenius_norm(rule).value == pytest.approx(factor * math.sqrt(50), rel=1e-6)
 
     def test_nothing_comes_through_zero(self):
         rule = lanczos(lambda v: 0 * v, lambda u: 0 * u, signs(2, 9, 0), 4)
         assert density_below(rule, 0.25).value == 1
-        assert frobenius_norm(rule) == (0, 0, 0, 0)
+        assert frobenius_norm(rule) == (0, 0, 0)
 
     def test_a_single_probe_has_no_interval(self):
         known = Known(like_the_papers(60))
         rule = lanczos(known.push, known.pull, signs(1, 60, 0), 5)
-        assert [one[2:] for one in estimates(rule)] == [(0, 1), (0, 1), (0, math.inf)]
+        assert [one[1:] for one in estimates(rule)] == [(0, 1), (0, 1), (0, math.inf)]
 
     def test_probes_do_not_disturb_each_other(self):
         known = Known(like_the_papers(100))
