@@ -39,17 +39,45 @@ from lit_purify.functional.spectral import (
     share_below,
     singular_values,
 )
-from lit_purify.functional.variability import variability
+from lit_purify.functional.variability import (
+    CentroidDistances,
+    DirectionAgreement,
+    DirectionSums,
+    Variability,
+    add_directions,
+    centroid_distance,
+    centroid_distances,
+    direction_agreement,
+    mean_cosine,
+    variability,
+)
+from lit_purify.functional.variance import (
+    CrossedMoments,
+    VarianceComponents,
+    add_draw,
+    variance_components,
+)
 
 __all__ = [
+    "CentroidDistances",
+    "CrossedMoments",
+    "DirectionAgreement",
+    "DirectionSums",
     "JacobianOperator",
     "SigmoidFit",
+    "Variability",
+    "VarianceComponents",
+    "add_directions",
+    "add_draw",
+    "centroid_distance",
+    "centroid_distances",
     "compression_rate",
     "correct",
     "correlation",
     "density_above",
     "density_below",
     "derivative_error",
+    "direction_agreement",
     "directional_derivative",
     "feature_moments",
     "first_to_last",
@@ -63,6 +91,7 @@ __all__ = [
     "largest_singular",
     "lp_distance",
     "majority",
+    "mean_cosine",
     "merge_feature_moments",
     "merge_moments",
     "moments",
@@ -76,6 +105,7 @@ __all__ = [
     "spectral_density",
     "trajectory_distances",
     "variability",
+    "variance_components",
     "wilson_interval",
     "zero_share",
 ]

@@ -44,6 +44,70 @@ from lit_purify.functional.variance import (
 )
 
 
+def mean_cosine(directions: Tensor) -> Tensor:
+    """Mean cosine over all pairs of different directions of each sample.
+
+    Args:
+        directions: shape (B, n, ...), n at least 2; in any unit.
+
+    Returns:
+        In [-1 / (n - 1), 1], shape (B,), float64; nan where a direction has length zero.
+
+    Raises:
+        ValueError: fewer than two directions.
+
+    Example:
+        >>> mean_cosine(torch.tensor([[[3.0, 0.0], [0.0, 0.1], [2.0, 0.0]]]))
+        tensor([0.3333], dtype=torch.float64)
+    """
+    if directions.ndim < 3 or directions.shape[1] < 2:
+        raise ValueError(f"expected 2 or more directions (B, n, ...), got {(*directions.shape,)}")
+    units = _units(directions)
+    return _mean_over_pairs(units.sum(1), _squares(units).sum(1), units.shape[1])
+
+
+class DirectionSums(NamedTuple):
+    """What is known of B images after some draws, M inputs each, in float64.
+
+    Attributes:
+        draws: N, the draws so far.
+        units: sum over the draws of each input's unit direction, shape (B, M, ...).
+        squares: sum over the draws of its squared length, 1 but for rounding, shape (B, M).
+        fixed_noise: sum over the draws of the mean cosine over pairs of inputs, shape (B,).
+    """
+
+    draws: int
+    units: Tensor
+    squares: Tensor
+    fixed_noise: Tensor
+
+
+def add_directions(sums: DirectionSums | None, inputs: Tensor, outputs: Tensor) -> DirectionSums:
+    """Take in one more randomness configuration.
+
+    Args:
+        sums: what the earlier ones gave, ``None`` for the first.
+        inputs: perturbed images x_m, shape (B, M, ...), M at least 2.
+        outputs: the same purified, same shape.
+
+    Raises:
+        ValueError: the shapes differ, or fewer than two inputs.
+    """
+    if inputs.shape != outputs.shape:
+        raise ValueError(
+            f"expected purified inputs of shape {(*inputs.shape,)}, got {(*outputs.shape,)}"
+        )
+    # In float64 the difference of two float32 images is exact.
+    directions = outputs.double() - inputs.double()
+    units, cosine = _units(directions), mean_cosine(directions)
+    squares = _squares(units)
+    if sums is None:
+        return DirectionSums(1, units, squares, cosine)
+    return DirectionSums(
+        sums.draws + 1, sums.units + units, sums.squares + squares, sums.fixed_noise + cosine
+    )
+
+
 class DirectionAgreement(NamedTuple):
     """Mean cosines, each of shape (B,), float64; nan where a purification changed nothing.
 
@@ -57,20 +121,16 @@ class DirectionAgreement(NamedTuple):
     fixed_input: Tensor
 
 
-class CentroidDistances(NamedTuple):
-    """Mean l2 distances, each of shape (B,), float64, in units of pixels in [0, 1].
-
-    Attributes:
-        inputs: the inputs to their centroid.
-        fixed_noise: outputs to their centroid under one noise.
-        fixed_input: outputs to their centroid for one input.
-        both: outputs to the centroid of all.
-    """
-
-    inputs: Tensor
-    fixed_noise: Tensor
-    fixed_input: Tensor
-    both: Tensor
+def direction_agreement(sums: DirectionSums) -> DirectionAgreement:
+    """How well the directions of purification agree, where only one of noise and input varies."""
+    fixed_input = torch.full_like(sums.fixed_noise, torch.nan)
+    if sums.draws > 1:
+        images, inputs = sums.units.shape[:2]
+        by_input = _mean_over_pairs(
+            sums.units.flatten(0, 1), sums.squares.flatten(), sums.draws
+        ).view(images, inputs)
+        fixed_input = by_input.mean(1)
+    return DirectionAgreement(sums.fixed_noise / sums.draws, fixed_input)
 
 
 def centroid_distance(points: Tensor, centroid: Tensor | None = None) -> Tensor:
@@ -93,6 +153,47 @@ def centroid_distance(points: Tensor, centroid: Tensor | None = None) -> Tensor:
     if centroid.ndim < points.ndim:
         centroid = centroid.unsqueeze(1)
     return torch.linalg.vector_norm((points - centroid).flatten(2), dim=2).mean(1)
+
+
+class CentroidDistances(NamedTuple):
+    """Mean l2 distances, each of shape (B,), float64, in units of pixels in [0, 1].
+
+    Attributes:
+        inputs: the inputs to their centroid.
+        fixed_noise: outputs to their centroid under one noise.
+        fixed_input: outputs to their centroid for one input.
+        both: outputs to the centroid of all.
+    """
+
+    inputs: Tensor
+    fixed_noise: Tensor
+    fixed_input: Tensor
+    both: Tensor
+
+
+def centroid_distances(
+    inputs: Tensor, draws: Iterable[Tensor], mean_of_input: Tensor
+) -> CentroidDistances:
+    """How far inputs and purified images lie from their centroids.
+
+    Args:
+        inputs: perturbed images x_m, shape (B, M, ...).
+        draws: the inputs purified under each configuration, shape (B, M, ...) each; one is held
+            at a time.
+        mean_of_input: mean of ``draws`` over the configurations, shape (B, M, ...).
+
+    Raises:
+        ValueError: no draw.
+    """
+    mean = mean_of_input.mean(1)
+    sums, count = mean.new_zeros(3, len(inputs)), 0
+    for outputs in draws:
+        count += 1
+        for row, centroid in zip(sums, (None, mean_of_input, mean), strict=True):
+            row += centroid_distance(outputs, centroid)
+    if not count:
+        raise ValueError("expected one or more draws, got none")
+    return CentroidDistances(centroid_distance(inputs), *(sums / count))
 
 
 class Variability(NamedTuple):
@@ -141,50 +242,33 @@ def variability(inputs: Tensor, draws: Iterable[Tensor]) -> Variability:
             "the draws are gone through twice, and a generator can be only once; give a list"
         )
     moments: CrossedMoments | None = None
-    by_input = squares = cosines = torch.zeros((), dtype=torch.float64)
+    sums: DirectionSums | None = None
     for outputs in draws:
-        if outputs.shape != inputs.shape:
-            raise ValueError(
-                f"expected purified inputs of shape {(*inputs.shape,)}, got {(*outputs.shape,)}"
-            )
+        sums = add_directions(sums, inputs, outputs)
         moments = add_draw(moments, outputs)
-        # In float64 the difference of two float32 images is exact.
-        units = _units(outputs.double() - inputs.double())
-        lengths = units.square().sum(2)
-        cosines = cosines + _mean_cosine(units.sum(1), lengths.sum(1), units.shape[1])
-        by_input, squares = by_input + units, squares + lengths
-    if moments is None:
+    if moments is None or sums is None:
         raise ValueError("expected one or more draws, got none")
-    n = moments.draws
-    fixed_input = torch.full_like(cosines, torch.nan)
-    if n > 1:
-        fixed_input = _mean_cosine(by_input, squares, n).mean(1)
-
-    centroids = (None, moments.mean_of_input, moments.mean_of_input.mean(1))
-    far, again = torch.zeros_like(cosines), 0
-    for outputs in draws:
-        again += 1
-        far = far + torch.stack([centroid_distance(outputs, centroid) for centroid in centroids])
-    if again != n:
-        raise ValueError(
-            f"expected the same {n} draws when they are gone through again, got {again}"
-        )
     return Variability(
         variance_components(moments),
-        DirectionAgreement(cosines / n, fixed_input),
-        CentroidDistances(centroid_distance(inputs), *(far / n)),
+        direction_agreement(sums),
+        centroid_distances(inputs, draws, moments.mean_of_input),
     )
 
 
 def _units(directions: Tensor) -> Tensor:
-    """Directions (B, M, ...) of length 1, shape (B, M, pixels); nan where the length was zero."""
-    vectors = directions.flatten(2)
+    """Directions of length 1, shape (B, n, ...); nan where the length was zero."""
+    vectors = directions.double().flatten(2)
     # Scaled first: the squares of very small differences would be 0.
     vectors = vectors / vectors.abs().amax(2, keepdim=True)
-    return vectors / torch.linalg.vector_norm(vectors, dim=2, keepdim=True)
+    return (vectors / torch.linalg.vector_norm(vectors, dim=2, keepdim=True)).view_as(directions)
 
 
-def _mean_cosine(total: Tensor, squares: Tensor, n: int) -> Tensor:
-    """Over pairs of n unit vectors, by their sum (..., pixels) and summed squared lengths (...)."""
-    pairs = (total.square().sum(-1) - squares) / (n * (n - 1))
+def _squares(units: Tensor) -> Tensor:
+    """Squared lengths, shape (B, n)."""
+    return units.flatten(2).square().sum(2)
+
+
+def _mean_over_pairs(total: Tensor, squares: Tensor, n: int) -> Tensor:
+    """Mean cosine of n unit vectors by their sum, shape (B, ...), and summed squares, (B,)."""
+    pairs = (total.flatten(1).square().sum(1) - squares) / (n * (n - 1))
     return pairs.clamp(-1, 1)  # rounding may lead out of the interval

@@ -12,9 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_purify.functional import variability
-from lit_purify.functional.variability import Variability, centroid_distance
-from lit_purify.functional.variance import add_draw, variance_components
+from lit_purify.functional import (
+    Variability,
+    add_directions,
+    add_draw,
+    centroid_distance,
+    centroid_distances,
+    mean_cosine,
+    variability,
+    variance_components,
+)
 
 B, M, N, SHAPE = 3, 5, 7, (2, 4, 3)
 
@@ -172,8 +179,7 @@ def test_mean_cosine_over_all_pairs(scale: float) -> None:
     units = vectors / vectors.norm(dim=2, keepdim=True)
     pairs = units @ units.mT
     want = (pairs.sum((1, 2)) - 6) / 30
-    found = variability(torch.zeros_like(vectors), [scale * vectors]).direction.fixed_noise
-    torch.testing.assert_close(found, want, rtol=0, atol=1e-14)
+    torch.testing.assert_close(mean_cosine(scale * vectors), want, rtol=0, atol=1e-14)
 
 
 def test_one_direction_that_is_missing_leaves_its_image_without_a_figure() -> None:
@@ -210,23 +216,14 @@ def test_distances_to_a_square() -> None:
     assert centroid_distance(corners, corners + 3.0).item() == pytest.approx(math.sqrt(18))
 
 
-class Exhausted:
-    """Draws that are there the first time only, and are no iterator."""
-
-    def __init__(self, draws: Tensor) -> None:
-        self.left = iter(draws)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return self.left
-
-
 INPUTS, OUTPUTS = some_draws()
 REFUSED = {
-    "only once": lambda: variability(INPUTS, iter(OUTPUTS)),
+    "once": lambda: variability(INPUTS, iter(OUTPUTS)),
     "got none": lambda: variability(INPUTS, []),
-    "again, got 0": lambda: variability(INPUTS, Exhausted(OUTPUTS)),
-    "more inputs": lambda: variability(INPUTS[:, :1], [OUTPUTS[0][:, :1]]),
-    "purified inputs": lambda: variability(INPUTS, [OUTPUTS[0][:, :3]]),
+    "more draws": lambda: centroid_distances(INPUTS, [], INPUTS),
+    "more directions": lambda: variability(INPUTS[:, :1], [OUTPUTS[0][:, :1]]),
+    "more inputs": lambda: add_draw(None, OUTPUTS[0][:, :1]),
+    "purified inputs": lambda: add_directions(None, INPUTS, OUTPUTS[0][:, :3]),
     "one shape": lambda: add_draw(add_draw(None, OUTPUTS[0]), OUTPUTS[0][:2]),
 }
 
