@@ -13,7 +13,7 @@ from lit_purify.diffusion.noise import (
     randomness,
     seed_hash,
 )
-from lit_purify.diffusion.presets import PRESETS
+from lit_purify.diffusion.presets import PRESETS, Preset
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
 from lit_purify.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule
@@ -30,6 +30,7 @@ __all__ = [
     "LinearSchedule",
     "NoiseConfiguration",
     "NoiseSource",
+    "Preset",
     "Purifier",
     "Sampler",
     "Schedule",

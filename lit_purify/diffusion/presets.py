@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lit_purify.diffusion.diffusion_purifier import ForwardProcess
 from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
@@ -10,11 +10,16 @@ from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
 PresetName = Literal["ddpm", "reverse", "ddim"]
 
 
-PRESETS: dict[PresetName, tuple[ForwardProcess, Sampler]] = {
-    "ddpm": ("stepwise", DDPMSampler()),
-    "reverse": ("none", DDPMSampler()),
-    "ddim": ("stepwise", DDIMSampler()),
-}
-"""A forward process and the rule of the reverse steps.
+class Preset(NamedTuple):
+    """A forward process and the rule of the reverse steps."""
 
-**DDPM**: noise, then denoise. **Reverse**: denoise only. **DDIM**: noise, denoise without."""
+    forward_process: ForwardProcess
+    sampler: Sampler
+
+
+PRESETS: dict[PresetName, Preset] = {
+    "ddpm": Preset("stepwise", DDPMSampler()),
+    "reverse": Preset("none", DDPMSampler()),
+    "ddim": Preset("stepwise", DDIMSampler()),
+}
+"""**DDPM**: noise, then denoise. **Reverse**: denoise only. **DDIM**: noise, denoise without."""
