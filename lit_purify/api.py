@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from rich.console import Console
 from torch import Tensor
@@ -177,30 +178,40 @@ def evaluate(
             "evaluate needs lit_purify.Defence(classifier, purifier) or a PurifiedClassifier, got "
             f"a {type(defence).__name__}"
         )
-    if isinstance(data, tuple):
+    if isinstance(data, (tuple, list)) and len(data) == 2:
         images, labels = data
         classes = module.classifier.num_classes
         data = ArrayDataModule(
             images=images, labels=labels, num_classes=classes, batch_size=batch_size
         )
-    records, summary = Records(), Summary(verbose=False)
-    with quiet():
-        tester = Trainer(
-            inference_mode=False,
-            logger=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            enable_progress_bar=progress,
-            default_root_dir=root,
-            callbacks=[
-                *([EvaluationProgress()] if progress else []),
-                AdversarialExamples(PGD() if attack is None else attack),
-                *measurements,
-                records,
-                summary,
-            ],
-            **(trainer or {}),
+    if not isinstance(data, ImageDataModule):
+        raise InputError(
+            "data must be a lit_purify.data.ImageDataModule or a pair (images, labels), got a "
+            f"{type(data).__name__}"
         )
+    records, summary = Records(), Summary(verbose=False)
+    callbacks = [
+        *([EvaluationProgress()] if progress else []),
+        AdversarialExamples(PGD() if attack is None else attack),
+        *measurements,
+        records,
+        summary,
+    ]
+    # Attacks need gradients, also where the caller has switched them off.
+    with quiet(), torch.inference_mode(False):
+        try:
+            tester = Trainer(
+                inference_mode=False,
+                logger=False,
+                enable_model_summary=False,
+                enable_checkpointing=False,
+                enable_progress_bar=progress,
+                default_root_dir=root,
+                callbacks=callbacks,
+                **(trainer or {}),
+            )
+        except (TypeError, ValueError, MisconfigurationException) as error:
+            raise InputError(f"the trainer cannot be set up so: {error}") from error
         tester.logger = run_logger(tester)
         folder = Path(str(tester.log_dir))
         try:

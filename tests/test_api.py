@@ -7,10 +7,12 @@ import torch
 from PIL import Image
 
 import lit_purify
+from lit_purify.callbacks import CompressionRate, ImageGrid
 from lit_purify.checkpoints import load_denoiser
 from lit_purify.cli import main
-from lit_purify.data import sources
+from lit_purify.data import CIFAR10DataModule, sources
 from lit_purify.diffusion import PRESETS, DiffusionPurifier, FixedNoise
+from lit_purify.modules import PurifiedClassifier
 from lit_purify.types import InputError
 
 SMALL = {"t_star": 20, "num_steps": 2}
@@ -169,3 +171,70 @@ class TestPredict:
     def test_the_last_line_is_the_run_folder(self, tmp_path, capsys):
         assert main(tiny.command("predict", "predict.yaml", tmp_path, "--data.limit", "1")) == 0
         assert capsys.readouterr().out.splitlines()[-1] == str(tiny.run_folder(tmp_path))
+
+
+class TestEvaluate:
+    @pytest.fixture(scope="class")
+    def parts(self):
+        return lit_purify.Defence(tiny.classifier(), tiny.ScalingPurifier(factor=0.5))
+
+    @pytest.fixture
+    def evaluate(self, parts, tmp_path):
+        """A function that evaluates four images, with other options where they are given."""
+        images, labels = tiny.images_and_labels(4)
+        options = {"attack": lit_purify.PGD(eps="1/255", steps=2), "root": tmp_path}
+
+        def run(defence=parts, data=(images, labels), **more):
+            return lit_purify.evaluate(defence, data, progress=False, **{**options, **more})
+
+        return run
+
+    def test_it_is_what_the_trainer_finds(self, evaluate, parts, tmp_path):
+        found = evaluate(measurements=[CompressionRate(), ImageGrid()], seed=3)
+        module = PurifiedClassifier(
+            parts.purifier, parts.classifier, seed=3, protocols=("base", "fixed")
+        )
+        data = CIFAR10DataModule(source=str(tiny.npz_file(tmp_path / "images.npz", 4)))
+        attack = lit_purify.PGD(eps="1/255", steps=2)
+        expected, seen = tiny.evaluate(module, data, CompressionRate(), attack=attack)
+        assert {name: metric["value"] for name, metric in found.metrics.items()} == pytest.approx(
+            expected, nan_ok=True
+        )
+        assert found.metrics["uniform/compression_rate"]["value"] == pytest.approx(0.5, rel=1e-5)
+        assert torch.equal(found.table["fixed/adversarial"], seen.adversarial("fixed"))
+        assert [row["fixed/robust_accuracy"] for row in found.rows] == seen.correct(
+            "fixed/adversarial"
+        ).tolist()
+        assert set(found.figures) == {"images_base", "images_fixed"}
+        assert found.settings["seed"] == 3
+        assert "Random perturbations (uniform)" in str(found)
+
+    def test_the_callers_modes_do_not_matter(self, evaluate):
+        expected = evaluate().metrics
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                assert evaluate().metrics == expected
+
+    def test_a_module_brings_its_own_protocols(self, evaluate, parts):
+        module = PurifiedClassifier(parts.purifier, parts.classifier, protocols=("fixed",))
+        first, second = evaluate(module), evaluate(module)
+        assert first.metrics == second.metrics
+        assert "base/robust_accuracy" not in first.metrics
+        assert first.folder != second.folder
+
+    @pytest.mark.parametrize(
+        ("change", "word"),
+        [
+            ({"defence": lit_purify.Defence(tiny.classifier())}, "Defence"),
+            ({"data": "cifar10"}, "ImageDataModule"),
+            ({"data": (torch.ones(2, 3, 32, 32) * 2, torch.zeros(2))}, "0, 1"),
+            ({"protocols": ["fixd"]}, "protocols"),
+            ({"trainer": {"callbacks": []}}, "trainer"),
+            ({"trainer": {"divices": 2}}, "trainer"),
+            ({"root": "/proc/nowhere"}, "folder"),
+        ],
+    )
+    def test_wrong_arguments(self, evaluate, change, word, tmp_path):
+        with pytest.raises(InputError, match=word):
+            evaluate(**change)
+        assert not list(tmp_path.rglob("*"))

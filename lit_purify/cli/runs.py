@@ -88,7 +88,7 @@ def run_logger(trainer: Trainer, folder: Path | None = None) -> TensorBoardLogge
         except (OSError, ValueError) as error:
             raise InputError(
                 f"no run folder can be made in {root!r} ({error}); choose another place by "
-                "--trainer.default_root_dir FOLDER"
+                "--trainer.default_root_dir FOLDER (root in Python)"
             ) from error
     if folder is None:  # the first process tells the others which it is
         return TensorBoardLogger(root)
