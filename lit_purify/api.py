@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from torch import Tensor
 
@@ -27,13 +27,13 @@ from lit_purify.cli.quiet import quiet
 from lit_purify.cli.runs import remove_unused, run_logger
 from lit_purify.data import ArrayDataModule, ImageDataModule
 from lit_purify.defence import Defence
-from lit_purify.diffusion import PRESETS, Denoiser, DiffusionPurifier, FixedNoise
+from lit_purify.diffusion import PRESETS, Denoiser, DiffusionPurifier, FixedNoise, Purifier
 from lit_purify.diffusion.presets import PresetName
 from lit_purify.metrics import Statistics
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.modules.protocols import ProtocolName
 from lit_purify.records import SampleTable, read_summary
-from lit_purify.report import summary_table
+from lit_purify.report import flags, summary_table
 from lit_purify.types import InputError
 
 
@@ -130,6 +130,7 @@ def evaluate(
     test_draws: int = 1,
     batch_size: int = 64,
     root: str | Path = ".",
+    resume: str | Path | None = None,
     progress: bool = True,
     trainer: Mapping[str, Any] | None = None,
 ) -> Evaluation:
@@ -146,13 +147,14 @@ def evaluate(
         test_draws: noise draws that `transfer` and `fresh` test an image under.
         batch_size: images per batch, where ``data`` are images and labels.
         root: folder in which ``lightning_logs/version_N`` is made.
+        resume: run folder of an interrupted evaluation of the same settings, to go on with.
         progress: show a progress bar.
         trainer: further arguments of the Lightning Trainer, such as
             ``{"accelerator": "gpu", "devices": 4, "strategy": "ddp"}``.
 
     Returns:
-        Metrics with intervals, rows, tensors, pictures and flags. They are files of a run folder
-        too, which ``python -m lit_purify report`` reads.
+        Metrics with intervals, rows, tensors, pictures and flags, the same on every process. They
+        are files of a run folder too, which ``python -m lit_purify report`` reads.
 
     Raises:
         InputError: an argument is not as above, or the parts do not fit together.
@@ -165,9 +167,10 @@ def evaluate(
     """
     if isinstance(defence, PurifiedClassifier):
         module = defence
-    elif isinstance(defence, Defence) and defence.purifier is not None:
+    elif isinstance(defence, Defence):
+        _check_parts(defence)
         module = PurifiedClassifier(
-            defence.purifier,
+            cast(Purifier, defence.purifier),
             cast(Classifier, defence.classifier),
             seed=seed,
             protocols=protocols,
@@ -189,7 +192,15 @@ def evaluate(
             "data must be a lit_purify.data.ImageDataModule or a pair (images, labels), got a "
             f"{type(data).__name__}"
         )
-    records, summary = Records(), Summary(verbose=False)
+    if not isinstance(attack, Attack | None):
+        raise InputError(f"attack must be one such as lit_purify.PGD(), got {attack!r}")
+    for measurement in measurements:
+        if not isinstance(measurement, Callback):
+            raise InputError(
+                "measurements must be made, such as lit_purify.callbacks.CompressionRate(), got "
+                f"{measurement!r}"
+            )
+    records, summary = Records(resume=resume is not None), Summary(verbose=False)
     callbacks = [
         *([EvaluationProgress()] if progress else []),
         AdversarialExamples(PGD() if attack is None else attack),
@@ -212,19 +223,43 @@ def evaluate(
             )
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"the trainer cannot be set up so: {error}") from error
-        tester.logger = run_logger(tester)
-        folder = Path(str(tester.log_dir))
+        if tester.fast_dev_run:  # type: ignore[attr-defined]
+            raise InputError("fast_dev_run leaves no result; drop it from trainer")
+        tester.logger = run_logger(tester, None if resume is None else Path(resume).resolve())
         try:
             tester.test(module, data, verbose=False)
         except BaseException:
-            remove_unused(folder)
+            if tester.is_global_zero and resume is None:
+                remove_unused(Path(tester.logger.log_dir))
             raise
+    if not tester.is_global_zero:  # the first process alone has put the records together
+        module.conclude(records.read())
+    folder = records.run_folder
     return Evaluation(
         metrics=module.statistics,
         rows=list(module.table.rows()),
         table=module.table,
         figures={path.stem: path for path in sorted(folder.glob("*.png"))},
-        flags=read_summary(folder / "summary.json")["flags"],
+        flags=flags(module.statistics, records.settings),
         settings=records.settings,
         folder=folder,
     )
+
+
+def _check_parts(defence: Defence) -> None:
+    """Raise :class:`InputError` unless a whole run can be made of a defence."""
+    if not isinstance(defence.classifier, Classifier):
+        raise InputError(
+            f"the classifier is a {type(defence.classifier).__name__}; expected a "
+            "lit_purify.Classifier; wrap a network by lit_purify.from_module"
+        )
+    if not isinstance(defence.purifier, Purifier):
+        raise InputError(
+            f"the purifier is a {type(defence.purifier).__name__}; expected a lit_purify.Purifier, "
+            "as in lit_purify.Defence(classifier, purifier)"
+        )
+    if defence.noise is not None:
+        raise InputError(
+            "the defence is bound to a randomness, which an evaluation chooses itself; give the "
+            "defence unbound, and seed"
+        )

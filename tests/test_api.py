@@ -1,5 +1,10 @@
 """``lit_purify.purify``, and that ``predict`` gives the same images."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tiny
@@ -222,10 +227,37 @@ class TestEvaluate:
         assert "base/robust_accuracy" not in first.metrics
         assert first.folder != second.folder
 
+    def test_an_interrupted_one_goes_on(self, evaluate, tmp_path, capsys):
+        options = {"root": tmp_path / "stopped", "batch_size": 2}
+        broken = lit_purify.Defence(tiny.classifier(), tiny.Failing(at=3))
+        with pytest.raises(RuntimeError, match="fails"):
+            evaluate(broken, **options)
+        folder = tiny.run_folder(tmp_path / "stopped")
+        assert f"resume={folder}" in capsys.readouterr().err
+        found = evaluate(broken, resume=folder, **options)
+        whole = evaluate(lit_purify.Defence(tiny.classifier(), tiny.Failing()), batch_size=2)
+        assert found.folder == folder
+        assert found.rows == whole.rows
+        assert found.metrics == whole.metrics
+
+    def test_every_process_has_the_result(self, tmp_path):
+        program = Path(__file__).parent / "evaluated_by_two.py"
+        command = [sys.executable, str(program), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("rank_*.json"))]
+        assert len(found) == 2
+        assert found[0] == found[1]
+        assert [run["n"] for run in found[0]] == [5, 5]
+
     @pytest.mark.parametrize(
         ("change", "word"),
         [
             ({"defence": lit_purify.Defence(tiny.classifier())}, "Defence"),
+            ({"defence": lit_purify.Defence(torch.nn.Flatten(), tiny.IdentityPurifier())}, "from_"),
+            ({"attack": lit_purify.PGD}, "attack"),
+            ({"measurements": [CompressionRate]}, "measurements"),
+            ({"trainer": {"fast_dev_run": True}}, "fast_dev_run"),
             ({"data": "cifar10"}, "ImageDataModule"),
             ({"data": (torch.ones(2, 3, 32, 32) * 2, torch.zeros(2))}, "0, 1"),
             ({"protocols": ["fixd"]}, "protocols"),

@@ -17,7 +17,7 @@ from lit_purify.callbacks.settings import HARDWARE, run_settings
 from lit_purify.data import ImageDataModule
 from lit_purify.data.sampler import shared_sampler
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.records import RunStore, records_folder, versions
+from lit_purify.records import RunStore, SampleTable, records_folder, versions
 from lit_purify.records.header import (
     Header,
     Status,
@@ -26,6 +26,7 @@ from lit_purify.records.header import (
     read_header,
     write_header,
 )
+from lit_purify.records.store import read_merged
 from lit_purify.types import Batch, InputError
 
 T = TypeVar("T")
@@ -43,17 +44,18 @@ class Records(Callback):
 
     Attributes:
         settings: what decides the numbers of the run; known from ``setup`` on.
+        run_folder: where the run writes, the same on every process; likewise.
     """
 
     def __init__(self, *, config: dict[str, Any] | None = None, resume: bool = False) -> None:
         self.config = config
         self.resume = resume
         self.settings: dict[str, Any] = {}
+        self.run_folder = Path()
         self._folder = Path()
         self._header: Header | None = None
         self._store: RunStore | None = None
         self._concluded = False
-        self._recorded = 0
         self._busy = 0.0
         self._started = 0.0
 
@@ -66,7 +68,8 @@ class Records(Callback):
                 "trainer.limit_test_batches leaves out samples of the run; take fewer by the data "
                 "module instead: --data.limit N"
             )
-        self._folder = records_folder(run_folder(trainer))
+        self.run_folder = run_folder(trainer)
+        self._folder = records_folder(self.run_folder)
         self.settings = settings = run_settings(trainer, module)
         data = trainer.datamodule  # type: ignore[attr-defined]
         shared = isinstance(data, ImageDataModule)
@@ -98,7 +101,7 @@ class Records(Callback):
         assert self._store is not None
         module.store = self._store
         self._concluded = False
-        self._recorded, self._busy = len(done), 0.0
+        self._busy = 0.0
         if shared:
             data.done = done
         if done and trainer.is_global_zero:
@@ -163,7 +166,6 @@ class Records(Callback):
             # Fails where the first process is gone: no orphan writes into what others resumed.
             sampler.peers.report(0)
         self._busy = time.monotonic() - self._started
-        self._recorded += len(batch["image"])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Before the module merges: every process must have come here, and one may be hours late.
@@ -177,6 +179,8 @@ class Records(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Where nothing was missing Lightning calls no other hook.
         self._finish(trainer, pl_module)
+        if isinstance(data := trainer.datamodule, ImageDataModule):  # type: ignore[attr-defined]
+            data.done = frozenset()  # the next test may be another run's
         finished = self._header is not None and self._header["status"] == "finished"
         if stage == "test" and finished and trainer.is_global_zero:
             module = PurifiedClassifier.tested_by(self, pl_module)
@@ -197,16 +201,24 @@ class Records(Callback):
         # No process may go on, and look for the records, before they are merged.
         trainer.strategy.barrier("records are merged")
 
+    def read(self) -> SampleTable:
+        """The records of the finished run, on any process; the first one's module has them."""
+        assert self._header is not None
+        return read_merged(self._folder, self._header["run"])
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         if self._store is None:
             return
         interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
+        recorded = not self._store.empty
         self._close(trainer, "interrupted" if interrupted else "failed")
-        if trainer.is_global_zero and self._recorded:
+        if trainer.is_global_zero and recorded:
+            # A run from Python has no configuration that the command line could repeat.
+            by = "resume=" if self.config is None else "--resume "
             print(
-                f"stopped; what was done is recorded, go on with --resume {self._folder.parent}",
+                f"stopped; what was done is recorded, go on with {by}{self.run_folder}",
                 file=sys.stderr,
                 flush=True,
             )

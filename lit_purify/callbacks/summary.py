@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from lit_purify.callbacks.records import Records
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.modules.purified_classifier import PurifiedClassifier
-from lit_purify.records import versions, write_summary
+from lit_purify.records import read_summary, versions, write_summary
 from lit_purify.report import conclusion, flags, summary_table
 from lit_purify.types import InputError
 
@@ -51,7 +52,14 @@ class Summary(Callback):
         }
         if self.verbose and trainer.is_global_zero:
             self._print_settings()
-        self._write(trainer, "running", {})
+        if trainer.is_global_zero and not self._holds_result():
+            self._write(trainer, "running", {})
+
+    def _holds_result(self) -> bool:
+        """Whether the run was finished before: its result stands until there is a new one."""
+        with suppress(OSError, ValueError):
+            return bool(read_summary(self._folder / "summary.json")["status"] == "finished")
+        return False
 
     def _find_records(self, trainer: Trainer) -> Records:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -75,6 +83,7 @@ class Summary(Callback):
             assert isinstance(module, PurifiedClassifier)
             metrics = module.statistics
             self._write(trainer, "finished", metrics)
+            self._finished = True  # what fails from here on does not make it less so
             if not trainer.callback_metrics:  # nothing was missing, so nothing was logged
                 known = {name: f["value"] for name, f in metrics.items() if f["value"] is not None}
                 for logger in trainer.loggers:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lit_purify.diffusion.noise import NoiseConfiguration
 from lit_purify.types import InputError, Model, Process
+
+_FEW = 64
+"""Values of an array that is recorded as it is."""
 
 
 class State(NamedTuple):
@@ -134,14 +141,18 @@ def _named(init: Callable[..., None], *args: Any, **kwargs: Any) -> dict[str, ob
 
 
 def _plain(value: object) -> object:
-    """A plain value as it is, collections of them too; of anything else the name of its class."""
+    """A plain value as it is, collections and small arrays too; else the name of its class."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else type(value).__name__
+    if isinstance(value, (Path, Enum, Fraction)):
+        return str(value)
+    if isinstance(value, (np.generic, np.ndarray, Tensor)) and math.prod(value.shape) <= _FEW:
+        return value.tolist()
+    return type(value).__name__
 
 
 def _gradients(losses: Tensor, states: Sequence[Tensor]) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, cast
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
@@ -47,6 +48,7 @@ class RecordingModule(LightningModule):
         self.metrics = nn.ModuleList()
         self.registered: dict[str, Registered] = {}
         self.recorded: dict[str, Column] = {}
+        self._layout: dict[str, tuple[torch.dtype, torch.Size]] = {}
         self.store: Store = MemoryStore(self.registered)
         self.table = SampleTable({})
         self.statistics: dict[str, Statistics] = {}
@@ -98,7 +100,18 @@ class RecordingModule(LightningModule):
             raise ValueError(
                 f"expected <protocol>/<column>, with another protocol than where, got {name!r}"
             )
-        self.recorded[name] = Column(values.detach(), where)
+        if name in self.recorded:
+            raise ValueError(f"{name} is recorded already for this batch; choose another name")
+        if values.is_complex():
+            raise ValueError(f"{name} is complex; record its parts or its absolute value")
+        if where is not None and (where.dtype != torch.bool or where.shape != values.shape[:1]):
+            raise ValueError(
+                f"where of {name} must be bool of shape ({len(values)},), got {where.dtype} of "
+                f"shape {(*where.shape,)}"
+            )
+        # The records know float32, and it holds what mixed precision gives.
+        half = values.dtype in (torch.bfloat16, torch.float16)
+        self.recorded[name] = Column(values.detach().float() if half else values.detach(), where)
 
     def on_test_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.recorded.clear()
@@ -118,6 +131,14 @@ class RecordingModule(LightningModule):
                 raise ValueError(
                     f"{name} was recorded for {len(column.values)} samples of a batch of {size}"
                 )
+        layout = {name: (c.values.dtype, c.values.shape[1:]) for name, c in self.recorded.items()}
+        self._layout = self._layout or layout
+        if layout != self._layout:
+            other = {name for name, _ in layout.items() ^ self._layout.items()}
+            raise ValueError(
+                f"{', '.join(sorted(other))}: every batch must record the same columns, of one "
+                "type and shape; record nan where there is no value"
+            )
         named = {"index": Column(batch["index"]), "label": Column(batch["label"])}
         self.store.append(SampleTable(named | self.recorded).cpu())
 

@@ -74,7 +74,8 @@ def read_header(folder: Path) -> Header | None:
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); restore the file") from None
     check_format(header, path)
-    if not isinstance(header.get("identity"), dict):
+    identity = header.get("identity")
+    if not isinstance(identity, dict) or not {"config", "settings"} <= identity.keys():
         raise InputError(f"{path} does not say what the records are of; restore the file")
     if missing := Header.__annotations__.keys() - header.keys():
         raise InputError(f"{path} lacks {', '.join(sorted(missing))}; restore the file")

@@ -109,6 +109,11 @@ class RunStore:
             )
         write_whole(path, self._bytes(table))
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is recorded yet."""
+        return not any(self._files())
+
     def read(self) -> SampleTable:
         """Everything recorded so far, by all processes.
 
@@ -168,6 +173,12 @@ class RunStore:
 
 Store = MemoryStore | RunStore
 """Where the records of a test go."""
+
+
+def read_merged(folder: Path, run: str) -> SampleTable:
+    """The records of a finished run; an empty table where nothing was evaluated."""
+    path = folder / TENSORS
+    return _table(_read(path, run)) if path.exists() else SampleTable({})
 
 
 def _acquire(lock: FileLock) -> FileLock:

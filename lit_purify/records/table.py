@@ -126,10 +126,9 @@ def concatenate(tables: Sequence[SampleTable]) -> SampleTable:
 
 def _join(columns: Sequence[Column]) -> Column:
     values = torch.cat([column.values for column in columns])
-    masks = [column.where for column in columns if column.where is not None]
-    if masks and len(masks) < len(columns):
-        raise InputError("a column says of some batches only which samples it applies to")
-    return Column(values, torch.cat(masks) if masks else None)
+    if all(column.where is None for column in columns):
+        return Column(values)
+    return Column(values, torch.cat([column.applies for column in columns]))
 
 
 def _check_repeated(columns: Mapping[str, Column], rows: Tensor, others: Tensor) -> None:

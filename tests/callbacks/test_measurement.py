@@ -279,3 +279,32 @@ def test_a_column_of_another_length_is_refused():
     batch = {"index": torch.arange(2), "label": torch.zeros(2)}
     with pytest.raises(ValueError, match="batch of 2"):
         module.on_test_batch_end({}, batch, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "where", "word"),
+    [
+        (torch.zeros(2), torch.tensor([0, 1]), "bool"),
+        (torch.zeros(2), torch.tensor([True]), "bool"),
+        (torch.zeros(2, dtype=torch.complex64), None, "complex"),
+    ],
+)
+def test_values_and_masks_that_mean_nothing_are_refused(values, where, word):
+    module = PurifiedClassifier(IdentityPurifier(), tiny.classifier())
+    with pytest.raises(ValueError, match=word):
+        module.record("glare/size", values, where=where)
+
+
+def test_a_column_is_recorded_once_per_batch_and_alike_in_all():
+    module = PurifiedClassifier(IdentityPurifier(), tiny.classifier(), protocols=())
+    module.registered.clear()
+    batch = {"index": torch.arange(2), "label": torch.arange(2)}
+    module.record("glare/size", torch.zeros(2, dtype=torch.bfloat16))
+    with pytest.raises(ValueError, match="already"):
+        module.record("glare/size", torch.ones(2))
+    module.on_test_batch_end({}, batch, 0)
+    assert module.store.collect()["glare/size"].dtype == torch.float32
+    module.on_test_batch_start(batch, 1)
+    module.record("glare/size", torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="every batch"):
+        module.on_test_batch_end({}, batch, 1)

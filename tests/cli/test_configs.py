@@ -2,6 +2,7 @@
 
 import pytest
 
+from lit_purify.cli import main
 from lit_purify.cli.configs import CONFIGS, find_config
 from lit_purify.types import InputError
 
@@ -38,3 +39,19 @@ def test_yaml_in_place_of_a_file_stays(text):
 def test_another_name_is_refused_with_what_there_is(name, meant):
     with pytest.raises(InputError, match=meant):
         find_config(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("measure: {magnitud: {}}", ["measure.magnitud", "magnitude"]),
+        ("mesure: {compression: {}}", ["mesure", "measure"]),
+        ("trainer: {callbaks: {}}", ["trainer.callbaks", "callbacks"]),
+    ],
+)
+def test_a_misspelt_key_that_holds_nothing_is_refused(text, words, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(text)
+    assert main(["test", "--config", "cifar_fixed", "--config", str(tmp_path / "mine.yaml")]) == 2
+    printed = capsys.readouterr().err
+    for word in words:
+        assert word in printed

@@ -96,9 +96,12 @@ def test_contradictory_samples_are_refused(name, other):
         concatenate([table([3, 5], **columns), table([3, 5], **columns | other)])
 
 
-@pytest.mark.parametrize(
-    "other", [{}, {"a": [1.0], "b": [1.0]}, {"b": [1.0]}, {"a": ([1.0], [True])}]
-)
+@pytest.mark.parametrize("other", [{}, {"a": [1.0], "b": [1.0]}, {"b": [1.0]}])
 def test_tables_of_other_columns_are_refused(other):
     with pytest.raises(InputError, match="column"):
         concatenate([table([0], a=[1.0]), table([1], **other)])
+
+
+def test_a_column_for_all_samples_of_one_table_only():
+    found = concatenate([table([0, 1], x=[1.0, 2.0]), table([2, 3], x=([3.0, 4.0], [False, True]))])
+    assert found["x"].tolist() == [1.0, 2.0, 4.0]
