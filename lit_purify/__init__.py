@@ -75,13 +75,15 @@ _ROOMS = (
 )
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"lit_purify.{name}")
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"lit_purify.{home}"), name)
-    raise AttributeError(f"module 'lit_purify' has no attribute {name!r}")
+if not TYPE_CHECKING:  # or type checkers would take any name
+
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS:
+            return import_module(f"lit_purify.{name}")
+        for home, names in _HOMES.items():
+            if name in names:
+                return getattr(import_module(f"lit_purify.{home}"), name)
+        raise AttributeError(f"module 'lit_purify' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

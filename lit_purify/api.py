@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from rich.console import Console
 from torch import Tensor
 
@@ -116,7 +118,8 @@ class Evaluation:
         console = Console(width=100)
         with console.capture() as text:
             console.print(summary_table(read_summary(self.folder / "summary.json")))
-        return "\n".join([text.get(), *(f"Warning: {flag}" for flag in self.flags)])
+        flags = (f"Warning: {flag}" for flag in self.flags)
+        return "\n".join([text.get(), *flags, str(self.folder)])
 
 
 def evaluate(
@@ -149,7 +152,7 @@ def evaluate(
         root: folder in which ``lightning_logs/version_N`` is made.
         resume: run folder of an interrupted evaluation of the same settings, to go on with.
         progress: show a progress bar.
-        trainer: further arguments of the Lightning Trainer, such as
+        trainer: further arguments of the Lightning Trainer; it takes one device unless told more,
             ``{"accelerator": "gpu", "devices": 4, "strategy": "ddp"}``.
 
     Returns:
@@ -183,6 +186,8 @@ def evaluate(
         )
     if isinstance(data, (tuple, list)) and len(data) == 2:
         images, labels = data
+        if not all(isinstance(part, (Tensor, np.ndarray)) for part in data):
+            raise InputError("images and labels must be tensors or numpy arrays")
         classes = module.classifier.num_classes
         data = ArrayDataModule(
             images=images, labels=labels, num_classes=classes, batch_size=batch_size
@@ -219,10 +224,15 @@ def evaluate(
                 enable_progress_bar=progress,
                 default_root_dir=root,
                 callbacks=callbacks,
-                **(trainer or {}),
+                **{"devices": 1, **(trainer or {})},
             )
         except (TypeError, ValueError, MisconfigurationException) as error:
             raise InputError(f"the trainer cannot be set up so: {error}") from error
+        if isinstance(tester.strategy.launcher, _MultiProcessingLauncher):
+            raise InputError(
+                "this strategy evaluates in processes whose result does not come back; expected "
+                "one such as ddp, which repeats the program in every process"
+            )
         if tester.fast_dev_run:  # type: ignore[attr-defined]
             raise InputError("fast_dev_run leaves no result; drop it from trainer")
         tester.logger = run_logger(tester, None if resume is None else Path(resume).resolve())

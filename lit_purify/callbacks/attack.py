@@ -75,6 +75,7 @@ class AdversarialExamples(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         batch["adversarial"], batch["attack_loss"] = {}, {}
+        self._findings.clear()
         self._watched.clear()  # with the images of the last batch
         surfaces = pl_module.surfaces
         for number, surface in enumerate(surfaces):

@@ -179,8 +179,7 @@ class Records(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Where nothing was missing Lightning calls no other hook.
         self._finish(trainer, pl_module)
-        if isinstance(data := trainer.datamodule, ImageDataModule):  # type: ignore[attr-defined]
-            data.done = frozenset()  # the next test may be another run's
+        self._forget_done(trainer)
         finished = self._header is not None and self._header["status"] == "finished"
         if stage == "test" and finished and trainer.is_global_zero:
             module = PurifiedClassifier.tested_by(self, pl_module)
@@ -189,6 +188,12 @@ class Records(Callback):
                     figures = callback.figures(trainer, module, module.table)
                     for name, figure in figures.items():
                         save_figure(trainer, self._folder.parent, name, figure)
+
+    @staticmethod
+    def _forget_done(trainer: Trainer) -> None:
+        """Let the data module serve all images to the next test, which may be another run's."""
+        if isinstance(data := trainer.datamodule, ImageDataModule):  # type: ignore[attr-defined]
+            data.done = frozenset()
 
     def _finish(self, trainer: Trainer, module: LightningModule) -> None:
         if self._store is None:
@@ -211,6 +216,7 @@ class Records(Callback):
     ) -> None:
         if self._store is None:
             return
+        self._forget_done(trainer)
         interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
         recorded = not self._store.empty
         self._close(trainer, "interrupted" if interrupted else "failed")

@@ -59,7 +59,7 @@ def _check_empty(parser: ArgumentParser, file: str) -> None:
     def check(content: Any, above: str) -> None:
         for key, value in content.items() if isinstance(content, Mapping) else ():
             name = f"{above}{key}".removesuffix("+")
-            if name in groups and name not in known:
+            if name in groups:
                 check(value, f"{name}.")
             elif name not in known and _holds_nothing(value):
                 near = {dest.removeprefix(above).split(".")[0] for dest in known}

@@ -10,7 +10,7 @@ from enum import Enum
 from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Purifier(nn.Module, ABC):
 
     _arguments: Mapping[str, object] = MappingProxyType({})
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Purifier:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         purifier = super().__new__(cls)
         if cls.__init__ is not nn.Module.__init__:  # which takes anything
             purifier._arguments = _named(cls.__init__, purifier, *args, **kwargs)

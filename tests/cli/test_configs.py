@@ -51,7 +51,9 @@ def test_another_name_is_refused_with_what_there_is(name, meant):
 )
 def test_a_misspelt_key_that_holds_nothing_is_refused(text, words, tmp_path, capsys):
     (tmp_path / "mine.yaml").write_text(text)
-    assert main(["test", "--config", "cifar_fixed", "--config", str(tmp_path / "mine.yaml")]) == 2
+    few = ["--data.limit", "1", "--attack.steps", "1", f"--trainer.default_root_dir={tmp_path}"]
+    files = ["--config", "cifar_fixed", "--config", str(tmp_path / "mine.yaml")]
+    assert main(["test", *files, *few]) == 2
     printed = capsys.readouterr().err
     for word in words:
         assert word in printed
