@@ -68,7 +68,7 @@ def _check_empty(parser: ArgumentParser, file: str) -> None:
     content = None
     with suppress(OSError, ValueError, YAMLError):  # what the parser will refuse itself
         if Path(file).is_file():
-            content = strict_yaml.load(Path(file).read_text(encoding="utf-8"))
+            content = strict_yaml.load(Path(file).read_text(encoding="utf-8"), file)
     check(content, "")
 
 
