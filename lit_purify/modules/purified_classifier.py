@@ -14,7 +14,7 @@ from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise, NoiseSource
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.functional import correct, majority
-from lit_purify.metrics import ACCURACY, IntervalAccuracy
+from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy
 from lit_purify.modules.compilation import compile_network, is_compiled, networks
 from lit_purify.modules.numerics import Float32Mode
 from lit_purify.modules.protocols import (
@@ -199,6 +199,8 @@ class PurifiedClassifier(RecordingModule):
         self.clear_records()
         self._add_accuracy("base/clean_accuracy", "Classifier alone, clean images")
         self._add_accuracy("purified/clean_accuracy", "Purified, clean images")
+        label = "Purified without any noise"
+        self.add_metric("purified/without_noise", IntervalAccuracy(), section=NOTED, label=label)
         for protocol in self.protocols:
             self._add_accuracy(f"{protocol}/robust_accuracy", PROTOCOLS[protocol].label)
         if self.test_draws > 1 and "fresh" in self.protocols:
@@ -270,6 +272,8 @@ class PurifiedClassifier(RecordingModule):
             "base/clean": self._judge(image, label),
             "fixed/clean": self._judge(self.purify(image, noise, index), label),
         }
+        without_noise = torch.full_like(label, not noise.drawn, dtype=torch.bool)
+        self.record("purified/without_noise", without_noise)
         for name, key in {"base": "base/clean", "purified": "fixed/clean"}.items():
             self._record_judged(f"{name}/clean", outcomes[key].correct, outcomes[key])
         for name in self.protocols:

@@ -16,7 +16,15 @@ from lit_purify.figures import MeasuredPoint, magnitude_figure, sigmoid_figure
 from lit_purify.functional import SigmoidFit, fit_sigmoid
 from lit_purify.paper import PAPER_EPS, paper_fit
 from lit_purify.records.files import write_whole
-from lit_purify.records.runs import FinishedRun, disagreements, read_runs, short_names
+from lit_purify.records.runs import (
+    DECISIVE,
+    FinishedRun,
+    differences,
+    disagreements,
+    read_runs,
+    short_names,
+)
+from lit_purify.report.numbers import percent
 from lit_purify.report.runs_table import runs_csv, runs_table
 from lit_purify.types import InputError
 
@@ -41,11 +49,12 @@ def report(
 
     ``runs.csv`` has the runs, ``law.json`` the fits and what was left out, ``law.png`` accuracy
     against ``key`` and, where attacks were measured, ``magnitude.png`` accuracy against their size.
+    No curve is fitted to runs that differ in more than how they purify.
 
     Args:
         folders: run folders; one that holds no finished run is left out, which is said.
         output: where to write; it is created, and an older report in it is replaced.
-        key: the figure for compression, such as ``attack/compression_rate``. The paper's points are
+        key: the metric for compression, such as ``attack/compression_rate``. The paper's points are
             drawn beside ``uniform/compression_rate`` only.
         free_ceiling: fit A of the sigmoid too, here and to the paper's points.
         weighted: weigh each run in the fit by the width of its accuracy's interval.
@@ -63,7 +72,7 @@ def report(
     if not points:
         known = sorted({n for run in runs for n in run.metrics if run.estimate(n) is not None})
         raise InputError(
-            f"no run has the figure {key}; give another one by --key, of "
+            f"no run has the metric {key}; give another one by --key, of "
             f"{', '.join(known) or 'none'}, or repeat the runs with what measures it"
         )
     notes = [*disagreements(runs), *_unfit(runs, key)]
@@ -73,6 +82,7 @@ def report(
         notes += _unlike_paper(runs)
     fit: SigmoidFit | None = None
     try:
+        _check_alike([run for run in runs if _is_fitted(run, key)])
         fit = _fit(points, free_ceiling=free_ceiling, weighted=weighted)
     except InputError as error:
         notes.append(f"no curve is fitted to these runs: {error}")
@@ -142,15 +152,31 @@ def _unfit(runs: Sequence[FinishedRun], key: str) -> list[str]:
     return [f"not in the fit ({why}): {', '.join(names)}" for why, names in reasons.items()]
 
 
+def _is_fitted(run: FinishedRun, key: str) -> bool:
+    return run.estimate(key) is not None and run.estimate(ACCURACY) is not None
+
+
+def _check_alike(runs: Sequence[FinishedRun]) -> None:
+    """Raise :class:`InputError` where runs differ in more than how they purify."""
+    if unlike := [name for name in differences(runs) if name in DECISIVE]:
+        raise InputError(
+            f"they differ in {', '.join(unlike)}; expected runs that differ in how they purify; "
+            "report alike runs together"
+        )
+
+
 def _unlike_paper(runs: Sequence[FinishedRun]) -> list[str]:
     lines = []
-    for name, what in (
-        ("eps", "the paper attacked with 8/255, these runs with"),
-        ("uniform_eps", "the paper's rates are of perturbations of 8/255, these runs' of"),
+    for setting, what in (
+        ("eps", "the paper attacked with 8/255, and not with"),
+        ("uniform_eps", "the paper's rates are of perturbations of 8/255, and not of"),
     ):
-        other = {run.setting(name) for run in runs} - {PAPER_EPS, None}
-        if other:
-            lines.append(f"{what} {', '.join(f'{255 * eps:.4g}/255' for eps in sorted(other))}")
+        unlike: dict[float, list[str]] = {}
+        for name, run in zip(short_names(runs), runs, strict=True):
+            if (eps := run.setting(setting)) not in (PAPER_EPS, None):
+                unlike.setdefault(eps, []).append(name)
+        for eps, names in sorted(unlike.items()):
+            lines.append(f"{what} {255 * eps:.4g}/255 as in {', '.join(names)}")
     return lines
 
 
@@ -205,11 +231,13 @@ def _sentence(fit: SigmoidFit) -> str:
     ceiling = "A = 1 (not fitted)"
     if fit.parameters == 3:
         ceiling = f"A = {fit.ceiling:.3f} ± {fit.standard_errors[2]:.3f}"
-    zero, low, high = (100 * numbers[name] for name in ("at_zero", "at_zero_low", "at_zero_high"))
+    zero, low, high = (
+        percent(numbers[name]) for name in ("at_zero", "at_zero_low", "at_zero_high")
+    )
     return (
         f"k = {fit.steepness:.3f} ± {numbers['steepness_error']:.3f}, m = {fit.middle:.4f} ± "
         f"{numbers['middle_error']:.4f}, {ceiling}, R2 = {fit.r_squared:.4f}, {fit.points} points; "
-        f"at 0: {zero:.1f} % (95 %: {low:.1f} to {high:.1f})"
+        f"at 0: {zero} % (95 %: {low} to {high})"
     )
 
 

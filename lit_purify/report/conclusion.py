@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from lit_purify.report.numbers import percent
+
 
 class _Share(NamedTuple):
-    """An accuracy with its interval, in [0, 1]; printed in percent with so many decimals."""
+    """An accuracy with its interval, in [0, 1]."""
 
     value: float
     low: float
     high: float
     n: int
-    decimals: int = 0
 
     def __str__(self) -> str:
-        return f"{self.percent:.{self.decimals}f} %"
-
-    @property
-    def percent(self) -> float:
-        """As printed."""
-        return round(100 * self.value, self.decimals)
+        return f"{percent(self.value)} %"
 
     def above(self, other: _Share) -> bool:
         """Whether this one is larger and the intervals do not overlap."""
@@ -29,7 +25,7 @@ class _Share(NamedTuple):
 
     def minus(self, other: _Share) -> str:
         """The difference of the two percentages as printed, so that a reader's sum agrees."""
-        return f"{self.percent - other.percent:.{self.decimals}f} points"
+        return f"{float(percent(self.value)) - float(percent(other.value)):.1f} points"
 
 
 def conclusion(summary: Mapping[str, Any]) -> str | None:
@@ -49,14 +45,18 @@ def conclusion(summary: Mapping[str, Any]) -> str | None:
         >>> fixed = {"value": 0.06, "low": 0.03, "high": 0.10, "n": 200}
         >>> print(conclusion({"metrics": {"fresh/robust_accuracy": fresh,
         ...                               "fixed/robust_accuracy": fixed}}))
-        With fresh noise the purified classifier keeps 52 % under attack; once the attacker knows \
-the noise only 6 % remain: 46 points of the robustness were randomness.
+        With fresh noise the purified classifier keeps 52.0 % under attack; once the attacker \
+knows the noise only 6.0 % remain: 46.0 points of the robustness were randomness.
     """
     metrics: Mapping[str, Mapping[str, Any]] = summary["metrics"]
-    base, fixed, fresh, transfer = _shares(
-        metrics, *(f"{name}/robust_accuracy" for name in ("base", "fixed", "fresh", "transfer"))
+    base, fixed, fresh, transfer = (
+        _share(metrics, f"{name}/robust_accuracy")
+        for name in ("base", "fixed", "fresh", "transfer")
     )
-    if fixed is not None:
+    if metrics.get("purified/without_noise", {}).get("value") == 1 and (fixed or fresh):
+        first = f"Under attack the purified classifier keeps {fixed or fresh}; it uses no noise."
+        fixed = fixed or fresh
+    elif fixed is not None:
         if fresh is not None:
             first = _randomness(fresh, fixed)
         elif transfer is not None:
@@ -65,13 +65,14 @@ the noise only 6 % remain: 46 points of the robustness were randomness.
             first = (
                 f"Against an attacker who knows the noise the purified classifier keeps {fixed}."
             )
-        return first if base is None else f"{first} {_gain(fixed, base)}"
-    if fresh is not None and "fixed/robust_accuracy_any_iteration" not in metrics:
+    elif fresh is not None and "fixed/robust_accuracy_any_iteration" not in metrics:
         return (
             f"With fresh noise the purified classifier keeps {fresh} under attack; how much of that"
             " is randomness was not measured (no attack on fixed noise)."
         )
-    base, clean = _shares(metrics, "base/robust_accuracy", "base/clean_accuracy")
+    if fixed is not None:
+        return first if base is None else f"{first} {_gain(fixed, base)}"
+    clean = _share(metrics, "base/clean_accuracy")
     if base is not None and clean is not None:
         return (
             f"The classifier alone is right on {clean} of the clean images and on {base} of the"
@@ -120,17 +121,12 @@ def _gain(fixed: _Share, base: _Share) -> str:
     if fixed.above(base):
         return f"{alone}, so purification itself is worth {fixed.minus(base)}."
     if base.above(fixed):
-        return f"{alone}, so against a known noise purification does harm."
+        return f"{alone}, so under this attack purification does harm."
     return f"{alone}, too close to tell whether purification itself adds any robustness."
 
 
-def _shares(metrics: Mapping[str, Mapping[str, Any]], *names: str) -> list[_Share | None]:
-    """Accuracies to be compared, ``None`` where unknown; decimals as the fewest samples carry."""
-    found = [_share(metrics.get(name, {})) for name in names]
-    decimals = int(min((share.n for share in found if share is not None), default=0) >= 1000)
-    return [share and share._replace(decimals=decimals) for share in found]
-
-
-def _share(entry: Mapping[str, Any]) -> _Share | None:
+def _share(metrics: Mapping[str, Mapping[str, Any]], name: str) -> _Share | None:
+    """An accuracy; ``None`` where it is unknown."""
+    entry = metrics.get(name, {})
     numbers = [entry.get(key) for key in ("value", "low", "high", "n")]
     return None if None in numbers or not entry["n"] else _Share(*numbers)  # type: ignore[arg-type]

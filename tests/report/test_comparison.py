@@ -221,8 +221,8 @@ class TestWhatIsLeftOut:
             report([tmp_path / "none"], tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
-    def test_a_figure_that_no_run_has(self, sweep, tmp_path):
-        with pytest.raises(InputError, match=r"no run has the figure x/y.*fixed/robust_accuracy"):
+    def test_a_metric_that_no_run_has(self, sweep, tmp_path):
+        with pytest.raises(InputError, match=r"no run has the metric x/y.*fixed/robust_accuracy"):
             report(sweep, tmp_path / "out", key="x/y")
 
 
@@ -239,16 +239,38 @@ class TestDisagreements:
         eps, classifier = disagreements(runs)[1:]
         assert "made by lit-purify 0.0.1" in disagreements(runs)[0]
         assert disagreements(runs)[0].endswith(": old")
-        assert eps == (
-            "the runs differ in eps: 0.0313725 in same0, same1, same2 and 4 more; "
-            "0.0156863 in other"
-        )
+        assert eps.endswith("eps: 8/255 in same0, same1, same2 and 4 more; 4/255 in other")
         assert classifier.endswith("; bbbbbbbbbbbb in other")
 
-    def test_another_budget_than_the_papers_is_said(self, tmp_path, capsys):
-        runs = [write_run(tmp_path / "a", settings={"eps": 4 / 255})]
-        report(runs, tmp_path / "out")
-        assert "the paper attacked with 8/255, these runs with 4/255" in capsys.readouterr().out
+    @pytest.mark.parametrize(
+        ("settings", "unlike"),
+        [
+            ({"eps": 4 / 255}, "eps"),
+            ({"attack": "BPDA", "uniform_eps": 16 / 255}, "attack, uniform_eps"),
+            ({"models": {"classifier": {"source": "d", "sha256": None}}}, "classifier"),
+            ({"seed": 1, "images": 20, "precision": "bf16-mixed"}, None),
+            ({"models": {"denoiser": {"source": "d", "sha256": None}}}, None),
+        ],
+    )
+    def test_no_curve_goes_through_unlike_runs(self, sweep, tmp_path, settings, unlike):
+        run = write_run(tmp_path / "x", rate=0.22, settings=settings)
+        law = law_of(report([*sweep, run], tmp_path / "out"))
+        told = [note for note in law["notes"] if "no curve is fitted" in note]
+        if unlike is None:
+            assert law["measured"]["points"] == 6
+            assert not told
+        else:
+            assert law["measured"] is None
+            assert f"differ in {unlike};" in told[0]
+        # One that is not fitted is in nobody's way.
+        clean = write_run(run, settings=settings, metrics={"fixed/robust_accuracy": None})
+        assert law_of(report([*sweep, clean], tmp_path / "out"))["measured"]["points"] == 5
+
+    def test_another_budget_than_the_papers_is_said(self, sweep, tmp_path, capsys):
+        report([*sweep, write_run(tmp_path / "a", settings={"eps": 4 / 255})], tmp_path / "out")
+        assert (
+            "the paper attacked with 8/255, and not with 4/255 as in a" in capsys.readouterr().out
+        )
 
     def test_an_eps_that_was_not_used_does_not_count(self, tmp_path):
         clean = {"fixed/robust_accuracy": None}
