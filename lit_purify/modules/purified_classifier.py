@@ -51,6 +51,9 @@ VOTES = {
 }
 """What several tests of an image under fresh noise also tell."""
 
+WITHOUT_NOISE = "purified/without_noise"
+"""Share of the images whose purifier asked for no draw: nothing about them is random."""
+
 Outcomes = dict[str, Outcome]
 """Keyed ``<protocol>/clean`` (base, fixed) and ``<protocol>/adversarial``."""
 
@@ -199,8 +202,9 @@ class PurifiedClassifier(RecordingModule):
         self.clear_records()
         self._add_accuracy("base/clean_accuracy", "Classifier alone, clean images")
         self._add_accuracy("purified/clean_accuracy", "Purified, clean images")
-        label = "Purified without any noise"
-        self.add_metric("purified/without_noise", IntervalAccuracy(), section=NOTED, label=label)
+        if set(self.surfaces) - {"base"}:
+            label = "Purified without any noise"
+            self.add_metric(WITHOUT_NOISE, IntervalAccuracy(), section=NOTED, label=label)
         for protocol in self.protocols:
             self._add_accuracy(f"{protocol}/robust_accuracy", PROTOCOLS[protocol].label)
         if self.test_draws > 1 and "fresh" in self.protocols:
@@ -272,8 +276,8 @@ class PurifiedClassifier(RecordingModule):
             "base/clean": self._judge(image, label),
             "fixed/clean": self._judge(self.purify(image, noise, index), label),
         }
-        without_noise = torch.full_like(label, not noise.drawn, dtype=torch.bool)
-        self.record("purified/without_noise", without_noise)
+        if WITHOUT_NOISE in self.registered:
+            self.record(WITHOUT_NOISE, torch.full_like(label, not noise.drawn, dtype=torch.bool))
         for name, key in {"base": "base/clean", "purified": "fixed/clean"}.items():
             self._record_judged(f"{name}/clean", outcomes[key].correct, outcomes[key])
         for name in self.protocols:

@@ -45,8 +45,8 @@ def conclusion(summary: Mapping[str, Any]) -> str | None:
         >>> fixed = {"value": 0.06, "low": 0.03, "high": 0.10, "n": 200}
         >>> print(conclusion({"metrics": {"fresh/robust_accuracy": fresh,
         ...                               "fixed/robust_accuracy": fixed}}))
-        With fresh noise the purified classifier keeps 52.0 % under attack; once the attacker \
-knows the noise only 6.0 % remain: 46.0 points of the robustness were randomness.
+        With fresh noise the purified classifier is right on 52.0 % of the attacked images; once \
+the attacker knows the noise, on only 6.0 %: 46.0 points of the robustness were randomness.
     """
     metrics: Mapping[str, Mapping[str, Any]] = summary["metrics"]
     base, fixed, fresh, transfer = (
@@ -54,8 +54,11 @@ knows the noise only 6.0 % remain: 46.0 points of the robustness were randomness
         for name in ("base", "fixed", "fresh", "transfer")
     )
     if metrics.get("purified/without_noise", {}).get("value") == 1 and (fixed or fresh):
-        first = f"Under attack the purified classifier keeps {fixed or fresh}; it uses no noise."
         fixed = fixed or fresh
+        first = (
+            f"The purified classifier, which uses no noise, is right on {fixed} of the attacked"
+            " images."
+        )
     elif fixed is not None:
         if fresh is not None:
             first = _randomness(fresh, fixed)
@@ -63,12 +66,13 @@ knows the noise only 6.0 % remain: 46.0 points of the robustness were randomness
             first = _transfer(transfer, fixed)
         else:
             first = (
-                f"Against an attacker who knows the noise the purified classifier keeps {fixed}."
+                f"When the attacker knows the noise the purified classifier is right on {fixed} of"
+                " the attacked images."
             )
     elif fresh is not None and "fixed/robust_accuracy_any_iteration" not in metrics:
         return (
-            f"With fresh noise the purified classifier keeps {fresh} under attack; how much of that"
-            " is randomness was not measured (no attack on fixed noise)."
+            f"With fresh noise the purified classifier is right on {fresh} of the attacked images;"
+            " how much of that is randomness was not measured (no attack on fixed noise)."
         )
     if fixed is not None:
         return first if base is None else f"{first} {_gain(fixed, base)}"
@@ -84,30 +88,30 @@ knows the noise only 6.0 % remain: 46.0 points of the robustness were randomness
 def _randomness(fresh: _Share, fixed: _Share) -> str:
     if fresh.above(fixed):
         return (
-            f"With fresh noise the purified classifier keeps {fresh} under attack; once the"
-            f" attacker knows the noise only {fixed} remain: {fresh.minus(fixed)} of the robustness"
-            " were randomness."
+            f"With fresh noise the purified classifier is right on {fresh} of the attacked images;"
+            f" once the attacker knows the noise, on only {fixed}: {fresh.minus(fixed)} of the"
+            " robustness were randomness."
         )
     if fixed.above(fresh):
         return (
-            f"The purified classifier keeps {fixed} when the attacker knows the noise but only"
-            f" {fresh} with fresh noise: no robustness came from randomness here, and the attack on"
-            " the fixed noise was the weaker one."
+            f"When the attacker knows the noise the purified classifier is right on {fixed} of the"
+            f" attacked images, but with fresh noise on only {fresh}: no robustness came from"
+            " randomness here, and the attack on the fixed noise was the weaker one."
         )
     return (
-        f"Under attack the purified classifier keeps {fresh} with fresh noise and {fixed} when the"
-        f" attacker knows the noise: the 95 % intervals overlap, so {min(fresh.n, fixed.n)} samples"
-        " do not show that randomness mattered."
+        f"The purified classifier is right on {fresh} of the attacked images with fresh noise, and"
+        f" on {fixed} when the attacker knows the noise: the 95 % intervals overlap, so"
+        f" {min(fresh.n, fixed.n)} samples do not show that randomness mattered."
     )
 
 
 def _transfer(transfer: _Share, fixed: _Share) -> str:
     start = (
-        f"When the attacker knows the noise the purified classifier keeps {fixed}; under another"
-        f" noise the same attacked images leave {transfer}"
+        f"When the attacker knows the noise the purified classifier is right on {fixed} of the"
+        f" attacked images; under another noise it is right on {transfer} of the same images"
     )
     if transfer.above(fixed):
-        return f"{start}: {transfer.minus(fixed)} hang on knowing the noise."
+        return f"{start}: knowing the noise is worth {transfer.minus(fixed)} to the attacker."
     if fixed.above(transfer):
         return f"{start}: not knowing the noise made the attack no weaker."
     return (
@@ -117,12 +121,12 @@ def _transfer(transfer: _Share, fixed: _Share) -> str:
 
 
 def _gain(fixed: _Share, base: _Share) -> str:
-    alone = f"The classifier alone keeps {base}"
+    alone = f"The classifier alone, attacked, is right on {base}"
     if fixed.above(base):
-        return f"{alone}, so purification itself is worth {fixed.minus(base)}."
+        return f"{alone}: purification itself is worth {fixed.minus(base)}."
     if base.above(fixed):
-        return f"{alone}, so under this attack purification does harm."
-    return f"{alone}, too close to tell whether purification itself adds any robustness."
+        return f"{alone}: under this attack purification does harm."
+    return f"{alone}: too close to tell whether purification itself adds any robustness."
 
 
 def _share(metrics: Mapping[str, Mapping[str, Any]], name: str) -> _Share | None:

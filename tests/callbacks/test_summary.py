@@ -83,6 +83,7 @@ class TestFinished:
         assert set(summary["metrics"]) == {
             "base/clean_accuracy",
             "purified/clean_accuracy",
+            "purified/without_noise",
             "base/robust_accuracy",
             "base/robust_accuracy_any_iteration",
             "fixed/robust_accuracy",

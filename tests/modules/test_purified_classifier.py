@@ -236,6 +236,7 @@ class TestEarlyStop:
         assert set(metrics) == {
             "base/clean_accuracy",
             "purified/clean_accuracy",
+            "purified/without_noise",
             "base/robust_accuracy_any_iteration",
             "fixed/robust_accuracy_any_iteration",
             "transfer/robust_accuracy",  # it tests the images that were returned

@@ -22,18 +22,18 @@ def said(n=200, noisy=True, **successes):
 @pytest.mark.parametrize(
     ("numbers", "parts"),
     [
-        ({"fresh": 104, "fixed": 12}, ["keeps 52.0 %", "only 6.0 % remain", "46.0 points of"]),
+        ({"fresh": 104, "fixed": 12}, ["on 52.0 %", "only 6.0 %", "46.0 points of"]),
         # 70.04 - 23.65 is 46.39, but a reader sees 70.0 and 23.6.
         ({"fresh": 7004, "fixed": 2365, "n": 10000}, ["70.0 %", "23.6 %", "46.4 points"]),
-        ({"fresh": 12, "fixed": 104}, ["keeps 52.0 % when", "only 6.0 % with", "no robustness"]),
+        ({"fresh": 12, "fixed": 104}, ["on 52.0 %", "only 6.0 %", "no robustness"]),
         ({"fresh": 30, "fixed": 28}, ["15.0 %", "14.0 %", "intervals overlap", "200 samples"]),
-        ({"fixed": 237, "base": 0, "n": 1000}, ["alone keeps 0.0 %", "worth 23.7 points"]),
-        ({"fixed": 12, "base": 11}, ["keeps 6.0 %", "too close to tell"]),
+        ({"fixed": 237, "base": 0, "n": 1000}, ["right on 0.0 %", "worth 23.7 points"]),
+        ({"fixed": 12, "base": 11}, ["right on 6.0 %", "too close to tell"]),
         ({"fixed": 2, "base": 50}, ["does harm"]),
-        ({"fixed": 12, "transfer": 80}, ["34.0 points hang on knowing"]),
+        ({"fixed": 12, "transfer": 80}, ["worth 34.0 points"]),
         ({"fixed": 80, "transfer": 12}, ["no weaker"]),
         ({"fixed": 12, "transfer": 13}, ["intervals overlap"]),
-        ({"fresh": 104}, ["keeps 52.0 %", "was not measured"]),
+        ({"fresh": 104}, ["on 52.0 %", "was not measured"]),
         ({"base": 0, "clean": 188}, ["94.0 % of the clean", "0.0 % of the attacked"]),
     ],
 )
@@ -54,15 +54,16 @@ def test_what_has_no_samples_is_not_spoken_of():
 
 
 @pytest.mark.parametrize(
-    ("numbers", "kept"),
+    ("numbers", "parts"),
     [
-        ({"fixed": 12, "transfer": 12, "base": 0}, "keeps 6.0 %; it uses no noise. The classifier"),
-        ({"fresh": 30}, "keeps 15.0 %; it uses no noise."),
+        ({"fixed": 12, "transfer": 12, "base": 0}, ["no noise", "on 6.0 %", "on 0.0 %"]),
+        ({"fresh": 30}, ["no noise", "on 15.0 %"]),
     ],
 )
-def test_without_noise_nothing_is_said_about_randomness(numbers, kept):
-    assert kept in said(noisy=False, **numbers)
-    assert "know" not in said(noisy=False, **numbers)
+def test_without_noise_nothing_is_said_about_randomness(numbers, parts):
+    text = said(noisy=False, **numbers)
+    assert all(part in text for part in parts)
+    assert not any(word in text for word in ("know", "fresh", "random"))
 
 
 def test_its_digits_are_those_of_the_table():
