@@ -97,6 +97,7 @@ class TestRows:
         names = {f"{kind}_{what}" for kind in kinds for what in ("accuracy", "prediction")}
         names |= {f"{name}/robust_accuracy_any_iteration" for name in ("base", "fixed")}
         names |= {f"{name}/compression_rate" for name in ("uniform", "attack")}
+        names |= {"purified/without_noise"}
         for row in rows:
             part = "robust" if row["fixed/robust_accuracy"] else "nonrobust"
             assert set(row) == {"index", "label", f"attack/compression_rate_{part}", *names}
