@@ -239,7 +239,7 @@ class TestDisagreements:
         eps, classifier = disagreements(runs)[1:]
         assert "made by lit-purify 0.0.1" in disagreements(runs)[0]
         assert disagreements(runs)[0].endswith(": old")
-        assert eps.endswith("eps: 8/255 in same0, same1, same2 and 4 more; 4/255 in other")
+        assert eps.endswith("same3, same4, old, deep; 4/255 in other")
         assert classifier.endswith("; bbbbbbbbbbbb in other")
 
     @pytest.mark.parametrize(
