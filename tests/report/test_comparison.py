@@ -13,7 +13,6 @@ from lit_purify.records import read_summary, versions, write_summary
 from lit_purify.records.runs import disagreements, read_runs, short_names
 from lit_purify.report.comparison import report
 from lit_purify.report.runs_table import runs_csv
-from lit_purify.types import InputError
 
 K, M, N = 15.0, 0.18, 10**9  # so many images that the accuracies lie on the curve
 DEPTHS = {20: 0.35, 50: 0.25, 100: 0.2, 150: 0.15, 200: 0.1}
@@ -131,9 +130,6 @@ class TestTheLaw:
 
     def test_the_size_of_attacks_has_its_own_figure(self, sweep, tmp_path, capsys):
         out = tmp_path / "out"
-        report(sweep, out)
-        assert not (out / "magnitude.png").exists()
-        assert "attack's" not in capsys.readouterr().out
         sized = {"magnitude/l2": mean(1.234), "magnitude/linf": mean(0.03125)}
         run = write_run(tmp_path / "sized", metrics=sized)
         report([*sweep, run], out)
@@ -143,6 +139,7 @@ class TestTheLaw:
         assert "0.0312" in printed
         report(sweep, out)
         assert not (out / "magnitude.png").exists()
+        assert "attack's" not in capsys.readouterr().out
 
 
 class TestTheTable:
@@ -215,15 +212,6 @@ class TestWhatIsLeftOut:
             assert line.startswith(str(folder))
         assert capsys.readouterr().out.count("left out: ") == len(words)
         assert law["measured"]["points"] == 5
-
-    def test_nothing_left_is_an_error(self, tmp_path):
-        with pytest.raises(InputError, match="none of the folders holds a finished run"):
-            report([tmp_path / "none"], tmp_path / "out")
-        assert not (tmp_path / "out").exists()
-
-    def test_a_metric_that_no_run_has(self, sweep, tmp_path):
-        with pytest.raises(InputError, match=r"no run has the metric x/y.*fixed/robust_accuracy"):
-            report(sweep, tmp_path / "out", key="x/y")
 
 
 class TestDisagreements:
@@ -309,14 +297,15 @@ class TestCommand:
             ([], ["required", "runs"]),
             (["nowhere"], ["none of the folders", "nowhere"]),
             (["nowhere", "--colour", "red"], ["--colour"]),
-            (["{run}", "--key", "x/y"], ["x/y", "--key"]),
+            (["{run}", "--key", "x/y"], ["x/y", "--key", "fixed/robust_accuracy"]),
             (["{run}", "--output", "{run}/summary.json"], ["summary.json", "folder"]),
         ],
     )
-    def test_errors_are_one_line(self, args, words, tmp_path, capsys):
+    def test_errors_are_one_line(self, args, words, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
         run = write_run(tmp_path / "run")
         assert main(["report", *(word.format(run=run) for word in args)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith("error: ")
-        for word in words:
-            assert word in line
+        assert all(word in line for word in words)
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
