@@ -63,9 +63,10 @@ def test_own_parts_on_the_command_line(options, parts, capsys):
     few = ["--data.limit", "2", "--attack.steps", "1", "--trainer.accelerator", "cpu"]
     small = ["--model.purifier.num_steps", "2"] if "--model.classifier" in options else []
     assert main(["test", "--config", "cifar_fixed", *options, *small, *few]) == 0
-    folder = Path(capsys.readouterr().out.splitlines()[-1])
-    summary = read_summary(folder / "summary.json")
+    printed = capsys.readouterr().out
+    summary = read_summary(Path(printed.splitlines()[-1]) / "summary.json")
     assert summary["status"] == "finished"
+    assert ("no noise" in printed) == ("my_purifier.Blur" in options)
     if "my_purifier.Blur" in options:
         assert summary["settings"]["purifier"] == "Blur"
         assert summary["settings"]["purifier_options"] == {"sigma": 0.5}

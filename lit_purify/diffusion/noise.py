@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_purify.types import Process
+from lit_purify.types import InputError, Process
 
 P_S = 83492791
 P_I = 73856093
@@ -147,7 +147,7 @@ class FixedNoise(NoiseConfiguration, NoiseSource):
     def next_configuration(self) -> FixedNoise:
         return self
 
-    def cached(self, indices: Tensor) -> FixedNoise:
+    def cached(self, indices: Tensor) -> CachedNoise:
         return CachedNoise(self.seed, indices.cpu())
 
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
@@ -178,7 +178,12 @@ class CachedNoise(FixedNoise):
         init=False, repr=False, compare=False, default_factory=dict
     )
 
-    def cached(self, indices: Tensor) -> FixedNoise:
+    @property
+    def drawn(self) -> bool:
+        """Whether anybody has asked for a draw."""
+        return bool(self._store)
+
+    def cached(self, indices: Tensor) -> CachedNoise:
         return self if torch.equal(indices.cpu(), self.samples) else super().cached(indices)
 
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
@@ -247,20 +252,29 @@ _bound: ContextVar[tuple[NoiseSource, Tensor] | None] = ContextVar("bound_noise"
 
 
 @contextmanager
-def randomness(source: NoiseSource, indices: Tensor) -> Iterator[None]:
+def randomness(source: NoiseSource, indices: Tensor | Sequence[int]) -> Iterator[None]:
     """Bind a noise source and sample indices for callers that can only call ``model(x)``.
 
     Args:
         source: where the forward passes inside the block take their noise from.
-        indices: dataset indices of the samples, shape (B,); a single index serves a batch of any
-            size.
+        indices: dataset indices of the samples, shape (B,), or a list of them; a single index
+            serves a batch of any size.
+
+    Raises:
+        InputError: the indices are no list of whole numbers.
 
     Example::
 
         with randomness(FixedNoise(0), indices):
             logits = model(images)
     """
-    token = _bound.set((source.cached(indices), indices))
+    samples = torch.as_tensor(indices)
+    if samples.ndim != 1 or samples.is_floating_point():
+        raise InputError(
+            f"the indices are {samples.dtype} of shape {tuple(samples.shape)}; expected whole "
+            "numbers of shape (B,); give the dataset index of every image, such as [0, 1]"
+        )
+    token = _bound.set((source.cached(samples), samples))
     try:
         yield
     finally:

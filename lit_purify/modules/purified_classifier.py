@@ -84,7 +84,7 @@ class PurifiedClassifier(RecordingModule):
         tf32: let float32 convolutions and matrix products run in TF32 during a test or prediction;
             otherwise they are IEEE float32 there, see :mod:`lit_purify.modules.numerics`.
         compile: compile the classifier and the networks of the purifier with ``torch.compile``, in
-            place. Figures then move as they do between two machines.
+            place. Numbers then move as they do between two machines.
 
     Attributes:
         preflight: what was found before the test, see :mod:`lit_purify.modules.preflight`.

@@ -191,6 +191,7 @@ class TestRun:
         summary = self.run(npz, tmp_path, IdentityPurifier())
         assert summary["preflight"]["indices"] == [0, 1]
         assert summary["preflight"]["nonfinite"] == []
+        assert summary["preflight"]["draws_noise"] is False
         assert summary["preflight"]["zero_gradient"] == 0
         assert summary["flags"] == []
 
