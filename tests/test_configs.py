@@ -76,28 +76,6 @@ def subcommand(name: str) -> str:
     )
 
 
-def small_fit(folder: Path, config: str = "train_cifar_small.yaml") -> Path:
-    """One training step of a tiny network; the run folder."""
-    options = {
-        "--config": str(tiny.CONFIGS / config),
-        "--trainer.default_root_dir": str(folder),
-        "--trainer.accelerator": "cpu",
-        "--trainer.devices": "1",
-        "--trainer.max_steps": "1",
-        "--trainer.val_check_interval": "1",
-        "--trainer.log_every_n_steps": "1",
-        "--trainer.enable_progress_bar": "false",
-        "--model.denoiser.block_out_channels": "[8,16]",
-        "--model.denoiser.norm_num_groups": "4",
-        "--model.compile": "false",
-        "--data.train_source": str(tiny.npz_file(folder / "train.npz", 10)),
-        "--data.num_holdout": "6",
-        "--data.batch_size": "4",
-    }
-    assert main(["fit", *(word for option in options.items() for word in option)]) == 0
-    return tiny.run_folder(folder)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -110,7 +88,7 @@ def test_it_runs(name, tmp_path):
     base = base_of(name)
     does = subcommand(base or name)
     if does == "fit":
-        folder = small_fit(tmp_path, name)
+        folder = tiny.fit(tmp_path, name)
         checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
         assert checkpoint["global_step"] == 1
         return

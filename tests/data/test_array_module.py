@@ -19,13 +19,6 @@ def _data(**arguments: Any) -> ArrayDataModule:
     return data
 
 
-def test_tensors_come_back_in_batches() -> None:
-    batches = list(_data(batch_size=2).test_dataloader())
-    assert [batch["index"].tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
-    assert torch.equal(torch.cat([batch["image"] for batch in batches]), IMAGES)
-    assert torch.equal(torch.cat([batch["label"] for batch in batches]), LABELS)
-
-
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.float32, torch.float64])
 def test_arrays_are_the_same_with_channels_last(dtype: torch.dtype) -> None:
     images = (IMAGES * 255).to(dtype) if dtype == torch.uint8 else IMAGES.to(dtype)
@@ -45,6 +38,7 @@ def test_arrays_are_the_same_with_channels_last(dtype: torch.dtype) -> None:
         ({"indices": [4, 0, 2], "limit": 2}, [4, 0]),
         ({"limit": 3}, [0, 1, 2]),
         ({"limit": 50}, [0, 1, 2, 3, 4]),
+        ({}, [0, 1, 2, 3, 4]),
     ],
 )
 def test_indices_keep_their_order_and_place(arguments: dict, expected: list[int]) -> None:
@@ -53,13 +47,6 @@ def test_indices_keep_their_order_and_place(arguments: dict, expected: list[int]
     assert torch.equal(batch["label"], LABELS[expected])
     assert torch.equal(batch["image"], IMAGES[expected])
     assert batch["index"].dtype == batch["label"].dtype == torch.int64
-
-
-def test_what_is_done_is_left_out() -> None:
-    data = _data(batch_size=2)
-    data.done = frozenset({0, 3})
-    batches = list(data.test_dataloader())
-    assert torch.cat([batch["index"] for batch in batches]).tolist() == [1, 2, 4]
 
 
 def test_settings_name_the_images() -> None:

@@ -46,23 +46,21 @@ def test_pixels_stay_and_a_damaged_file_is_named_unless_left_out(tmp_path: Path)
         _batches(tmp_path)
 
 
-def test_folder_without_images_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "below").mkdir()
-    Image.fromarray(RGB).save(tmp_path / "below" / "a.png")
-    with pytest.raises(InputError, match="no images"):
-        _batches(tmp_path)
-
-
-def test_equal_stems_are_refused(tmp_path: Path) -> None:
-    for suffix in ("png", "webp"):
-        Image.fromarray(RGB).save(tmp_path / f"a.{suffix}")
-    with pytest.raises(InputError, match=r"a\.png and a\.webp"):
-        _batches(tmp_path)
-
-
-def test_missing_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="neither"):
-        _batches(tmp_path / "nowhere")
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["below/a.png"], "no images"),
+        (["a.png", "a.webp"], r"a\.png and a\.webp"),
+        ([], "neither"),
+    ],
+)
+def test_refused_folders(tmp_path: Path, names: list[str], message: str) -> None:
+    for name in names:
+        path = tmp_path / "here" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RGB).save(path)
+    with pytest.raises(InputError, match=message):
+        _batches(tmp_path / "here")
 
 
 def test_refused_shape_and_stage() -> None:

@@ -20,8 +20,6 @@ CLASSES = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
 
 def test_class_indices_are_those_of_timms_list() -> None:
     spec = importlib.util.find_spec("timm")  # a dependency of robustbench, slow to import
-    assert spec is not None
-    assert spec.origin is not None
     listed = (Path(spec.origin).parent / "data/_info/imagenet_synsets.txt").read_text()
     assert class_indices() == {wnid: k for k, wnid in enumerate(listed.splitlines())}
 
@@ -130,30 +128,21 @@ def test_names_without_numbers_go_class_by_class_only(tmp_path: Path) -> None:
         folder_files(tmp_path, "validation")
 
 
-def _flat(folder: Path) -> None:
-    _touch(folder, _name(1), _name(2))
-
-
-def _flat_beside_classes(folder: Path) -> None:
-    _validation(folder)
-    _touch(folder, _name(77))
-
-
-def _twice(folder: Path) -> None:
-    _validation(folder)
-    _touch(folder / HEN, _name(293))
+def _beside(*place: str) -> Callable[[Path], None]:
+    """Three classes, and one file more."""
+    return lambda folder: _touch(_validation(folder).joinpath(*place[:-1]), place[-1])
 
 
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing": (lambda folder: None, "no folder"),
     "a file": (lambda folder: folder.write_text("x"), "no folder"),
     "empty": (lambda folder: folder.mkdir(), "holds no folders"),
-    "flat": (_flat, r"directly.*00000001\.JPEG"),
-    "flat beside classes": (_flat_beside_classes, r"directly.*00000077\.JPEG"),
+    "flat": (lambda folder: _touch(folder, _name(1), _name(2)), r"directly.*00000001\.JPEG"),
+    "flat beside classes": (_beside(_name(77)), r"directly.*00000077\.JPEG"),
     "other names": (lambda folder: _touch(folder / "tench", _name(1)), "holds tench"),
     "train alone": (lambda folder: _touch(folder / "train" / HEN, "a.JPEG"), "holds train"),
     "no images": (lambda folder: _touch(folder / HEN, "a.txt"), "no images"),
-    "one number twice": (_twice, rf"{TENCH}.*293\.JPEG and .*{HEN}"),
+    "one number twice": (_beside(HEN, _name(293)), rf"{TENCH}.*293\.JPEG and .*{HEN}"),
 }
 
 

@@ -58,23 +58,20 @@ def test_hash_names_content_order_labels_indices_and_preprocessing(tmp_path: Pat
     changed = _files(tmp_path / "c")
     changed[2].write_bytes(changed[2].read_bytes() + b"\0")
 
-    def digest(
-        files: list[Path], labels: tuple[int, ...], indices: tuple[int, ...], preprocessing: str
-    ) -> str:
+    def digest(files=files, labels=(0, 1, 2), indices=(0, 1, 2), preprocessing=RES) -> str:
         samples = list(zip(files, labels, strict=True))
         return Photographs(samples, indices, preprocessing=preprocessing).sha256()
 
-    plain = digest(files, (0, 1, 2), (0, 1, 2), RES)
-    assert digest(moved, (0, 1, 2), (0, 1, 2), RES) == plain
+    assert digest(moved) == digest()
     others = {
-        digest(changed, (0, 1, 2), (0, 1, 2), RES),
-        digest(files[::-1], (0, 1, 2), (0, 1, 2), RES),
-        digest(files, (0, 1, 3), (0, 1, 2), RES),
-        digest(files, (0, 1, 2), (0, 1, 3), RES),
-        digest(files, (0, 1, 2), (0, 1, 2), "Crop288"),
-        digest(files[:2], (0, 1), (0, 1), RES),
+        digest(changed),
+        digest(files[::-1]),
+        digest(labels=(0, 1, 3)),
+        digest(indices=(0, 1, 3)),
+        digest(preprocessing="Crop288"),
+        digest(files[:2], (0, 1), (0, 1)),
     }
-    assert len(others | {plain}) == 7
+    assert len(others | {digest()}) == 7
 
 
 def test_damage_shows_before_the_run(tmp_path: Path) -> None:
@@ -86,9 +83,7 @@ def test_damage_shows_before_the_run(tmp_path: Path) -> None:
         data.check()
 
 
-def test_of_many_files_the_headers_are_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_many_files_the_headers_are_checked(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(photographs, "DECODED", 2)
     files = _files(tmp_path)
     data = Photographs([(file, 0) for file in files], range(3), preprocessing=RES)

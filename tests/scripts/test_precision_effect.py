@@ -78,36 +78,24 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-class TestProducts:
-    """A product is linear in each factor: its gradients are products with the rounded factors."""
+def test_a_product_is_that_of_the_rounded_factors(name):
+    """It is linear in each factor: its gradients are products with the rounded factors, too."""
+    product, *shapes = PRODUCTS[name]
+    x, w = (draw(*shape, seed=n) for n, shape in enumerate(shapes))
+    g = draw(*product(x, w).shape, seed=2)
 
-    def gradients(self, name, emulated):
-        product, *shapes = PRODUCTS[name]
-        x, w = (draw(*shape, seed=n).requires_grad_() for n, shape in enumerate(shapes))
-        if emulated:
-            with script.emulated_tf32():
-                y = product(x, w)
-                g = draw(*y.shape, seed=2)
-                return y.detach(), *torch.autograd.grad(y, (x, w), g)
-        g = draw(*product(x, w).shape, seed=2)
-        x, w, g = rounded(x, w, g)
+    def product_and_gradients(x, w, g):
         y = product(x.requires_grad_(), w.requires_grad_())
         return y.detach(), *torch.autograd.grad(y, (x, w), g)
 
-    def test_forward_and_backward(self, name):
-        exact = self.gradients(name, emulated=False)
-        for found, expected in zip(self.gradients(name, emulated=True), exact, strict=True):
-            torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
-
-    def test_outside_nothing_is_rounded(self, name):
-        with script.emulated_tf32():
-            pass
-        product, *shapes = PRODUCTS[name]
-        x, w = (draw(*shape, seed=n) for n, shape in enumerate(shapes))
-        torch.testing.assert_close(
-            product(x, w).double(), product(x.double(), w.double()), rtol=1e-5, atol=1e-5
-        )
-        assert (product(x, w).double() - self.gradients(name, emulated=False)[0]).abs().max() > 1e-4
+    exact = product_and_gradients(*(factor.double() for factor in (x, w, g)))
+    expected = product_and_gradients(*rounded(x, w, g))
+    with script.emulated_tf32():
+        emulated = product_and_gradients(x.clone(), w.clone(), g)
+    outside = product_and_gradients(x.clone(), w.clone(), g)
+    for found, want in zip((*emulated, *outside), (*expected, *exact), strict=True):
+        torch.testing.assert_close(found.double(), want, rtol=1e-5, atol=1e-5)
+    assert (expected[0] - exact[0]).abs().max() > 1e-4
 
 
 class TestEmulation:
@@ -151,15 +139,9 @@ class TestEmulation:
 
 
 def row(mode, clean, robust, logits):
-    settings = {"eps": "2/255", "limit": 4, "steps": 40, "batch_size": 50}
-    return {
-        "mode": mode,
-        **settings,
-        "clean": clean,
-        "robust": robust,
-        "robust_in_float32": robust,
-        "logits": logits,
-    }
+    settings = {"mode": mode, "eps": "2/255", "limit": 4, "steps": 40, "batch_size": 50}
+    outcomes = {"clean": clean, "robust": robust, "robust_in_float32": robust}
+    return settings | outcomes | {"logits": logits}
 
 
 ROWS = [
@@ -180,8 +162,7 @@ class TestTable:
 
         def measure(mode, eps, **settings):
             measured.append(mode)
-            (found,) = [row for row in ROWS if row["mode"] == mode]
-            return found
+            return next(row for row in ROWS if row["mode"] == mode)
 
         monkeypatch.setattr(script, "measure", measure)
         output = tmp_path / "rows.jsonl"
