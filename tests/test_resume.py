@@ -20,6 +20,10 @@ TRIALS, EARLY = 20, 8
 IMAGES, BATCH = 16, 2
 MAIN = ["-m", "lit_purify"]
 
+both_signals = pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+
 
 @pytest.fixture(scope="module")
 def denoiser(tmp_path_factory):
@@ -100,7 +104,7 @@ def test_killed_at_twenty_random_moments(denoiser, uninterrupted, tmp_path):
         args = tiny.quick_test(denoiser, root, "--resume", "auto")
         run = Fork(args, root / "killed.log")
         if trial < EARLY:  # at any time: a machine under load is then still starting up
-            run.wait(rng.random())
+            run.wait(1.5 * rng.random())
         else:  # at any time once so many batches are on the disk
             wait_for_batches(root, (trial - EARLY) * (IMAGES // BATCH) // (TRIALS - EARLY), run)
             run.wait(rng.random() / 10)
@@ -208,9 +212,7 @@ class TestSeveralProcesses:
         self.resume(denoiser, tmp_path, count, expected)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize(
-        ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
-    )
+    @both_signals
     def test_a_signal_to_all(self, number, status, denoiser, expected, tmp_path):
         running = self.start(denoiser, tmp_path)
         for run in running:
@@ -258,9 +260,7 @@ class TestSeveralProcesses:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
-)
+@both_signals
 def test_a_signal_is_an_ordinary_end(number, status, denoiser, uninterrupted, tmp_path):
     args = tiny.quick_test(denoiser, tmp_path)
     files = files_in(tmp_path)

@@ -28,7 +28,7 @@ def _save(path: Path, n: int, size: int = 32, label: int | None = None) -> str:
     return str(path)
 
 
-def test_batches_are_the_embedded_images_in_order() -> None:
+def test_batches_are_the_embedded_images_in_order():
     batches = _test_batches(limit=5, batch_size=2)
     images, labels = sources.embedded()
     assert [b["index"].tolist() for b in batches] == [[0, 1], [2, 3], [4]]
@@ -51,7 +51,7 @@ def test_batches_are_the_embedded_images_in_order() -> None:
         ({"train_source": "embedded"}, "'embedded'"),
     ],
 )
-def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
+def test_refused_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         CIFAR10DataModule(**arguments)
 
@@ -59,7 +59,7 @@ def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"), [({"size": 28}, "28 x 28"), ({"label": 10}, r"0 \.\. 9")]
 )
-def test_another_data_set_is_refused(tmp_path: Path, wrong: dict, message: str) -> None:
+def test_another_data_set_is_refused(tmp_path, wrong, message):
     with pytest.raises(InputError, match=message):
         _test_batches(source=_save(tmp_path / "a.npz", 3, **wrong), limit=1)
 
@@ -71,7 +71,7 @@ def _fit(tmp_path: Path, **arguments: Any) -> CIFAR10DataModule:
     return data
 
 
-def test_training_shuffles_and_holds_out_the_last_images(tmp_path: Path) -> None:
+def test_training_shuffles_and_holds_out_the_last_images(tmp_path):
     data = _fit(tmp_path)
     train, val = data.train_dataloader(), data.val_dataloader()
     assert isinstance(train.sampler, DistributedSampler)
@@ -95,7 +95,7 @@ def _order(tmp_path: Path, epoch: int = 0, processes: int = 1, rank: int = 0, **
     return torch.cat([b["index"] for b in loader]).tolist()
 
 
-def test_training_order_comes_from_the_seed_and_the_epoch_alone(tmp_path: Path) -> None:
+def test_training_order_comes_from_the_seed_and_the_epoch_alone(tmp_path):
     before = torch.get_rng_state()
     first = _order(tmp_path, seed=1)
     # A resumed training goes on in the order of its epoch.
@@ -105,7 +105,7 @@ def test_training_order_comes_from_the_seed_and_the_epoch_alone(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_processes_train_on_parts_of_one_order(tmp_path: Path, epoch: int) -> None:
+def test_processes_train_on_parts_of_one_order(tmp_path, epoch):
     alone = _order(tmp_path, epoch)
     assert sorted(alone) == list(range(14))
     for processes in (2, 7):
@@ -113,13 +113,13 @@ def test_processes_train_on_parts_of_one_order(tmp_path: Path, epoch: int) -> No
         assert parts == [alone[rank::processes] for rank in range(processes)]
 
 
-def test_too_few_training_images_are_refused(tmp_path: Path) -> None:
+def test_too_few_training_images_are_refused(tmp_path):
     with pytest.raises(InputError, match="num_holdout"):
         _fit(tmp_path, num_holdout=17)
 
 
 @pytest.mark.parametrize(("stage", "train"), [("fit", True), ("test", False)])
-def test_torchvision_source(monkeypatch: pytest.MonkeyPatch, stage: str, train: bool) -> None:
+def test_torchvision_source(monkeypatch, stage, train):
     def stub(root: str, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
         calls.append((root, train))
         return np.zeros((8, 32, 32, 3), np.uint8), np.zeros(8, int)

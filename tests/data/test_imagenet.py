@@ -53,7 +53,7 @@ def _black(n: int = 2, size: int = 224) -> np.ndarray:
     return np.zeros((n, size, size, 3), np.uint8)
 
 
-def test_default_is_the_20_foolbox_photographs() -> None:
+def test_default_is_the_20_foolbox_photographs():
     batches = _batches()
     samples = foolbox_samples()
     assert [len(batch["index"]) for batch in batches] == [10, 10]
@@ -70,14 +70,14 @@ ORDERS = {
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_order(tmp_path: Path, order: str) -> None:
+def test_order(tmp_path, order):
     batches = _batches(source=str(_folder(tmp_path)), order=order, batch_size=3)
     assert [batch["index"].tolist() for batch in batches] == [[0, 1, 2], [3, 4, 5], [6]]
     assert (_greys(batches), _joined(batches, "label")) == ORDERS[order]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_indices_and_limit(tmp_path: Path, num_workers: int) -> None:
+def test_indices_and_limit(tmp_path, num_workers):
     few = {"indices": [6, 0, 4, 2], "limit": 3, "batch_size": 2, "num_workers": num_workers}
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     batches = _batches(source=str(_folder(tmp_path)), **few)
@@ -88,13 +88,13 @@ def test_indices_and_limit(tmp_path: Path, num_workers: int) -> None:
     assert _joined(batches, "label") == [999, 999, 0]
 
 
-def test_limit_is_the_papers_200_and_can_be_lifted(tmp_path: Path) -> None:
+def test_limit_is_the_papers_200_and_can_be_lifted(tmp_path):
     source = _npz(tmp_path / "a.npz", _black(201))
     assert len(_data(source=source).test_set) == 200
     assert len(_data(source=source, limit=None).test_set) == 201
 
 
-def test_files_that_are_not_evaluated_are_not_read(tmp_path: Path) -> None:
+def test_files_that_are_not_evaluated_are_not_read(tmp_path):
     folder = _folder(tmp_path)
     (folder / CLASSES[1] / "ILSVRC2012_val_00000005.JPEG").write_text("damaged")
     assert _greys(_batches(source=str(folder), limit=4)) == [0, 1, 2, 3]
@@ -102,7 +102,7 @@ def test_files_that_are_not_evaluated_are_not_read(tmp_path: Path) -> None:
         _data(source=str(folder))
 
 
-def test_npz_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_npz_is_taken_as_it_is(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
     (batch,) = _batches(source=_npz(tmp_path / "a.npz", images, [999, 0, 5]), indices=[2, 0])
     assert batch["index"].tolist() == [2, 0]
@@ -111,7 +111,7 @@ def test_npz_is_taken_as_it_is(tmp_path: Path) -> None:
     assert torch.equal(batch["image"], expected)
 
 
-def test_another_preprocessing_gives_another_size(tmp_path: Path) -> None:
+def test_another_preprocessing_gives_another_size(tmp_path):
     data = _data(source=str(_folder(tmp_path, 1)), preprocessing="Crop288")
     assert data.image_shape == (3, 288, 288)
     image = data.test_set[0]["image"]
@@ -128,7 +128,7 @@ def test_another_preprocessing_gives_another_size(tmp_path: Path) -> None:
         ({"source": "folbox"}, "'folbox'"),
     ],
 )
-def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
+def test_refused_arguments(arguments, message):
     with pytest.raises(InputError, match=message):
         _data(**arguments)
 
@@ -141,12 +141,12 @@ def test_refused_arguments(arguments: dict[str, Any], message: str) -> None:
     ],
     ids=["size", "label"],
 )
-def test_refused_arrays(tmp_path: Path, images: np.ndarray, label: int, message: str) -> None:
+def test_refused_arrays(tmp_path, images, label, message):
     with pytest.raises(InputError, match=message):
         _data(source=_npz(tmp_path / "a.npz", images, label), limit=1)
 
 
-def test_settings_name_the_images(tmp_path: Path) -> None:
+def test_settings_name_the_images(tmp_path):
     data = _data(source=str(_folder(tmp_path)), limit=5, batch_size=2)
     settings = data.settings()
     assert settings == {

@@ -1,9 +1,8 @@
 """The emulation of TF32 against exact arithmetic, and the table the script makes of its rows."""
 
-import json
-
 import numpy as np
 import pytest
+import tiny
 import torch
 from script_files import load_script
 from torch.nn import functional as F
@@ -139,36 +138,33 @@ class TestEmulation:
 
 
 def row(mode, clean, robust, logits):
-    settings = {"mode": mode, "eps": "2/255", "limit": 4, "steps": 40, "batch_size": 50}
-    outcomes = {"clean": clean, "robust": robust, "robust_in_float32": robust}
-    return settings | outcomes | {"logits": logits}
+    outcomes = {"clean": clean, "robust": robust, "robust_in_float32": robust, "logits": logits}
+    return {"mode": mode, **{name: torch.tensor(values) for name, values in outcomes.items()}}
 
 
-ROWS = [
-    row("float32", [1, 1, 1, 0], [1, 0, 0, 0], [[1.0, 2.0]] * 4),
-    row("bf16-mixed", [1, 1, 0, 1], [0, 1, 1, 0], [[1.0, 2.0]] * 3 + [[1.0, 1.75]]),
-]
+def test_images_are_compared_one_by_one():
+    # The clean counts are equal, three of four; two images changed sides all the same.
+    rows = [
+        row("float32", [1, 1, 1, 0], [1, 0, 0, 0], [[1.0, 2.0]] * 4),
+        row("bf16-mixed", [1, 1, 0, 1], [0, 1, 1, 0], [[1.0, 2.0]] * 3 + [[1.0, 1.75]]),
+    ]
+    last = script.table(rows).splitlines()[-1]
+    assert last.startswith("| bf16-mixed | 75.0 % (30.1 to 95.4) | 50.0 % (15.0 to 85.0) |")
+    assert last.endswith("| 2, 3 | 2.5e-01 |")
 
 
-class TestTable:
-    def test_images_are_compared_one_by_one(self):
-        # The clean counts are equal, three of four; two images changed sides all the same.
-        last = script.table(ROWS).splitlines()[-1]
-        assert last.startswith("| bf16-mixed | 75.0 % (30.1 to 95.4) | 50.0 % (15.0 to 85.0) |")
-        assert last.endswith("| 2, 3 | 2.5e-01 |")
-
-    def test_a_finished_row_is_not_measured_again(self, tmp_path, monkeypatch, capsys):
-        measured = []
-
-        def measure(mode, eps, **settings):
-            measured.append(mode)
-            return next(row for row in ROWS if row["mode"] == mode)
-
-        monkeypatch.setattr(script, "measure", measure)
-        output = tmp_path / "rows.jsonl"
-        arguments = ["--output", str(output), "--eps", "2/255", "--limit", "4", "--modes"]
-        script.main([*arguments, "float32"])
-        script.main([*arguments, "float32", "bf16-mixed"])
-        assert measured == ["float32", "bf16-mixed"]
-        assert [json.loads(line) for line in output.read_text().splitlines()] == ROWS
-        assert script.table(ROWS) in capsys.readouterr().out
+def test_what_is_recorded_is_not_measured_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(script, "embedded_denoiser", tiny.denoiser)
+    monkeypatch.setattr(script, "embedded_resnet18", tiny.classifier)
+    few = ["--root", str(tmp_path), "--eps", "2/255", "--limit", "2", "--steps", "1"]
+    tables = []
+    for resumed in (0, 2):
+        script.main([*few, "--modes", "TF32 (emulated)"])
+        out, err = capsys.readouterr()
+        assert (out + err).count("resumed: 2 of 2 images are recorded") == resumed
+        tables.append(out[out.index("eps 2/255") :])
+    assert tables[0] == tables[1]
+    *_, first, second = tables[0].splitlines()
+    assert first.startswith("| float32 | ")
+    assert second.startswith("| TF32 (emulated) | ")
+    assert float(second.split(" | ")[-1].removesuffix(" |")) > 0  # the factors were rounded
