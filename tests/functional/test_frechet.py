@@ -1,4 +1,4 @@
-"""Fréchet distances with a closed form, against SciPy's matrix root, and in pieces."""
+"""Fréchet distances with a closed form, from the samples themselves, and in pieces."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import warnings
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -22,15 +21,6 @@ def features(n: int, d: int, *, seed: int = 0, scale: float = 1.0) -> Tensor:
 
 def distance(a: Tensor, b: Tensor) -> float:
     return frechet_distance(feature_moments(a), feature_moments(b)).item()
-
-
-def by_scipy(a: Tensor, b: Tensor) -> float:
-    """The textbook formula with the root of the unsymmetric product."""
-    first, second = a.numpy(), b.numpy()
-    one, two = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
-    root = scipy.linalg.sqrtm(one @ two)
-    shift = first.mean(0) - second.mean(0)
-    return float(shift @ shift + np.trace(one) + np.trace(two) - 2 * np.trace(root).real)
 
 
 def by_samples(a: Tensor, b: Tensor) -> float:
@@ -74,18 +64,12 @@ def test_one_dimension():
     assert distance(a, b) == pytest.approx(64 + (2 - 1) ** 2, rel=1e-14)
 
 
-@pytest.mark.parametrize("d", [3, 32, 96])
-def test_against_scipys_root(d):
-    a, b = features(4 * d, d), features(5 * d, d, seed=1, scale=1.5)
-    assert distance(a, b) == pytest.approx(by_scipy(a, b), rel=1e-6)
-    assert distance(b, a) == pytest.approx(distance(a, b), rel=1e-12)
-
-
-@pytest.mark.parametrize("n", [2, 7, 40, 64, 65, 200])
+@pytest.mark.parametrize("n", [2, 7, 40, 64, 65, 400])
 @pytest.mark.filterwarnings("ignore:the Fréchet distance")
 def test_against_the_samples_also_where_a_covariance_is_singular(n):
     a, b = features(n, 64), features(n + 3, 64, seed=1, scale=0.8)
     assert distance(a, b) == pytest.approx(by_samples(a, b), rel=1e-6)
+    assert distance(b, a) == pytest.approx(distance(a, b), rel=1e-12)
     assert distance(a, a) == pytest.approx(0, abs=1e-10)
 
 
