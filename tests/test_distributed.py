@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 from processes import finish, forks, free_port, launch
-from run_files import RunFiles
+from run_files import files_of
 
 IMAGES = 16
 RELATIVE = 1e-5
@@ -28,11 +28,6 @@ def run(args: list[str], logs: Path, count: int) -> str:
         for line in other.printed.splitlines():
             assert line.startswith("Initializing distributed: "), other.printed
     return first.printed
-
-
-def files_of(printed: str) -> RunFiles:
-    """What a run left in the folder that its last line names."""
-    return RunFiles(Path(printed.splitlines()[-1]))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import processes
 import pytest
 import tiny
 from processes import Fork, finish, forks, start, wait_until
-from run_files import RunFiles
+from run_files import RunFiles, files_of
 
 TRIALS, EARLY = 20, 8
 IMAGES, BATCH = 16, 2
@@ -49,12 +49,7 @@ def finished(args: list[str], logs: Path) -> RunFiles:
     """What a command line leaves that nothing stops."""
     run = Fork(args, logs / "finished.log")
     assert run.finish() == 0, run.printed
-    return files_of(run)
-
-
-def files_of(run: Fork) -> RunFiles:
-    """What a finished run left in the folder that its last line names."""
-    return RunFiles(Path(run.printed.splitlines()[-1]))
+    return files_of(run.printed)
 
 
 def files_in(root: Path, version: int = 0) -> RunFiles:
@@ -86,7 +81,7 @@ def stage(root: Path) -> str:
 def assert_equal(run: Fork, expected: RunFiles) -> None:
     """A run ended well, and as if it had never been stopped; nothing is left behind."""
     assert run.finish() == 0, run.printed
-    found = files_of(run)
+    found = files_of(run.printed)
     assert found.merged == expected.merged
     assert found.summary["metrics"] == expected.summary["metrics"]
     assert found.header["status"] == found.summary["status"] == "finished"
@@ -148,8 +143,8 @@ def test_killed_twice(denoiser, uninterrupted, tmp_path):
         run.kill()
     last = Fork(args, tmp_path / "last.log")
     assert_equal(last, uninterrupted)
-    assert files_of(last) == files_in(tmp_path)
-    assert len(files_of(last).header["sessions"]) == 3
+    assert files_of(last.printed) == files_in(tmp_path)
+    assert len(files_of(last.printed).header["sessions"]) == 3
 
 
 @pytest.mark.slow
@@ -278,7 +273,7 @@ def test_a_signal_is_an_ordinary_end(number, status, denoiser, uninterrupted, tm
 
     resumed = Fork(["test", "--resume", str(files.folder)], tmp_path / "resumed.log")
     assert_equal(resumed, uninterrupted)
-    assert files_of(resumed) == files
+    assert files_of(resumed.printed) == files
     assert f"resumed: {done * BATCH} of {IMAGES} images are recorded" in resumed.printed
 
 
@@ -335,7 +330,7 @@ class TestAnotherConfiguration:
         args = ["test", "--resume", str(files.folder), "--data.batch_size", str(batch_size)]
         resumed = forks(args, root / "resumed", count)
         assert finish(resumed) == [0] * count, resumed[0].printed
-        assert files_of(resumed[0]) == files
+        assert files_of(resumed[0].printed) == files
         for row, same in zip(files.rows, uninterrupted.rows, strict=True):
             # Everything is computed in float64; images are rounded to float32.
             assert tiny.same_row(row, same, rel=1e-5), (row, same)
@@ -350,11 +345,11 @@ def test_a_finished_run_evaluates_nothing(few, tmp_path):
     args = [*more, "--trainer.default_root_dir", str(tmp_path)]
     first = Fork(args, tmp_path / "first.log")
     assert_equal(first, expected)
-    given = ["test", "--resume", str(files_of(first).folder)]
+    given = ["test", "--resume", str(files_of(first.printed).folder)]
     for name, command in {"auto": args, "given": given}.items():
         again = Fork(command, tmp_path / f"{name}.log")
         assert_equal(again, expected)
-        assert files_of(again) == files_of(first)
+        assert files_of(again.printed) == files_of(first.printed)
         assert "resumed: 4 of 4 images are recorded" in again.printed
         assert "images 4/4" not in again.printed
         assert "Classifier alone, clean images" in again.printed

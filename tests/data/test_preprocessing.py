@@ -30,7 +30,9 @@ def _noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-@pytest.mark.parametrize("size", [(500, 375), (287, 289), (31, 33)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(500, 375), (287, 289), (256, 256), (224, 224), (31, 33)], ids=str
+)
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_names_mean_what_robustbench_means(name, size):
     picture = _noise(*size)
@@ -38,16 +40,6 @@ def test_names_mean_what_robustbench_means(name, size):
     side = preprocessing_named(name).size
     assert (found.shape, found.dtype) == ((side, side, 3), np.uint8)
     assert np.array_equal(found, np.asarray(TORCHVISION[name](picture)))
-
-
-def test_a_picture_of_256_pixels_is_cut_and_not_resized():
-    picture = _noise(256, 256)
-    assert np.array_equal(_pixels("Res256Crop224", picture), np.asarray(picture)[16:240, 16:240])
-
-
-def test_a_picture_of_the_final_size_is_stretched_to_itself():
-    picture = _noise(224, 224)
-    assert np.array_equal(_pixels("Res224", picture), np.asarray(picture))
 
 
 def test_a_small_picture_gets_a_black_margin():

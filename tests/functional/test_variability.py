@@ -235,32 +235,29 @@ def test_gradients_pass():
     torch.testing.assert_close(gradient, want, rtol=0, atol=1e-15)
 
 
-def held() -> int:
-    """Numbers in all tensors that somebody still knows."""
+def numbers_in_tensors() -> int:
+    """In all that somebody still knows."""
     return sum(thing.numel() for thing in gc.get_objects() if type(thing) is Tensor)
 
 
-class Draws:
-    """Fresh tensors in every round; writes down what is held at the end of a round."""
+def peak(inputs: Tensor, count: int) -> int:
+    """The most of them at the end of a round of so many fresh draws."""
+    held = []
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.held: list[int] = []
+    class Draws:
+        def __iter__(self) -> Iterator[Tensor]:
+            for n in range(count):
+                yield normal(2, 4, 64, seed=n)
+            held.append(numbers_in_tensors())
 
-    def __iter__(self) -> Iterator[Tensor]:
-        for n in range(self.count):
-            yield normal(2, 4, 64, seed=n)
-        self.held.append(held())
+    variability(inputs, Draws())
+    assert len(held) == 2  # rounds
+    return max(held)
 
 
 def test_memory_does_not_grow_with_the_draws():
     inputs = normal(2, 4, 64, seed=99)
     gc.collect()
-    before, peaks = held(), []
-    for count in (3, 30):
-        draws = Draws(count)
-        variability(inputs, draws)
-        assert len(draws.held) == 2  # rounds
-        peaks.append(max(draws.held) - before)
-    assert peaks[0] == peaks[1]
-    assert 2 * inputs.numel() < peaks[0] < 6 * inputs.numel()
+    before = numbers_in_tensors()
+    assert peak(inputs, 3) == peak(inputs, 30)
+    assert 2 * inputs.numel() < peak(inputs, 3) - before < 6 * inputs.numel()
