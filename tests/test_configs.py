@@ -26,19 +26,30 @@ _AGREEMENT = [
     *("--measure.agreement.eot.draws", "2"),
 ]
 _FOOLBOX = ["--attack.attack.steps", "2"]
+_JACOBIAN = [
+    *("--attack.steps", "2"),
+    *("--measure.jacobian.images", "1"),
+    *("--measure.jacobian.probes", "2"),
+    *("--measure.jacobian.lanczos_steps", "4"),
+]
+_VARIANCE = ["--measure.variance.inputs", "2", "--measure.variance.draws", "2"]
+_CURVE = ["--measure.base_curve.rates", "[0.5, 1]"]
 QUICK = {
     "attack/uniform.yaml": [],
     "attack/autoattack.yaml": ["--attack.attacks", "[apgd-ce]", "--data.limit", "3"],
     "attack/foolbox_l2pgd.yaml": _FOOLBOX,
-    "attack/foolbox_deepfool.yaml": _FOOLBOX,
+    "attack/foolbox_deepfool.yaml": [*_FOOLBOX, "--attack.attack.candidates", "2"],
     "attack/foolbox_carlini_wagner.yaml": _FOOLBOX,
     "attack/foolbox_fmn.yaml": _FOOLBOX,
     "attack/foolbox_hopskipjump.yaml": [
         *("--attack.attack.steps", "1"),
         *("--attack.attack.initial_gradient_eval_steps", "5"),
+        *("--attack.attack.gamma", "10000"),
     ],
     "measure/agreement.yaml": _AGREEMENT,
-    "measure/all.yaml": _AGREEMENT,
+    "measure/all.yaml": [*_AGREEMENT, *_JACOBIAN, *_VARIANCE, *_CURVE],
+    "measure/base_curve.yaml": ["--attack.steps", "2", *_CURVE],
+    "measure/jacobian.yaml": _JACOBIAN,
 }
 """What makes an attack short that has no ``--attack.steps``, or more than those."""
 SLOW = {

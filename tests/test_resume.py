@@ -99,9 +99,10 @@ def test_killed_at_twenty_random_moments(denoiser, uninterrupted, tmp_path):
         args = tiny.quick_test(denoiser, root, "--resume", "auto")
         run = Fork(args, root / "killed.log")
         if trial < EARLY:  # at any time: a machine under load is then still starting up
-            run.wait(1.5 * rng.random())
+            run.wait(3 * rng.random())
         else:  # at any time once so many batches are on the disk
-            wait_for_batches(root, (trial - EARLY) * (IMAGES // BATCH) // (TRIALS - EARLY), run)
+            done = 1 + (trial - EARLY) * (IMAGES // BATCH - 1) // (TRIALS - EARLY)
+            wait_for_batches(root, done, run)
             run.wait(rng.random() / 10)
         run.kill()
         stages[stage(root)] += 1
