@@ -203,22 +203,22 @@ def kill_at(number: int) -> None:
 
     Args:
         number: of the changes before that. A change opens a file for writing, or renames or removes
-            one.
+            one; those of TensorBoard, which a thread of its own writes, do not count.
     """
     changes = itertools.count()
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if (
-            _changes(event, arguments)
-            and "lightning_logs" in Path(str(arguments[0])).parts
-            and next(changes) == number
-        ):
+        if _changes(event, arguments) and next(changes) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
 
 
 def _changes(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Whether an event of :func:`sys.addaudithook` changes a file."""
-    writing = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-    return bool(writing) or event in ("os.rename", "os.remove")
+    """Whether an event of :func:`sys.addaudithook` changes a file of a run."""
+    if event == "open":
+        writes = bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+    else:  # a file that is not there is removed without effect
+        writes = event in ("os.rename", "os.remove") and os.path.lexists(arguments[0])
+    path = Path(str(arguments[0])) if writes else Path()
+    return "lightning_logs" in path.parts and "tfevents" not in path.name
