@@ -61,3 +61,8 @@ class RunFiles(NamedTuple):
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and "tfevents" not in path.name and path.suffix != ".lock"
         }
+
+
+def files_of(printed: str) -> RunFiles:
+    """What a finished run left in the folder that its last line names."""
+    return RunFiles(Path(printed.splitlines()[-1]))
