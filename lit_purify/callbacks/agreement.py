@@ -86,7 +86,7 @@ class AttackAgreement(Measurement):
         assert self._other is not None
         image, index = batch["image"], batch["index"]
         attack = run_attack(trainer, self)
-        other_defence = module.attacked("fixed", index, noise=self._other)
+        other_defence = module.defence.bind(self._other, index)
         other = self._attack(trainer, attack, other_defence, batch, seed=self._other.seed)
         found = {"perturbation": (batch["adversarial"]["fixed"] - image, other - image)}
         with trainer.precision_plugin.forward_context():

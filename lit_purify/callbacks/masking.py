@@ -174,7 +174,7 @@ class MaskingDiagnostics(Measurement):
             return F.cross_entropy(module.classifier(purified), label, reduction="none")
 
         def loss_in_float32(images: Tensor) -> Tensor:
-            logits = module.classifier(module.purify(images, noise, index))
+            logits = module(images, noise, index)
             # A cross-entropy near zero has no digits left in float32; the logits have them.
             return F.cross_entropy(logits.double(), label, reduction="none")
 

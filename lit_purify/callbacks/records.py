@@ -187,7 +187,10 @@ class Records(Callback):
                 if isinstance(callback, Measurement):
                     figures = callback.figures(trainer, module, module.table)
                     for name, figure in figures.items():
-                        save_figure(trainer, self._folder.parent, name, figure)
+                        save_figure(trainer, self.run_folder, name, figure)
+        if stage == "test" and finished:
+            # Whoever goes on may look for the figures.
+            trainer.strategy.barrier("figures are drawn")
 
     @staticmethod
     def _forget_done(trainer: Trainer) -> None:

@@ -190,7 +190,7 @@ def test_the_rows_are_what_the_definition_says(measure: Any, npz: str) -> None:
         image = torch.from_numpy(data["images"][i]).permute(2, 0, 1)[None]
         label, index = torch.tensor([i % 2]), torch.tensor([i])
         own = module.attacked("fixed", index)
-        another = module.attacked("fixed", index, noise=other)
+        another = module.defence.bind(other, index)
         fresh = module.attacked("fresh", index)
         first = attack(own, image, label, index, seed=0) - image
         second = attack(another, image, label, index, seed=other.seed) - image

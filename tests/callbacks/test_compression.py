@@ -57,7 +57,7 @@ def test_a_part_without_samples_has_no_value(npz, tmp_path):
 
 def test_the_perturbation_is_uniform_and_not_clipped(npz):
     # The measurement purifies after the recorder has looked: only its call is left.
-    module = PurifiedClassifier(purifier := NoisyPurifier(), tiny.classifier(), protocols=("base",))
+    module = PurifiedClassifier(purifier := NoisyPurifier(), tiny.classifier(), protocols=())
     images = tiny.images_and_labels(7)[0]
     tiny.evaluate(module, CIFAR10DataModule(source=npz, batch_size=7), CompressionRate(eps=0.5))
     ((perturbed, seed, indices, _),) = purifier.calls

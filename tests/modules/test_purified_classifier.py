@@ -172,6 +172,13 @@ class TestProtocols:
         assert metrics["base/clean_accuracy"] == metrics["purified/clean_accuracy"]
         assert seen.batches[0]["adversarial"] == {}
 
+    def test_the_classifier_alone_is_attacked_without_a_purification(self, npz):
+        module = defence(NoisyPurifier(), ("base",))
+        metrics, seen = evaluate(module, data(npz, 3))
+        whole, _ = evaluate(defence(NoisyPurifier()), data(npz, 3))
+        assert seen.attack_calls == seen.test_calls == []
+        assert metrics == {name: whole[name] for name in whole if name.startswith("base/")}
+
     def test_a_protocol_given_twice_counts_once(self):
         assert defence(IdentityPurifier(), ("fixed", "fixed")).protocols == ("fixed",)
 
