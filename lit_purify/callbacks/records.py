@@ -180,17 +180,17 @@ class Records(Callback):
         # Where nothing was missing Lightning calls no other hook.
         self._finish(trainer, pl_module)
         self._forget_done(trainer)
-        finished = self._header is not None and self._header["status"] == "finished"
-        if stage == "test" and finished and trainer.is_global_zero:
-            module = PurifiedClassifier.tested_by(self, pl_module)
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, Measurement):
-                    figures = callback.figures(trainer, module, module.table)
-                    for name, figure in figures.items():
-                        save_figure(trainer, self.run_folder, name, figure)
-        if stage == "test" and finished:
-            # Whoever goes on may look for the figures.
+        if stage == "test" and self._header is not None and self._header["status"] == "finished":
+            if trainer.is_global_zero:
+                self._draw(trainer, PurifiedClassifier.tested_by(self, pl_module))
+            # No process may go on, and look for the figures, before they are drawn.
             trainer.strategy.barrier("figures are drawn")
+
+    def _draw(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Measurement):
+                for name, figure in callback.figures(trainer, module, module.table).items():
+                    save_figure(trainer, self.run_folder, name, figure)
 
     @staticmethod
     def _forget_done(trainer: Trainer) -> None:
@@ -236,9 +236,9 @@ class Records(Callback):
         assert self._store is not None
         assert self._header is not None
         store, self._store = self._store, None
+        self._header["status"] = status
         try:
             if trainer.is_global_zero:
-                self._header["status"] = status
                 write_header(self._folder, self._header)
         finally:
             store.close()
