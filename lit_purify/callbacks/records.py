@@ -18,14 +18,8 @@ from lit_purify.data import ImageDataModule
 from lit_purify.data.sampler import shared_sampler
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.records import RunStore, SampleTable, records_folder, versions
-from lit_purify.records.header import (
-    Header,
-    Status,
-    differences,
-    new_header,
-    read_header,
-    write_header,
-)
+from lit_purify.records.header import Header, Status, new_header, write_header
+from lit_purify.records.opening import open_run
 from lit_purify.records.store import read_merged
 from lit_purify.types import Batch, InputError
 
@@ -109,32 +103,7 @@ class Records(Callback):
 
     def _open(self, header: Header, session: dict[str, Any]) -> tuple[Header, frozenset[int]]:
         """Take the folder; returns the header of the run and the samples it has."""
-        earlier = read_header(self._folder)
-        if earlier is not None:
-            run = self._folder.parent
-            if not self.resume:
-                raise InputError(
-                    f"{run} holds a run already; go on with it by --resume {run}, or write "
-                    "elsewhere: --trainer.default_root_dir FOLDER"
-                )
-            if changes := _changes(earlier["identity"], header["identity"]):
-                raise InputError(
-                    f"the configuration is not that of the run in {run}: {'; '.join(changes)}; "
-                    f"--resume {run} alone repeats the run's own, without --resume a new run starts"
-                )
-            header = earlier
-        store = RunStore(self._folder, header["run"])
-        try:
-            done = store.done()
-            if earlier is not None:
-                _warn_of_other_versions(earlier, session)
-            header["status"] = "running"
-            header["sessions"].append(session)
-            write_header(self._folder, header)
-        except BaseException:
-            store.close()
-            raise
-        self._store = store
+        self._store, header, done = open_run(self._folder, header, session, resume=self.resume)
         return header, done
 
     def _open_on_others(self, trainer: Trainer, header: Header) -> None:
@@ -257,17 +226,3 @@ def _on_first_process(trainer: Trainer, function: Callable[[], T]) -> T:
     if error is not None:
         raise InputError(error)
     return result  # type: ignore[return-value]
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Where two identities differ; the settings follow from the configuration, mostly."""
-    config: list[str] = []
-    if None not in (old["config"], new["config"]):  # runs from Python have none
-        config = list(differences(old["config"], new["config"]))
-    return config or list(differences(old["settings"], new["settings"]))
-
-
-def _warn_of_other_versions(header: Header, session: dict[str, Any]) -> None:
-    changes = list(differences(header["sessions"][-1]["versions"], session["versions"]))
-    if changes:
-        print(f"warning: the run goes on with other software: {'; '.join(changes)}", flush=True)

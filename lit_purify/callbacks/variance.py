@@ -115,15 +115,14 @@ class OutputVariability(Measurement):
     ) -> None:
         # The inputs of an image stay together, since they share its noise.
         size = max(1, self.rows_per_pass // self.inputs)
-        groups = _slices(len(batch["image"]), size)
+        images, indices = (torch.split(part, size) for part in (batch["image"], batch["index"]))
         found = []
-        for number, group in enumerate(groups):
+        for number, (image, index) in enumerate(zip(images, indices, strict=True)):
 
             def on_draws(done: int, number: int = number) -> None:
                 done += number * self.draws
-                self.show_progress(trainer, done, len(groups) * self.draws)
+                self.show_progress(trainer, done, len(images) * self.draws)
 
-            image, index = batch["image"][group], batch["index"][group]
             found.append(self._measure(module, image, index, on_draws))
         for name in LABELS:
             module.record(name, torch.cat([values[name] for values in found]))
@@ -191,10 +190,6 @@ def _purified(
         chosen = noises[start : start + together]
         x, indices = flat.repeat(len(chosen), 1, 1, 1), repeated.repeat(len(chosen))
         noise = StackedNoise(chosen)
-        passes = _slices(len(x), rows_per_pass)
-        outputs = torch.cat([purifier.purify(x[rows], noise, indices[rows]) for rows in passes])
+        passes = zip(*(torch.split(part, rows_per_pass) for part in (x, indices)), strict=True)
+        outputs = torch.cat([purifier.purify(rows, noise, i) for rows, i in passes])
         yield from outputs.view(len(chosen), *inputs.shape)
-
-
-def _slices(length: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, length, size)]
