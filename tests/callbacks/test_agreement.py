@@ -112,12 +112,18 @@ def measure(npz: str, tmp_path: Path) -> Callable[..., MeasuredRun]:
         folder: str = "run",
         classifier: Classifier | None = None,
     ) -> MeasuredRun:
-        purifier = rule if isinstance(rule, Purifier) else ByConfiguration(rule)
         classifier = classifier or linear()
-        module = PurifiedClassifier(purifier, classifier, protocols=protocols)
-        kind = tiny.TwoClasses if classifier.num_classes == 2 else CIFAR10DataModule
-        data, measure = kind(source=npz, batch_size=4), AttackAgreement(eot=eot)
-        return measured_run(tmp_path / folder, module, data, measure, attack=attack)
+        return measured_run(
+            tmp_path / folder,
+            npz,
+            rule if isinstance(rule, Purifier) else ByConfiguration(rule),
+            AttackAgreement(eot=eot),
+            classifier=classifier,
+            protocols=protocols,
+            data=tiny.TwoClasses if classifier.num_classes == 2 else CIFAR10DataModule,
+            attack=attack,
+            batch_size=4,
+        )
 
     return measure
 

@@ -13,10 +13,8 @@ from lit_purify.diffusion import FixedNoise
 from lit_purify.modules import PurifiedClassifier
 
 
-def measure(npz, folder, purifier, *, protocols=("base", "fixed"), attack=None):
-    module = PurifiedClassifier(purifier, tiny.classifier(), protocols=protocols)
-    data = CIFAR10DataModule(source=npz, batch_size=3)
-    return measured_run(folder, module, data, CompressionRate(), attack=attack)
+def measure(npz, folder, purifier, **options):
+    return measured_run(folder, npz, purifier, CompressionRate(), **options)
 
 
 @pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from lit_purify.callbacks import OutputVariability
 from lit_purify.callbacks.replay import Replay
-from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import (
     DDIMSampler,
     DiffusionPurifier,
@@ -28,7 +27,6 @@ from lit_purify.diffusion import (
     Purifier,
     derive_seed,
 )
-from lit_purify.modules import PurifiedClassifier
 
 COUNT, M, N, EPS, SEED = 7, 4, 3, 8 / 255, 5
 NAMES = {
@@ -53,17 +51,11 @@ class Affine(Purifier):
 
 
 def run(
-    npz: str,
-    purifier: Purifier,
-    folder: Path,
-    *,
-    batch_size: int = 3,
-    rows_per_pass: int = 128,
+    npz: str, purifier: Purifier, folder: Path, *, rows_per_pass: int = 128, batch_size: int = 3
 ) -> MeasuredRun:
-    module = PurifiedClassifier(purifier, tiny.classifier(), protocols=(), seed=SEED)
-    data = CIFAR10DataModule(source=npz, batch_size=batch_size)
     callback = OutputVariability(inputs=M, draws=N, eps=EPS, rows_per_pass=rows_per_pass)
-    return measured_run(folder, module, data, callback)
+    options: dict[str, Any] = {"protocols": (), "seed": SEED, "batch_size": batch_size}
+    return measured_run(folder, npz, purifier, callback, **options)
 
 
 def measure(npz: str, purifier: Purifier, folder: Path, **options: Any) -> dict[str, np.ndarray]:
