@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -118,8 +118,8 @@ class Measurement(Callback, ABC):
         pl_module: PurifiedClassifier,
         outputs: Outcomes,
         batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
+        **__: Any,
     ) -> None:
         show_activity(trainer, type(self).__name__)
         self.measure(trainer, pl_module, outputs, batch)

@@ -72,12 +72,7 @@ class EvaluationProgress(ProgressBar):
             self._show(0.0, "")
 
     def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any, **__: Any
     ) -> None:
         self._finish_batch()
         self._batch_size = len(batch["image"])

@@ -16,12 +16,12 @@ from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.callbacks.settings import HARDWARE, run_settings
 from lit_purify.data import ImageDataModule
 from lit_purify.data.sampler import shared_sampler
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import RunStore, SampleTable, records_folder, versions
 from lit_purify.records.header import Header, Status, new_header, write_header
 from lit_purify.records.opening import open_run
 from lit_purify.records.store import read_merged
-from lit_purify.types import Batch, InputError
+from lit_purify.types import InputError
 
 T = TypeVar("T")
 
@@ -122,15 +122,7 @@ class Records(Callback):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         if self._store is not None and (sampler := shared_sampler(trainer.test_dataloaders)):
             # Fails where the first process is gone: no orphan writes into what others resumed.
             sampler.peers.report(0)

@@ -10,9 +10,9 @@ from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lit_purify.callbacks.cifar10 import measures_cifar10
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.replay import Replay
-from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import FixedNoise, Purifier, StackedNoise, derive_seed
 from lit_purify.figures import variance_figure
 from lit_purify.functional import variability
@@ -94,7 +94,6 @@ class OutputVariability(Measurement):
         self.inputs = inputs
         self.draws = draws
         self.rows_per_pass = rows_per_pass
-        self._papers_data = False
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this measurement."""
@@ -105,7 +104,6 @@ class OutputVariability(Measurement):
         }
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
-        self._papers_data = isinstance(trainer.datamodule, CIFAR10DataModule)  # type: ignore[attr-defined]
         section = "What the purified image depends on"
         for name, label in LABELS.items():
             module.add_metric(name, MeanWithDeviation(), section=section, label=label)
@@ -165,7 +163,7 @@ class OutputVariability(Measurement):
             columns,
             inputs=self.inputs,
             draws=self.draws,
-            paper=self._papers_data and math.isclose(self.eps, PAPER_EPS),
+            paper=measures_cifar10(trainer) and math.isclose(self.eps, PAPER_EPS),
         )
         return {"variance": figure}
 

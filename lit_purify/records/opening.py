@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lit_purify.records.header import Header, differences, read_header, write_header
 from lit_purify.records.store import RunStore
 from lit_purify.types import InputError
 
 
-class OpenRun(NamedTuple):
-    """A run whose records are open for its first process to write.
-
-    Attributes:
-        store: the records.
-        header: of the run, which one that goes on has from its start.
-        done: dataset indices of the samples that are recorded.
-    """
-
-    store: RunStore
-    header: Header
-    done: frozenset[int]
-
-
-def open_run(folder: Path, header: Header, session: dict[str, Any], *, resume: bool) -> OpenRun:
+def open_run(
+    folder: Path, header: Header, session: dict[str, Any], *, resume: bool
+) -> tuple[RunStore, Header, frozenset[int]]:
     """Take a folder for a run, and write down that it is running.
 
     Args:
@@ -32,6 +20,10 @@ def open_run(folder: Path, header: Header, session: dict[str, Any], *, resume: b
         header: of a run that starts.
         session: what is said of this session.
         resume: go on with a run that is there; without it such a folder is refused.
+
+    Returns:
+        The records, open for the first process to write; the header, of a run that goes on the one
+        from its start; dataset indices of the samples that are recorded.
 
     Raises:
         InputError: the folder has a run, and it is not to be resumed or another one; it is damaged;
@@ -52,7 +44,7 @@ def open_run(folder: Path, header: Header, session: dict[str, Any], *, resume: b
     except BaseException:
         store.close()
         raise
-    return OpenRun(store, header, done)
+    return store, header, done
 
 
 def _check_resumed(run: Path, earlier: Header, header: Header, *, resume: bool) -> None:
