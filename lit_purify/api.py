@@ -250,7 +250,7 @@ def evaluate(
         rows=list(module.table.rows()),
         table=module.table,
         figures={path.stem: path for path in sorted(folder.glob("*.png"))},
-        flags=flags(module.statistics, records.settings),
+        flags=flags(module.statistics, records.settings, module.preflight),
         settings=records.settings,
         folder=folder,
     )

@@ -208,6 +208,16 @@ class Recorder(Callback):
         return torch.cat([outcome[name].correct for outcome in self.outcomes])
 
 
+class ForgetPreflight(Callback):
+    """Of the calls that a purifier wrote down, those before the first batch tell of no run."""
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, *args: Any
+    ) -> None:
+        if batch_idx == 0:
+            getattr(pl_module.purifier, "calls", []).clear()
+
+
 def trainer(folder: Path | None, *callbacks: Callback, **options: Any) -> Trainer:
     """A Trainer for a test on the CPU that prints and keeps nothing by itself."""
     quiet = dict.fromkeys(
@@ -232,7 +242,7 @@ def evaluate(
     """Test a defence, by default under a PGD that fools some samples and not all."""
     attack = PGD(eps="1/255", steps=3, rel_stepsize=0.5) if attack is None else attack
     recorder = Recorder()
-    tester = trainer(folder, AdversarialExamples(attack), recorder, *callbacks)
+    tester = trainer(folder, ForgetPreflight(), AdversarialExamples(attack), recorder, *callbacks)
     tester.test(module, data, verbose=False)
     return {name: value.item() for name, value in tester.callback_metrics.items()}, recorder
 

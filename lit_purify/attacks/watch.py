@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ class Watch:
     Attributes:
         fooled: whether a query for the sample was ever misclassified, shape (B,), bool.
         queries: randomness configurations that were asked for so far.
+        nonfinite_gradient: whether a gradient of the sample was infinite or not a number in some
+            pixel, shape (B,), bool.
         losses: with ``keep_losses`` the cross-entropy of every call, each of shape (B,): the mean
             over the images of a sample, nan where the call was not about it.
     """
@@ -46,23 +49,44 @@ class Watch:
         self.keep_losses = keep_losses
         self.queries = 0
         self.losses: list[Tensor] = []
-        self.fooled = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+        self.fooled = torch.zeros_like(labels, dtype=torch.bool)
+        self.nonfinite_gradient = torch.zeros_like(self.fooled)
+        self._zeros = torch.zeros_like(labels)
+        self._pixels = torch.zeros_like(labels)
 
     def __call__(self, images: Tensor, logits: Tensor, indices: Tensor, draws: int) -> None:
         """An :data:`~lit_purify.defence.Observer`."""
-        images, logits = images.detach(), logits.detach()
+        logits = logits.detach()
         rows = rows_of(indices, self.indices)
         wrong = ~correct(logits, self.labels[rows])
         if self.admits is not None:
-            wrong &= self.admits(images, rows)
+            wrong &= self.admits(images.detach(), rows)
         self.fooled[rows[wrong]] = True
         if self.keep_losses:
             losses = F.cross_entropy(logits.float(), self.labels[rows], reduction="none")
             total = torch.zeros(len(self.labels), device=losses.device).index_add(0, rows, losses)
             self.losses.append(total / rows.bincount(minlength=len(self.labels)))
+        if images.requires_grad:
+            images.register_hook(partial(self._see_gradient, rows))  # type: ignore[no-untyped-call]
         self.queries += draws
         if self.progress is not None:
             self.progress(self.queries)
+
+    @property
+    def zero_gradient(self) -> Tensor:
+        """Share of the pixels of a sample in which its gradients were exactly zero.
+
+        Shape (B,), float64, in [0, 1]; nan where the attack asked for no gradient.
+        """
+        return self._zeros.double() / self._pixels
+
+    def _see_gradient(self, rows: Tensor, gradient: Tensor) -> None:
+        """Count in a gradient with respect to the images, those of ``rows`` in the batch."""
+        flat = gradient.flatten(1)
+        # Whole numbers: their sum is the same in any order.
+        self._zeros.index_add_(0, rows, (flat == 0).sum(1))
+        self._pixels.index_add_(0, rows, torch.full_like(rows, flat.shape[1]))
+        self.nonfinite_gradient[rows[~flat.isfinite().all(1)]] = True
 
     def loss_by_query(self, num_queries: int) -> Tensor:
         """:attr:`losses` as (B, num_queries), nan behind the last call."""

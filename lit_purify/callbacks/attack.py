@@ -12,7 +12,7 @@ from torch import Tensor
 from lit_purify.attacks import Attack, Watch
 from lit_purify.callbacks.progress import show_activity
 from lit_purify.defence import Defence
-from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy
+from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy, MeanWithDeviation
 from lit_purify.modules.protocols import Surface
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.types import Batch, InputError
@@ -37,7 +37,10 @@ class AdversarialExamples(Callback):
     protocols need. Success is reported twice: after the last iteration, by the module, and, where
     the defence is deterministic, at any iteration. There an attack that stops early leaves only
     the second one known. What the attack finds out beside the images (``Attack.findings``) is
-    counted as ``<surface>/attack_<finding>``.
+    counted as ``<surface>/attack_<finding>``. Of the gradients that it asks for, whatever they are
+    of, ``<surface>/zero_gradient`` is the share of the pixels in which they are exactly zero, and
+    ``<surface>/nonfinite_gradient`` the share of the samples in which one is infinite or not a
+    number in some pixel.
 
     Args:
         attack: the attack.
@@ -55,6 +58,19 @@ class AdversarialExamples(Callback):
                 label = f"{_ON[surface]}: {name.replace('_', ' ')}"
                 module.add_metric(
                     _finding(surface, name), IntervalAccuracy(), section=NOTED, label=label
+                )
+            for surface in module.surfaces:
+                module.add_metric(
+                    f"{surface}/zero_gradient",
+                    MeanWithDeviation(unit="%"),
+                    section=NOTED,
+                    label=f"{_ON[surface]}: pixels whose gradient was exactly 0",
+                )
+                module.add_metric(
+                    f"{surface}/nonfinite_gradient",
+                    IntervalAccuracy(),
+                    section=NOTED,
+                    label=f"{_ON[surface]}: images whose gradient was infinite or no number",
                 )
             for surface in self._deterministic(module):
                 module.add_metric(
@@ -110,6 +126,9 @@ class AdversarialExamples(Callback):
         for surface in self._deterministic(pl_module):
             standing = outputs[f"{surface}/adversarial"].correct & ~self._watched[surface].fooled
             pl_module.record(_any_iteration(surface), standing)
+        for surface, watched in self._watched.items():
+            pl_module.record(f"{surface}/zero_gradient", watched.zero_gradient)
+            pl_module.record(f"{surface}/nonfinite_gradient", watched.nonfinite_gradient)
         for surface, findings in self._findings.items():
             for name, found in findings.items():
                 pl_module.record(_finding(surface, name), found)

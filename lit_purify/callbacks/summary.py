@@ -12,10 +12,11 @@ from rich.console import Console
 
 from lit_purify.callbacks.records import Records
 from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.metrics import NOTED
 from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import read_summary, versions, write_summary
 from lit_purify.report import conclusion, flags, summary_table
-from lit_purify.types import InputError
+from lit_purify.types import Batch, InputError
 
 
 class Summary(Callback):
@@ -50,16 +51,31 @@ class Summary(Callback):
             name: {"section": shown.section, "label": shown.label, "unit": shown.unit}
             for name, shown in module.registered.items()
         }
+        with suppress(OSError, ValueError):  # of an earlier session, which may have left no work
+            module.preflight = read_summary(self._folder / "summary.json").get("preflight", {})
         if self.verbose and trainer.is_global_zero:
             self._print_settings()
-        if trainer.is_global_zero and not self._holds_result():
-            self._write(trainer, "running", {})
+        self._write_running(trainer, module)
 
-    def _holds_result(self) -> bool:
-        """Whether the run was finished before: its result stands until there is a new one."""
+    def on_test_batch_start(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: PurifiedClassifier,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._settings and batch_idx == 0 and trainer.is_global_zero:
+            self._write_running(trainer, pl_module)
+            if self.verbose:
+                self._print_flags(flags({}, self._settings, pl_module.preflight))
+
+    def _write_running(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        """Unless the run was finished before: its result stands until there is a new one."""
         with suppress(OSError, ValueError):
-            return bool(read_summary(self._folder / "summary.json")["status"] == "finished")
-        return False
+            if read_summary(self._folder / "summary.json")["status"] == "finished":
+                return
+        self._write(trainer, module, "running", {})
 
     def _find_records(self, trainer: Trainer) -> Records:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -82,7 +98,7 @@ class Summary(Callback):
         if self._settings and not self._finished and trainer.is_global_zero:
             assert isinstance(module, PurifiedClassifier)
             metrics = module.statistics
-            self._write(trainer, "finished", metrics)
+            self._write(trainer, module, "finished", metrics)
             self._finished = True  # what fails from here on does not make it less so
             if not trainer.callback_metrics:  # nothing was missing, so nothing was logged
                 known = {name: f["value"] for name, f in metrics.items() if f["value"] is not None}
@@ -90,13 +106,14 @@ class Summary(Callback):
                     logger.log_metrics(known, 0)
             self._log_histograms(trainer, module)
             if self.verbose:
-                self._print_result(self._folder, metrics)
+                self._print_result(self._folder, self._summary(module, "finished", metrics))
         self._finished = True
 
     @staticmethod
     def _log_histograms(trainer: Trainer, module: PurifiedClassifier) -> None:
         """The numbers image by image; yes and no have no histogram."""
-        for name in module.registered.keys() & module.table.columns.keys():
+        measured = {name for name, shown in module.registered.items() if shown.section != NOTED}
+        for name in measured & module.table.columns.keys():
             values = module.table[name]
             if values.ndim > 1 or not values.is_floating_point():
                 continue
@@ -112,19 +129,25 @@ class Summary(Callback):
         if self._settings and not self._finished:
             interrupted = isinstance(exception, (KeyboardInterrupt, SystemExit))
             self._finished = True
-            self._write(trainer, "interrupted" if interrupted else "failed", {})
+            assert isinstance(pl_module, PurifiedClassifier)
+            self._write(trainer, pl_module, "interrupted" if interrupted else "failed", {})
 
-    def _write(self, trainer: Trainer, status: str, metrics: dict[str, Any]) -> None:
+    def _write(
+        self, trainer: Trainer, module: PurifiedClassifier, status: str, metrics: dict[str, Any]
+    ) -> None:
         if trainer.is_global_zero:
-            write_summary(self._folder / "summary.json", self._summary(status, metrics))
+            write_summary(self._folder / "summary.json", self._summary(module, status, metrics))
 
-    def _summary(self, status: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    def _summary(
+        self, module: PurifiedClassifier, status: str, metrics: dict[str, Any]
+    ) -> dict[str, Any]:
         return {
             "status": status,
             "versions": versions(),
             "settings": self._settings,
             "metrics": metrics,
-            "flags": flags(metrics, self._settings),
+            "preflight": module.preflight,
+            "flags": flags(metrics, self._settings, module.preflight),
             "labels": self._labels,
         }
 
@@ -142,11 +165,13 @@ class Summary(Callback):
                 print(f"  {name:<{width}}  {_plain(value)}")
         print(flush=True)
 
-    def _print_result(self, folder: Path, metrics: dict[str, Any]) -> None:
-        summary = self._summary("finished", metrics)
-        self._console.print(summary_table(summary))
-        for flag in summary["flags"]:
+    def _print_flags(self, found: list[str]) -> None:
+        for flag in found:
             self._console.print(f"Warning: {flag}", markup=False, highlight=False)
+
+    def _print_result(self, folder: Path, summary: dict[str, Any]) -> None:
+        self._console.print(summary_table(summary))
+        self._print_flags(summary["flags"])
         sentence = conclusion(summary)
         if sentence is not None:
             self._console.print(f"\n{sentence}\n")

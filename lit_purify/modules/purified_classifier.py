@@ -8,15 +8,17 @@ from typing import NamedTuple, cast
 import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from lit_purify.classifiers import Classifier
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise, NoiseSource
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.functional import correct, majority
-from lit_purify.metrics import ACCURACY, IntervalAccuracy
+from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy
 from lit_purify.modules.compilation import compile_network, is_compiled, networks
 from lit_purify.modules.numerics import Float32Mode
+from lit_purify.modules.preflight import NUM_IMAGES, Preflight, preflight
 from lit_purify.modules.protocols import (
     ATTACK_NOISE,
     PROTOCOLS,
@@ -38,11 +40,13 @@ class Outcome(NamedTuple):
         image: what the classifier saw, (B, C, H, W); purified unless the protocol is ``base``.
         logits: shape (B, K).
         correct: whether the true class won, shape (B,), bool.
+        nonfinite: whether a pixel or a logit is infinite or not a number, shape (B,), bool.
     """
 
     image: Tensor
     logits: Tensor
     correct: Tensor
+    nonfinite: Tensor
 
 
 VOTES = {
@@ -81,6 +85,9 @@ class PurifiedClassifier(RecordingModule):
             otherwise they are IEEE float32 there, see :mod:`lit_purify.modules.numerics`.
         compile: compile the classifier and the networks of the purifier with ``torch.compile``, in
             place. Figures then move as they do between two machines.
+
+    Attributes:
+        preflight: what was found before the test, see :mod:`lit_purify.modules.preflight`.
     """
 
     def __init__(
@@ -186,14 +193,24 @@ class PurifiedClassifier(RecordingModule):
     def _reset(self) -> None:
         """The module's own metrics, without those of a run's callbacks, and nothing recorded."""
         self.clear_records()
-        self._add_accuracy("base/clean_accuracy", "Classifier alone, clean images")
+        self.preflight = Preflight()
+        self._add_judged("base/clean", "Classifier alone, clean images")
         if self.purifies:
-            self._add_accuracy("purified/clean_accuracy", "Purified, clean images")
+            self._add_judged("purified/clean", "Purified, clean images")
         for protocol in self.protocols:
-            self._add_accuracy(f"{protocol}/robust_accuracy", PROTOCOLS[protocol].label)
+            self._add_judged(f"{protocol}/robust", PROTOCOLS[protocol].label)
         if self.test_draws > 1 and "fresh" in self.protocols:
             for vote, words in VOTES.items():
                 self._add_accuracy(f"fresh/robust_accuracy_{vote}", f"Purified, attacked: {words}")
+
+    def _add_judged(self, name: str, label: str) -> None:
+        self._add_accuracy(f"{name}_accuracy", label)
+        self.add_metric(
+            f"{name}_nonfinite",
+            IntervalAccuracy(),
+            section=NOTED,
+            label=f"{label}: pixels or logits not finite",
+        )
 
     def _add_accuracy(self, name: str, label: str) -> None:
         self.add_metric(name, IntervalAccuracy(), section=ACCURACY, label=label)
@@ -247,6 +264,19 @@ class PurifiedClassifier(RecordingModule):
                 "classifier or a preprocessing of that size"
             )
 
+    def on_test_start(self) -> None:
+        test_set = getattr(getattr(self.trainer, "datamodule", None), "test_set", None)
+        if test_set is None:
+            return  # other data say no order, and their first batch may come only once
+        first = default_collate([test_set[i] for i in range(min(NUM_IMAGES, len(test_set)))])
+        with self.trainer.precision_plugin.forward_context():
+            self.preflight = preflight(
+                self.defence if self.purifies else Defence(self.classifier),
+                self.noise,
+                self.trainer.strategy.batch_to_device(first),
+                attacked=bool(self.protocols),
+            )
+
     def test_step(self, batch: Batch, batch_idx: int) -> Outcomes:
         image, label, index = batch["image"], batch["label"], batch["index"]
         if self.protocols and "adversarial" not in batch:
@@ -256,17 +286,17 @@ class PurifiedClassifier(RecordingModule):
                 "to [] to measure clean images only"
             )
         outcomes = {"base/clean": self._judge(image, label)}
-        self._record_judged("base/clean", outcomes["base/clean"])
+        self._record_tests("base/clean", [outcomes["base/clean"]])
         if self.purifies:
             purified = self.purifier.purify(image, self.noise, index)
             outcomes["fixed/clean"] = self._judge(purified, label)
-            self._record_judged("purified/clean", outcomes["fixed/clean"])
+            self._record_tests("purified/clean", [outcomes["fixed/clean"]])
         for name in self.protocols:
             tests = self._test(name, batch)
             outcomes[f"{name}/adversarial"] = tests[0]
-            # An attack that stops early leaves the success after its last iteration unknown.
-            if f"{name}/robust_accuracy" in self.registered:
-                self._record_tests(name, tests, label)
+            self._record_tests(f"{name}/robust", tests)
+            if f"{name}/robust_accuracy_majority" in self.registered:
+                self._record_votes(name, tests, label)
         return outcomes
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[State]:
@@ -284,23 +314,27 @@ class PurifiedClassifier(RecordingModule):
             tests.append(self._judge(purified, label))
         return tests
 
-    def _record_tests(self, name: ProtocolName, tests: list[Outcome], label: Tensor) -> None:
+    def _record_tests(self, name: str, tests: list[Outcome]) -> None:
+        first = tests[0]
         right = torch.stack([test.correct for test in tests])
-        share = None if len(tests) == 1 else right.double().mean(0)
-        self._record_judged(f"{name}/robust", tests[0], share)
-        if f"{name}/robust_accuracy_majority" in self.registered:
-            winner = majority(torch.stack([test.logits for test in tests]))
-            self.record(f"{name}/robust_accuracy_worst_of_n", right.all(0))
-            self.record(f"{name}/robust_accuracy_majority", winner == label)
+        nonfinite = torch.stack([test.nonfinite for test in tests])
+        self.record(f"{name}_nonfinite", nonfinite.any(0))
+        # An attack that stops early leaves the success after its last iteration unknown.
+        if f"{name}_accuracy" in self.registered:
+            share = first.correct if len(tests) == 1 else right.double().mean(0)
+            self.record(f"{name}_accuracy", share)
+            self.record(f"{name}_prediction", first.logits.argmax(1))
 
-    def _record_judged(self, name: str, outcome: Outcome, share: Tensor | None = None) -> None:
-        """Record what became of the images, or the share of several tests that were right."""
-        self.record(f"{name}_accuracy", outcome.correct if share is None else share)
-        self.record(f"{name}_prediction", outcome.logits.argmax(1))
+    def _record_votes(self, name: str, tests: list[Outcome], label: Tensor) -> None:
+        winner = majority(torch.stack([test.logits for test in tests]))
+        right = torch.stack([test.correct for test in tests])
+        self.record(f"{name}/robust_accuracy_worst_of_n", right.all(0))
+        self.record(f"{name}/robust_accuracy_majority", winner == label)
 
     def _judge(self, image: Tensor, label: Tensor) -> Outcome:
         logits = self.classifier(image)
-        return Outcome(image, logits, correct(logits, label))
+        finite = image.isfinite().flatten(1).all(1) & logits.isfinite().all(1)
+        return Outcome(image, logits, correct(logits, label), ~finite)
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this run: how it purifies, its protocols, seeds, models."""

@@ -1,4 +1,4 @@
-"""What in the numbers of a run looks like gradient masking, in plain sentences.
+"""What in the numbers of a run looks wrong, gradient masking above all, in plain sentences.
 
 A flag is no proof. It says that the robust accuracy may be the failure of an attack, and what to
 try. Most compare one figure with a threshold: they are the RULES, each with its reason.
@@ -30,23 +30,37 @@ class Rule(NamedTuple):
     sentence: str
 
 
+_GRADIENTS = {
+    "masking": "The gradient",
+    "base": "The gradient of the attack on the classifier alone",
+    "fixed": "The gradient of the attack under fixed noise",
+    "fresh": "The gradient of the attack under fresh noise",
+}
+"""Whose gradients are looked at: the diagnostics', and those that every attack asked for."""
+
 RULES = (
     # No sound chain overflows, and attacks ignore such pixels.
-    Rule(
-        "masking/nonfinite_gradient",
-        lambda entry, _: entry["value"] > 0,
-        "The gradient is infinite or not a number in {share} of the samples, which the attack "
-        "could not follow there: their robustness says nothing; lower t_star or num_steps, or run "
-        "in a higher precision.",
+    *(
+        Rule(
+            f"{of}/nonfinite_gradient",
+            lambda entry, _: entry["value"] > 0,
+            f"{gradient} is infinite or not a number in {{share}} of the samples, which the attack "
+            "could not follow there: their robustness says nothing; lower t_star or num_steps, or "
+            "run in a higher precision.",
+        )
+        for of, gradient in _GRADIENTS.items()
     ),
     # A network mixes all pixels, so that none is exactly zero; a few samples whose loss underflows
     # are let pass.
-    Rule(
-        "masking/zero_gradient",
-        lambda entry, _: entry["value"] > 0.01,
-        "The gradient is exactly zero in {share} of the pixels, where an attack finds no "
-        "direction: the defence may only hide its gradient; look for a saturated softmax, clipping "
-        "or rounding, or attack with BPDA or without gradients.",
+    *(
+        Rule(
+            f"{of}/zero_gradient",
+            lambda entry, _: entry["value"] > 0.01,
+            f"{gradient} is exactly zero in {{share}} of the pixels, where an attack finds no "
+            "direction: the defence may only hide its gradient; look for a saturated softmax, "
+            "clipping or rounding, or attack with BPDA or without gradients.",
+        )
+        for of, gradient in _GRADIENTS.items()
     ),
     # A sound gradient agrees with the differences to about 1 %; now and then a sample sits on a
     # kink of the network.
@@ -108,6 +122,12 @@ RULES = (
     ),
 )
 
+CLEAN = {
+    "base/clean_accuracy": "The classifier is",
+    "purified/clean_accuracy": "Behind the purifier the classifier is",
+}
+"""Accuracies without an attack."""
+
 AUTOATTACK = {
     "randomized": "the defence answers the same image differently, and an attack meant for "
     "deterministic defences is misled by that; use version rand, or the protocol fixed",
@@ -125,13 +145,18 @@ AUTOATTACK = {
 """Ending of a metric ``<surface>/attack_flag_<ending>`` -> what it means and what to try."""
 
 
-def flags(metrics: Metrics, settings: Mapping[str, Any] | None = None) -> list[str]:
-    """What looks like gradient masking: the number, why it matters, what to try.
+def flags(
+    metrics: Metrics,
+    settings: Mapping[str, Any] | None = None,
+    preflight: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """What looks wrong with a run: the number, why it matters, what to try.
 
     Args:
         metrics: name -> ``value`` and, where they make sense, ``low``, ``high``, ``n``, as in
             ``summary.json``; any subset.
         settings: as in ``summary.json``.
+        preflight: likewise, what was found before the test.
 
     Returns:
         Sentences, none where nothing is suspicious or nothing was measured.
@@ -145,11 +170,89 @@ def flags(metrics: Metrics, settings: Mapping[str, Any] | None = None) -> list[s
 the defence may only hide its gradient; look for a saturated softmax, clipping or rounding, or \
 attack with BPDA or without gradients.
     """
+    settings, preflight = settings or {}, preflight or {}
     return [
+        *_of_preflight(preflight, settings, metrics),
+        *_of_broken_answers(metrics),
+        *_of_chance(metrics, preflight.get("num_classes")),
         *_of_rules(metrics),
         *_of_autoattack(metrics),
-        *_of_settings(metrics, settings or {}),
+        *_of_settings(metrics, settings),
     ]
+
+
+def _of_preflight(
+    preflight: Mapping[str, Any], settings: Mapping[str, Any], metrics: Metrics
+) -> Iterator[str]:
+    for module in preflight.get("training", []):
+        yield (
+            f"The module {module} is in training mode, so that its answers may change from pass to "
+            "pass and with the batch: no number of this run can be repeated; call its eval()."
+        )
+    tolerance = _tolerance(settings)
+    for role, difference in preflight.get("differs_alone", {}).items():
+        again = preflight["differs_again"][role]
+        if again > tolerance:
+            yield (
+                f"The {role} answers the same image differently when it is asked again (by "
+                f"{again:.2g}), although everything random is keyed by the image: the numbers "
+                "depend on chance that is not recorded; look for dropout at work in evaluation or "
+                "noise that is not taken from the noise argument."
+            )
+        elif difference > tolerance:
+            yield (
+                f"The {role} answers an image differently when it is alone (by {difference:.2g}): "
+                "the numbers depend on how the images are batched; look for batch normalisation "
+                "without running statistics or a statistic over the batch."
+            )
+    for role in preflight.get("nonfinite", []):
+        yield (
+            f"The {role} gives numbers that are not finite for one of the first images: they count "
+            "as wrong; look for a division by zero or an overflow."
+        )
+    counted = any(_value(metrics, f"{of}/zero_gradient") is not None for of in _GRADIENTS)
+    if preflight.get("zero_gradient", 0.0) in (None, 1.0) and not counted:
+        none = preflight["zero_gradient"] is None
+        yield (
+            f"{'No gradient' if none else 'A gradient of exactly zero'} reaches the images, so "
+            "that an attack that follows gradients finds no direction and what stands proves no "
+            "robustness; make the purifier differentiable, or attack with BPDA or without "
+            "gradients."
+        )
+
+
+def _tolerance(settings: Mapping[str, Any]) -> float:
+    """How far rounding takes the answers to an image in two batches apart."""
+    if settings.get("precision", "32-true") != "32-true":
+        return 0.1
+    return 0.02 if settings.get("tf32") else 1e-3
+
+
+def _of_broken_answers(metrics: Metrics) -> Iterator[str]:
+    for name in metrics:
+        share = _value(metrics, name)
+        if name.endswith("_nonfinite") and share:
+            yield (
+                f"In {_percent(share)} of the samples the purified image or the logits are not "
+                f"finite ({name}); they count as wrong, so that the accuracies are those of a "
+                "broken defence; look for a division by zero, an overflow or a lower precision."
+            )
+
+
+def _of_chance(metrics: Metrics, num_classes: int | None) -> Iterator[str]:
+    if num_classes is None:
+        return
+    for name, who in CLEAN.items():
+        chance = 1 / num_classes
+        low, high = (_end(metrics.get(name, {}), end, 1) for end in ("low", "high"))
+        # The interval of a few images reaches down to chance too, and up beyond the middle.
+        if low <= chance and high < (1 + chance) / 2:
+            yield (
+                f"{who} right on {_percent(metrics[name]['value'])} of the clean images, where "
+                f"chance gives {_percent(chance)}: there is no accuracy that an attack could take; "
+                "check that the images are in [0, 1], that the labels and the logits name the "
+                "classes in the same order, and that the weights belong to these data."
+            )
 
 
 def _of_rules(metrics: Metrics) -> Iterator[str]:

@@ -53,6 +53,41 @@ def test_samples_are_told_apart_by_index(defence: Defence, watch: Watch) -> None
     assert watch.fooled.all()
 
 
+class TestGradients:
+    """They are looked at as they pass, whoever asks for them."""
+
+    def test_pixels_without_any(self, defence: Defence, watch: Watch) -> None:
+        assert watch.zero_gradient.isnan().all()
+        defence(batch(0.1, 0.8, 0.9), INDICES)  # nobody asks for a gradient
+        assert watch.zero_gradient.isnan().all()
+        images = batch(0.1, 0.8).clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(
+            (defence(images, INDICES[:2])[:, 1] * torch.tensor([1.0, 0.0])).sum(), images
+        )
+        assert (gradient != 0).sum() == 1
+        first, second, third = watch.zero_gradient.tolist()
+        assert (first, second) == (11 / 12, 1)  # one pixel of 3 x 2 x 2 decides
+        assert third != third
+        images = batch(0.1).clone().requires_grad_()
+        defence(images, INDICES[:1]).square().sum().backward()
+        defence(images, INDICES[:1])
+        assert watch.zero_gradient[0].item() == pytest.approx(22 / 24)
+
+    def test_every_draw_counts(self, watch: Watch) -> None:
+        images = batch(0.1, 0.8, 0.9).repeat(2, 1, 1, 1).requires_grad_()
+        logits = first_pixel(images)
+        watch(images, logits, INDICES.repeat(2), 2)
+        torch.autograd.grad(logits[:3, 1].sum(), images)
+        assert watch.zero_gradient.tolist() == pytest.approx([23 / 24] * 3)
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_one_that_is_not_finite(self, bad: float, watch: Watch) -> None:
+        defence = Defence(lambda x: first_pixel(x) * torch.tensor([[1.0], [bad]])).observed(watch)
+        images = batch(0.1, 0.8).clone().requires_grad_()
+        defence(images, INDICES[:2])[:, 1].sum().backward()
+        assert watch.nonfinite_gradient.tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_an_overflow_counts_as_fooled(bad: float, watch: Watch) -> None:
     Defence(lambda images: first_pixel(images) * bad).observed(watch)(batch(0.1), INDICES[:1])

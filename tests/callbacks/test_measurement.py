@@ -180,7 +180,8 @@ def test_every_metric_of_this_package_has_a_label_a_section_and_its_unit(npz, tm
         assert shown.label != name
     shares = {name for name, shown in module.registered.items() if shown.unit == "%"}
     assert shares == {
-        *(name for name in module.registered if "accuracy" in name),
+        *(name for name in module.registered if "accuracy" in name or "_nonfinite" in name),
+        *(f"{on}/{what}_gradient" for on in module.surfaces for what in ("zero", "nonfinite")),
         *("jacobian/share_below_0.25", "jacobian/share_above_1", "masking/zero_gradient"),
         *("masking/nonfinite_gradient", "masking/wrong_gradient"),
         "masking/lost_to_longer_attack",

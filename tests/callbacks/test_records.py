@@ -89,8 +89,11 @@ class TestRows:
         assert [row["index"] for row in rows] == list(range(N))
         clean = {f"{name}/clean" for name in ("base", "purified")}
         kinds = clean | {f"{name}/robust" for name in PROTOCOLS}
-        names = {f"{kind}_{what}" for kind in kinds for what in ("accuracy", "prediction")}
+        judged = ("accuracy", "prediction", "nonfinite")
+        names = {f"{kind}_{what}" for kind in kinds for what in judged}
         names |= {f"{name}/robust_accuracy_any_iteration" for name in ("base", "fixed")}
+        followed = [name for name in PROTOCOLS if name != "transfer"]
+        names |= {f"{name}/{what}_gradient" for name in followed for what in ("zero", "nonfinite")}
         names |= {f"{name}/compression_rate" for name in ("uniform", "attack")}
         for row in rows:
             part = "robust" if row["fixed/robust_accuracy"] else "nonrobust"

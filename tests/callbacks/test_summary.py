@@ -64,7 +64,8 @@ def broken_run(folder: Path, **purifier) -> list[str]:
 
 class TestFinished:
     def test_the_schema(self, summary):
-        assert set(summary) == {"status", "versions", "settings", "metrics", "flags", "labels"}
+        keys = {"status", "versions", "settings", "metrics", "preflight", "flags", "labels"}
+        assert set(summary) == keys
         assert summary["flags"] == []
         assert summary["status"] == "finished"
         assert {"python", "torch", "lightning", "lit-purify"} <= set(summary["versions"])
@@ -75,7 +76,9 @@ class TestFinished:
             if "accuracy" in name:
                 assert 0 <= metric["low"] <= metric["value"] <= metric["high"] <= 1
                 assert metric["n"] == 3
-        assert set(summary["metrics"]) == {
+        broken = {name for name in summary["metrics"] if "nonfinite" in name or "zero_" in name}
+        assert {summary["metrics"][name]["value"] for name in broken} == {0}
+        assert set(summary["metrics"]) - broken == {
             "base/clean_accuracy",
             "purified/clean_accuracy",
             "base/robust_accuracy",

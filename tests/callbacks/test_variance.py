@@ -219,18 +219,19 @@ def test_batches_and_passes_do_not_matter(
     for name in NAMES:
         assert found[name] == pytest.approx(want[name], rel=1e-12, abs=1e-15), name
     batches = math.ceil(COUNT / batch_size)  # whose clean images the module purifies itself
-    measured = sum(purifier.passes) - COUNT
-    assert measured == COUNT * M * N
-    assert max(purifier.passes) <= max(rows_per_pass, batch_size)
+    tried, passes = purifier.passes[:3], purifier.passes[3:]
+    assert tried == [2, 1, 1]  # before the test
+    assert sum(passes) - COUNT == COUNT * M * N
+    assert max(passes) <= max(rows_per_pass, batch_size)
     if rows_per_pass == 128:  # as many configurations at once as fit
-        assert len(purifier.passes) == 2 * batches
+        assert len(passes) == 2 * batches
 
 
 def test_summary_settings_and_picture(npz: str, tmp_path: Path) -> None:
     whole = run(npz, Affine(factor=0.7, sigma=0.05), tmp_path)
     settings = {key: whole.settings[key] for key in whole.settings if "variance" in key}
     assert settings == {"variance_eps": EPS, "variance_inputs": M, "variance_draws": N}
-    assert set(whole.metrics) - NAMES == {"base/clean_accuracy", "purified/clean_accuracy"}
+    assert set(whole.metrics) >= NAMES
     for name in NAMES:
         metric, values = whole.metrics[name], np.array(whole.column(name))
         assert metric["value"] == pytest.approx(values.mean(), rel=1e-12)

@@ -3,7 +3,7 @@
 import pytest
 import tiny
 import torch
-from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
+from tiny import FailingPurifier, IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
 from torch import nn
 
 from lit_purify.attacks import PGD
@@ -39,6 +39,10 @@ def defence(purifier, protocols=ALL, seed=0, **options):
     )
 
 
+def accuracies(metrics):
+    return {name for name in metrics if "accuracy" in name}
+
+
 def diffusion():
     return DiffusionPurifier(tiny.Float64Denoiser(tiny.denoiser()), t_star=20, num_steps=2)
 
@@ -67,7 +71,7 @@ class TestCounting:
             "fresh/robust_accuracy": right(attacked("fresh"), derive_seed(3, "fresh/test", 0)),
         }
         rest = {f"{surface}/robust_accuracy_any_iteration" for surface in ("base", "fixed")}
-        assert set(metrics) == set(by_hand) | rest
+        assert accuracies(metrics) == set(by_hand) | rest
         for name, share in by_hand.items():
             assert metrics[name] == pytest.approx(share), name
         assert len(set(by_hand.values())) >= 3  # or it could not tell the protocols apart
@@ -168,15 +172,14 @@ class TestProtocols:
 
     def test_without_a_protocol_only_clean_images_are_measured(self, npz):
         metrics, seen = evaluate(defence(IdentityPurifier(), ()), data(npz))
-        assert set(metrics) == {"base/clean_accuracy", "purified/clean_accuracy"}
+        assert accuracies(metrics) == {"base/clean_accuracy", "purified/clean_accuracy"}
         assert metrics["base/clean_accuracy"] == metrics["purified/clean_accuracy"]
         assert seen.batches[0]["adversarial"] == {}
 
     def test_the_classifier_alone_is_attacked_without_a_purification(self, npz):
-        module = defence(NoisyPurifier(), ("base",))
-        metrics, seen = evaluate(module, data(npz, 3))
-        whole, _ = evaluate(defence(NoisyPurifier()), data(npz, 3))
-        assert seen.attack_calls == seen.test_calls == []
+        module = defence(FailingPurifier(at=0), ("base",))
+        metrics, _ = evaluate(module, data(npz, 3))
+        whole, _ = evaluate(defence(IdentityPurifier()), data(npz, 3))
         assert metrics == {name: whole[name] for name in whole if name.startswith("base/")}
 
     def test_a_protocol_given_twice_counts_once(self):
@@ -239,7 +242,7 @@ class TestEarlyStop:
 
     def test_only_what_is_known_is_reported(self, npz):
         metrics, _ = self.run(npz, ALL, early_stop=True)
-        assert set(metrics) == {
+        assert accuracies(metrics) == {
             "base/clean_accuracy",
             "purified/clean_accuracy",
             "base/robust_accuracy_any_iteration",

@@ -36,6 +36,9 @@ SOUND: dict[str, Any] = {
 MASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "overflow": ({"masking/nonfinite_gradient": share(1, 100)}, ["not a number in 1.0 %"]),
     "zeros": ({"masking/zero_gradient": mean(0.02)}, ["exactly zero in 2.0 %", "BPDA"]),
+    "followed": ({"fresh/nonfinite_gradient": share(2, 100)}, ["fresh noise", "2.0 %"]),
+    "no way": ({"base/zero_gradient": mean(0.5)}, ["classifier alone", "zero in 50.0 %"]),
+    "broken": ({"transfer/robust_nonfinite": share(1, 4)}, ["25.0 %", "not finite", "wrong"]),
     "wrong": ({"masking/wrong_gradient": share(20, 100)}, ["20.0 %", "not the derivative"]),
     "explodes": ({"masking/gradient_growth_log10": mean(3.5)}, ["grows", "10^3.5"]),
     "vanishes": ({"masking/gradient_growth_log10": mean(-6.0)}, ["vanishes", "10^-6.0"]),

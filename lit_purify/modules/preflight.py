@@ -1,0 +1,163 @@
+"""A second of work before a test: can the numbers that will come out mean anything?
+
+What is found is kept in the summary, and what is off becomes a flag
+(:mod:`lit_purify.report.flags`). Where no number could mean anything the run is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypedDict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_purify.classifiers import Classifier
+from lit_purify.defence import Defence
+from lit_purify.diffusion.noise import NoiseSource
+from lit_purify.functional import zero_share
+from lit_purify.types import Batch, InputError
+
+NUM_IMAGES = 2
+"""Images that are tried: a batch, and one of its rows alone."""
+
+
+class Preflight(TypedDict, total=False):
+    """What was found. What does not apply to the run is absent.
+
+    Attributes:
+        indices: dataset indices of the images that were tried.
+        num_classes: K; an accuracy of 1 / K is that of chance.
+        training: the modules that are in training mode.
+        differs_alone: ``classifier`` and ``purifier`` -> largest difference between their answers
+            to an image in a batch and to the same image alone: of purified images in the [0, 1]
+            scale, of logits in units of the largest distance between two of them.
+        differs_again: likewise between two answers to the same image alone.
+        nonfinite: who gave numbers that are not finite.
+        zero_gradient: share of an image's pixels in which the gradient of its loss is exactly zero,
+            in [0, 1]; ``None`` where the logits do not depend differentiably on the images.
+        nonfinite_gradient: whether that gradient is infinite or not a number somewhere.
+    """
+
+    indices: list[int]
+    num_classes: int
+    training: list[str]
+    differs_alone: dict[str, float]
+    differs_again: dict[str, float]
+    nonfinite: list[str]
+    zero_gradient: float | None
+    nonfinite_gradient: bool
+
+
+def preflight(defence: Defence, noise: NoiseSource, batch: Batch, *, attacked: bool) -> Preflight:
+    """Try a defence on the first images of a test.
+
+    Args:
+        defence: the defence, unbound; its classifier is a :class:`Classifier`.
+        noise: deterministic randomness that it is tried under.
+        batch: the images, :data:`NUM_IMAGES` or fewer.
+        attacked: whether the run attacks, so that it may follow a gradient.
+
+    Raises:
+        InputError: an answer is not of the shape that the contract says, or of no image finite.
+    """
+    classifier, purifier = defence.classifier, defence.purifier
+    assert isinstance(classifier, Classifier)
+    images, indices = batch["image"], batch["index"]
+    found = Preflight(
+        indices=indices.tolist(),
+        num_classes=classifier.num_classes,
+        training=list(_in_training(defence)),
+        differs_alone={},
+        differs_again={},
+        nonfinite=[],
+    )
+    named = {
+        "classifier": f"the classifier ({classifier.source or type(classifier).__name__})",
+        "purifier": f"the purifier ({type(purifier).__name__})",
+    }
+
+    def logits_of(images: Tensor) -> Tensor:
+        logits: object = classifier(images)
+        shape = (len(images), classifier.num_classes)
+        _check_shape(named["classifier"], logits, shape, "logits, (B, num_classes)")
+        return logits  # type: ignore[return-value]
+
+    def purified(images: Tensor) -> Tensor:
+        answer: object = defence.bind(noise, indices[: len(images)]).purify(images)
+        _check_shape(named["purifier"], answer, images.shape, "images of the shape it was given")
+        return answer  # type: ignore[return-value]
+
+    def check(role: str, answers: Tensor) -> None:
+        finite = answers.isfinite().flatten(1).all(1)
+        if not finite.any():
+            raise InputError(
+                f"{named[role]} gives numbers that are not finite for every image that was tried "
+                f"(dataset indices {found['indices']}), so that no result would mean anything; "
+                "look for a division by zero, an overflow or weights that are not finite"
+            )
+        if not finite.all() and role not in found["nonfinite"]:
+            found["nonfinite"].append(role)
+
+    def compare(role: str, answer: Callable[[Tensor], Tensor]) -> Tensor:
+        together, alone, again = answer(images), answer(images[:1]), answer(images[:1])
+        check(role, together)
+        unit = _spread(together) if role == "classifier" else 1.0
+        found["differs_alone"][role] = _difference(together[:1], alone) / unit
+        found["differs_again"][role] = _difference(alone, again) / unit
+        return together
+
+    compare("classifier", logits_of)
+    if purifier is not None:
+        check("classifier", logits_of(compare("purifier", purified)))
+    if attacked:
+        gradient = _gradient(defence.bind(noise, indices[:1]), images[:1], batch["label"][:1])
+        found["zero_gradient"] = None if gradient is None else float(zero_share(gradient))
+        found["nonfinite_gradient"] = gradient is not None and not bool(gradient.isfinite().all())
+    return found
+
+
+def _in_training(defence: nn.Module) -> dict[str, None]:
+    """Names of the outermost modules in training mode."""
+    names = [name for name, module in defence.named_modules() if module.training and name]
+    return {
+        name: None for name in names if not any(name.startswith(f"{other}.") for other in names)
+    }
+
+
+def _check_shape(who: str, answer: object, shape: tuple[int, ...], meaning: str) -> None:
+    if not isinstance(answer, Tensor):
+        raise InputError(
+            f"{who} answered with a {type(answer).__name__}; expected {meaning}, a tensor of shape "
+            f"{(*shape,)}; return the tensor alone"
+        )
+    if answer.shape != shape:
+        raise InputError(
+            f"{who} answered with a tensor of shape {(*answer.shape,)}; expected {meaning}: "
+            f"{(*shape,)}"
+        )
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Largest difference of the entries that are finite in both; 0 where there is none."""
+    difference = (one.float() - other.float()).abs()
+    return float(difference.where(difference.isfinite(), 0).max())
+
+
+def _spread(logits: Tensor) -> float:
+    """Largest distance between two logits of an image."""
+    finite = logits.float().where(logits.isfinite(), 0)
+    return float((finite.amax(1) - finite.amin(1)).max()) or 1.0
+
+
+def _gradient(defence: Defence, image: Tensor, label: Tensor) -> Tensor | None:
+    """Gradient of the cross-entropy; ``None`` where it cannot be taken."""
+    with torch.enable_grad():
+        x = image.detach().clone().requires_grad_()
+        logits = defence(x)
+        if not logits.requires_grad:
+            return None
+        loss = F.cross_entropy(logits, label)
+        (gradient,) = torch.autograd.grad(loss, x, allow_unused=True)
+    return gradient
