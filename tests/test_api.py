@@ -249,6 +249,7 @@ class TestEvaluate:
         assert len(found) == 2
         assert found[0] == found[1]
         assert [run["n"] for run in found[0]] == [5, 5]
+        assert [run["figures"] for run in found[0]] == [["distances"], ["distances"]]
 
     @pytest.mark.parametrize(
         ("change", "word"),

@@ -43,6 +43,12 @@ class CompressionRate(Measurement):
         return {"uniform_eps": self.eps}
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        if not module.purifies:
+            raise InputError(
+                "CompressionRate needs the purified clean images, and a run of the protocol base "
+                "alone purifies none; add fixed to model.protocols, or drop CompressionRate "
+                "(--measure.compression null)"
+            )
         labels = {"uniform/compression_rate": "Random perturbations (uniform)"}
         if "fixed" in module.protocols:
             labels |= _ATTACK_LABELS
@@ -56,7 +62,8 @@ class CompressionRate(Measurement):
         anchor = outputs["fixed/clean"].image
         noise = module.noise.cached(index)
         perturbed = image + self.eps * noise.uniform(index, like=image)
-        rate = compression_rate(module.purify(perturbed, noise, index), anchor, perturbed, image)
+        purified = module.purifier.purify(perturbed, noise, index)
+        rate = compression_rate(purified, anchor, perturbed, image)
         module.record("uniform/compression_rate", rate)
         if "fixed" in module.protocols:
             attacked = outputs["fixed/adversarial"]

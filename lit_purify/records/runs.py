@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,11 +61,15 @@ class FinishedRun(NamedTuple):
 
     def estimate(self, name: str) -> Estimate | None:
         """A value with its interval; ``None`` where the run does not have it."""
-        entry = self.metrics.get(name, {})
-        value, low, high = (entry.get(key) for key in ("value", "low", "high"))
-        if value is None:
-            return None
-        return Estimate(value, value if low is None else low, value if high is None else high)
+        return estimate(self.metrics.get(name, {}))
+
+
+def estimate(entry: Mapping[str, Any]) -> Estimate | None:
+    """A metric's statistics as a number with its interval; ``None`` where it is unknown."""
+    value, low, high = (entry.get(key) for key in ("value", "low", "high"))
+    if value is None:
+        return None
+    return Estimate(value, value if low is None else low, value if high is None else high)
 
 
 def _short(sampler: str) -> str:
@@ -133,12 +138,8 @@ def short_names(runs: Sequence[FinishedRun]) -> list[str]:
 
 def _shared(paths: Sequence[tuple[str, ...]]) -> int:
     """How many parts the paths have in common at their beginning."""
-    shared = 0
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared += 1
-    return shared
+    same = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return len(list(same))
 
 
 def disagreements(runs: Sequence[FinishedRun]) -> list[str]:

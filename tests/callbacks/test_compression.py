@@ -13,10 +13,8 @@ from lit_purify.diffusion import FixedNoise
 from lit_purify.modules import PurifiedClassifier
 
 
-def measure(npz, folder, purifier, *, protocols=("base", "fixed"), attack=None):
-    module = PurifiedClassifier(purifier, tiny.classifier(), protocols=protocols)
-    data = CIFAR10DataModule(source=npz, batch_size=3)
-    return measured_run(folder, module, data, CompressionRate(), attack=attack)
+def measure(npz, folder, purifier, **options):
+    return measured_run(folder, npz, purifier, CompressionRate(), **options)
 
 
 @pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
@@ -57,7 +55,7 @@ def test_a_part_without_samples_has_no_value(npz, tmp_path):
 
 def test_the_perturbation_is_uniform_and_not_clipped(npz):
     # The measurement purifies after the recorder has looked: only its call is left.
-    module = PurifiedClassifier(purifier := NoisyPurifier(), tiny.classifier(), protocols=("base",))
+    module = PurifiedClassifier(purifier := NoisyPurifier(), tiny.classifier(), protocols=())
     images = tiny.images_and_labels(7)[0]
     tiny.evaluate(module, CIFAR10DataModule(source=npz, batch_size=7), CompressionRate(eps=0.5))
     ((perturbed, seed, indices, _),) = purifier.calls

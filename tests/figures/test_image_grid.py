@@ -25,6 +25,19 @@ def test_grid_clips_for_display():
     assert (shown.min(), shown.max()) == (0, 1)
 
 
+def test_one_channel_is_grey() -> None:
+    x = images(1)[:, :1]
+    shown = image_grid({"x": x}).axes[0].images[0].get_array()
+    assert shown is not None
+    assert torch.equal(torch.tensor(shown), x[0].permute(1, 2, 0).expand(-1, -1, 3))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 8, 8), (3, 8, 8), (0, 3, 8, 8)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="1 or 3"):
+        image_grid({"x": torch.zeros(shape)})
+
+
 @pytest.mark.parametrize(
     ("size", "scale"), [(0.0, 1), (0.004, 100), (0.03, 10), (0.2, 2), (0.5, 1), (0.9, 1)]
 )

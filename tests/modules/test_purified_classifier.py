@@ -3,7 +3,7 @@
 import pytest
 import tiny
 import torch
-from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
+from tiny import FailingPurifier, IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
 from torch import nn
 
 from lit_purify.attacks import PGD
@@ -175,6 +175,12 @@ class TestProtocols:
         assert accuracies(metrics) == {"base/clean_accuracy", "purified/clean_accuracy"}
         assert metrics["base/clean_accuracy"] == metrics["purified/clean_accuracy"]
         assert seen.batches[0]["adversarial"] == {}
+
+    def test_the_classifier_alone_is_attacked_without_a_purification(self, npz):
+        module = defence(FailingPurifier(at=0), ("base",))
+        metrics, _ = evaluate(module, data(npz, 3))
+        whole, _ = evaluate(defence(IdentityPurifier()), data(npz, 3))
+        assert metrics == {name: whole[name] for name in whole if name.startswith("base/")}
 
     def test_a_protocol_given_twice_counts_once(self):
         assert defence(IdentityPurifier(), ("fixed", "fixed")).protocols == ("fixed",)
