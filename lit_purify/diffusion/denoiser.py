@@ -13,7 +13,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lit_purify.diffusion.schedule import LinearSchedule, Schedule
+from lit_purify.diffusion.schedule import LinearSchedule, Schedule, checked_schedule
 from lit_purify.types import InputError
 
 if TYPE_CHECKING:
@@ -51,6 +51,16 @@ class Denoiser(nn.Module, ABC):
         """T, the length of the noise schedule."""
         return self.schedule.num_train_steps
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise :class:`InputError` unless the network takes images of this shape, (C, H, W)."""
+        expected = self.image_shape
+        if len(shape) != 3 or expected not in (None, shape):
+            raise InputError(
+                f"the denoiser expects batches of {expected or '(C, H, W)'} images, got images of "
+                f"shape {shape}; set the purifier's resize_to, resize the images, or choose "
+                "another denoiser"
+            )
+
     @abstractmethod
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor: ...
 
@@ -65,6 +75,9 @@ class UNetDenoiser(Denoiser):
         image_shape: (C, H, W) the network was trained on, checked against its input; ``None``
             accepts any.
         schedule: the noise schedule it was trained for; ``None`` is the linear one of 1000 steps.
+
+    Raises:
+        InputError: a schedule by which no image can be noised.
     """
 
     def __init__(
@@ -79,7 +92,7 @@ class UNetDenoiser(Denoiser):
         self.network = network.to(memory_format=torch.channels_last)
         self.patch_size = patch_size
         self.image_shape = image_shape
-        self.schedule = LinearSchedule() if schedule is None else schedule
+        self.schedule = LinearSchedule() if schedule is None else checked_schedule(schedule)
 
     @property
     def unit(self) -> int:
@@ -87,17 +100,16 @@ class UNetDenoiser(Denoiser):
         levels = len(self.network.config["block_out_channels"])
         return self.patch_size * int(2 ** (levels - 1))
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        super().check_shape(shape)
+        if any(side % self.unit for side in shape[1:]):
+            raise InputError(
+                f"the denoiser halves its images down to a {self.unit}th, got images of shape "
+                f"{shape}; resize the images to multiples of {self.unit}"
+            )
+
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
-        if self.image_shape is not None and x_t.shape[1:] != self.image_shape:
-            raise InputError(
-                f"the denoiser is made for images of shape {self.image_shape}, got batches of "
-                f"shape {tuple(x_t.shape)}; resize the images or choose another denoiser"
-            )
-        if any(side % self.unit for side in x_t.shape[2:]):
-            raise InputError(
-                f"the denoiser halves its images down to a {self.unit}th, got batches of shape "
-                f"{tuple(x_t.shape)}; resize the images to multiples of {self.unit}"
-            )
+        self.check_shape(tuple(x_t.shape[1:]))
         steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t)) - 1
         x = F.pixel_unshuffle(x_t, self.patch_size) if self.patch_size > 1 else x_t
         # channels_last: without it UNet2DModel loses a third of its speed on CPUs.

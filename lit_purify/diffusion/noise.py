@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_purify.types import Process
+from lit_purify.types import InputError, Process
 
 P_S = 83492791
 P_I = 73856093
@@ -65,6 +65,29 @@ def derive_seed(seed: int, purpose: str, *keys: int) -> int:
     # 256 ends the name, so that no name and keys read like another name and keys.
     spawn_key = (*purpose.encode(), 256, *keys)
     return int(np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(1)[0])
+
+
+def as_indices(indices: Tensor | Sequence[int]) -> Tensor:
+    """Dataset indices as a tensor of shape (B,), int64; a single number gives shape (1,).
+
+    Raises:
+        InputError: anything but whole numbers, in one dimension.
+
+    Example:
+        >>> as_indices([5, 9])
+        tensor([5, 9])
+    """
+    try:
+        given = torch.as_tensor(indices)
+    except (TypeError, ValueError, RuntimeError):
+        given = None
+    whole = given is not None and not (given.is_floating_point() or given.is_complex())
+    if given is None or not whole or given.dtype == torch.bool or given.ndim > 1:
+        raise InputError(
+            f"the dataset indices are {indices!r}; expected whole numbers, one per image, such as "
+            "torch.arange(len(images))"
+        )
+    return given.long().reshape(-1)
 
 
 def rows_of(indices: Tensor, samples: Tensor) -> Tensor:
@@ -247,7 +270,7 @@ _bound: ContextVar[tuple[NoiseSource, Tensor] | None] = ContextVar("bound_noise"
 
 
 @contextmanager
-def randomness(source: NoiseSource, indices: Tensor) -> Iterator[None]:
+def randomness(source: NoiseSource, indices: Tensor | Sequence[int]) -> Iterator[None]:
     """Bind a noise source and sample indices for callers that can only call ``model(x)``.
 
     Args:
@@ -260,7 +283,8 @@ def randomness(source: NoiseSource, indices: Tensor) -> Iterator[None]:
         with randomness(FixedNoise(0), indices):
             logits = model(images)
     """
-    token = _bound.set((source.cached(indices), indices))
+    samples = as_indices(indices)
+    token = _bound.set((source.cached(samples), samples))
     try:
         yield
     finally:
@@ -276,7 +300,8 @@ def bound_randomness() -> tuple[NoiseSource, Tensor]:
     bound = _bound.get()
     if bound is None:
         raise RuntimeError(
-            "a purified model was called without randomness; bind a noise and dataset indices, or "
-            "wrap the call in `with randomness(FixedNoise(seed), indices):`"
+            "a defence was called without randomness or dataset indices; bind them by "
+            "bind(FixedNoise(seed), indices), for a classifier alone bind(None, indices), or wrap "
+            "the call in `with randomness(FixedNoise(seed), indices):`"
         )
     return bound
