@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -63,6 +64,15 @@ class Denoiser(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor: ...
+
+
+def frozen_copy(denoiser: Denoiser) -> Denoiser:
+    """The same network as an object of its own, frozen, in evaluation mode; weights are shared.
+
+    What is done to the copy (its mode, its type, its device) leaves the original alone.
+    """
+    weights = {id(x): nn.Parameter(x.detach(), requires_grad=False) for x in denoiser.parameters()}
+    return copy.deepcopy(denoiser, weights).eval()  # deepcopy takes these for copies made already
 
 
 class UNetDenoiser(Denoiser):
