@@ -118,9 +118,9 @@ def _check_range(pixels: Tensor) -> None:
         )
     if low < 0 or high > 1:
         raise InputError(
-            f"the float images range over [{low}, {high}]; expected [0, 1]; divide 0 .. 255 "
-            "values by 255, map [-1, 1] values with (x + 1) / 2, or clip what rounding has left "
-            "outside to 0 and 1"
+            f"the float images range over [{low:.17g}, {high:.17g}]; expected [0, 1]; divide "
+            "0 .. 255 values by 255, map [-1, 1] values with (x + 1) / 2, or clip what rounding "
+            "has left outside to 0 and 1"
         )
 
 
