@@ -27,7 +27,8 @@ class Denoiser(nn.Module, ABC):
     ``denoiser(x_t, t)`` takes states of shape (B, C, H, W) on the [-1, 1] scale and the step
     ``t`` (an integer 1 .. T, the same for the batch, or a tensor of shape (B,)), and returns the
     predicted noise, shape (B, C, H, W). A network that also learns its variance returns
-    (B, 2C, H, W): the noise, then the interpolation values of ``learned_range``.
+    (B, 2C, H, W): the noise, then the interpolation values of ``learned_range``. The result has the
+    type of ``x_t``; a purifier refuses anything else.
     """
 
     schedule: Schedule = LinearSchedule()
