@@ -142,8 +142,8 @@ def _refuse_other_kinds(tensors: Mapping[str, Tensor], file: Path, channels: int
     if kind:
         raise InputError(
             f"{file} is a guided-diffusion network that {kind}; expected an unconditional one for "
-            "images of 1 or 3 channels with resblock_updown and "
-            "use_scale_shift_norm, such as 256x256_diffusion_uncond.pt"
+            "images of 1 or 3 channels with resblock_updown and use_scale_shift_norm, such as "
+            "256x256_diffusion_uncond.pt"
         )
 
 

@@ -29,6 +29,7 @@ from lit_purify.types import InputError, Process
 P_S = 83492791
 P_I = 73856093
 P_T = 19349663
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def seed_hash(s: int, i: int, t: int) -> int:
@@ -77,17 +78,18 @@ def as_indices(indices: Tensor | Sequence[int]) -> Tensor:
         >>> as_indices([5, 9])
         tensor([5, 9])
     """
+    found = f"a {type(indices).__name__} of other things"
     try:
         given = torch.as_tensor(indices)
+        if given.ndim < 2 and given.dtype in _WHOLE:
+            return given.long().reshape(-1)
+        found = f"of {given.dtype} and shape {tuple(given.shape)}"
     except (TypeError, ValueError, RuntimeError):
-        given = None
-    whole = given is not None and not (given.is_floating_point() or given.is_complex())
-    if given is None or not whole or given.dtype == torch.bool or given.ndim > 1:
-        raise InputError(
-            f"the dataset indices are {indices!r}; expected whole numbers, one per image, such as "
-            "torch.arange(len(images))"
-        )
-    return given.long().reshape(-1)
+        pass
+    raise InputError(
+        f"the dataset indices are {found}; expected whole numbers, one per image, such as "
+        "torch.arange(len(images))"
+    )
 
 
 def rows_of(indices: Tensor, samples: Tensor) -> Tensor:
