@@ -84,7 +84,7 @@ class TestBinding:
         "given", [[0.5], torch.rand(3), INDICES[None], "abc", None, [[1], [2, 3]], [True, False]]
     )
     def test_indices_that_are_none(self, defence, given):
-        with pytest.raises(InputError, match="^[^\\n]*whole numbers[^\\n]*$"):
+        with pytest.raises(InputError, match=r"^[^\n]*whole numbers[^\n]*$"):
             defence.bind(FixedNoise(1), given)
         with pytest.raises(InputError, match="whole numbers"), randomness(FixedNoise(1), given):
             pass
