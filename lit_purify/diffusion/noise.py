@@ -29,6 +29,7 @@ from lit_purify.types import InputError, Process
 P_S = 83492791
 P_I = 73856093
 P_T = 19349663
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def seed_hash(s: int, i: int, t: int) -> int:
@@ -65,6 +66,30 @@ def derive_seed(seed: int, purpose: str, *keys: int) -> int:
     # 256 ends the name, so that no name and keys read like another name and keys.
     spawn_key = (*purpose.encode(), 256, *keys)
     return int(np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(1)[0])
+
+
+def as_indices(indices: Tensor | Sequence[int]) -> Tensor:
+    """Dataset indices as a tensor of shape (B,), int64; a single number gives shape (1,).
+
+    Raises:
+        InputError: anything but whole numbers, in one dimension.
+
+    Example:
+        >>> as_indices([5, 9])
+        tensor([5, 9])
+    """
+    found = f"a {type(indices).__name__} of other things"
+    try:
+        given = torch.as_tensor(indices)
+        if given.ndim < 2 and given.dtype in _WHOLE:
+            return given.long().reshape(-1)
+        found = f"of {given.dtype} and shape {tuple(given.shape)}"
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise InputError(
+        f"the dataset indices are {found}; expected whole numbers, one per image, such as "
+        "torch.arange(len(images))"
+    )
 
 
 def rows_of(indices: Tensor, samples: Tensor) -> Tensor:
@@ -268,12 +293,7 @@ def randomness(source: NoiseSource, indices: Tensor | Sequence[int]) -> Iterator
         with randomness(FixedNoise(0), indices):
             logits = model(images)
     """
-    samples = torch.as_tensor(indices)
-    if samples.ndim != 1 or samples.is_floating_point():
-        raise InputError(
-            f"the indices are {samples.dtype} of shape {tuple(samples.shape)}; expected whole "
-            "numbers of shape (B,); give the dataset index of every image, such as [0, 1]"
-        )
+    samples = as_indices(indices)
     token = _bound.set((source.cached(samples), samples))
     try:
         yield
@@ -290,7 +310,8 @@ def bound_randomness() -> tuple[NoiseSource, Tensor]:
     bound = _bound.get()
     if bound is None:
         raise RuntimeError(
-            "a purified model was called without randomness; bind a noise and dataset indices, or "
-            "wrap the call in `with randomness(FixedNoise(seed), indices):`"
+            "a defence was called without randomness or dataset indices; bind them by "
+            "bind(FixedNoise(seed), indices), for a classifier alone bind(None, indices), or wrap "
+            "the call in `with randomness(FixedNoise(seed), indices):`"
         )
     return bound

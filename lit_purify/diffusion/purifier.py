@@ -65,6 +65,12 @@ class Purifier(nn.Module, ABC):
             Images of the same shape in the [0, 1] scale, differentiable in ``images``.
         """
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise :class:`InputError` unless images of this shape, (C, H, W), can be purified.
+
+        A run asks before its first batch.
+        """
+
     def trajectory(
         self, images: Tensor, noise: NoiseConfiguration, indices: Tensor
     ) -> Iterator[State]:

@@ -230,13 +230,16 @@ class PurifiedClassifier(RecordingModule):
         return module
 
     def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
         if stage == "test":
             if self.trainer.test_loop.inference_mode:
                 raise InputError(
                     "trainer.inference_mode is true, which forbids the gradients attacks need; "
                     "set it to false"
                 )
-            self.check_data(getattr(self.trainer, "datamodule", None))
+            self.check_data(data)
+        if (shape := getattr(data, "image_shape", None)) is not None:
+            self.purifier.check_shape(tuple(shape))
         if self.trainer.precision not in PRECISIONS:
             raise InputError(
                 f"trainer.precision is {self.trainer.precision}; expected one of "

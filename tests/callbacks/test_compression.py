@@ -27,6 +27,13 @@ def test_scaling_by_c_has_rate_c(npz, tmp_path, factor):
         assert metric["n"] == 7
 
 
+def test_a_run_that_purifies_nothing_has_none_and_says_so(npz, tmp_path):
+    run = measure(npz, tmp_path, NoisyPurifier(), protocols=("base",))
+    assert "base" in run.settings["compression_left_out"]
+    assert not any("compression" in name for name in run.metrics)
+    assert not run.seen.test_calls
+
+
 def test_noise_that_is_added_does_not_count(npz, tmp_path):
     # Both purifications share xi, so it cancels; under another xi the rate would be far above 1.
     found = measure(npz, tmp_path, NoisyPurifier()).metrics

@@ -213,7 +213,6 @@ def test_one_that_repeats_the_attack_needs_one(npz, tmp_path, kind):
         *((AttackAgreement, names) for names in [(), ("base",), ("base", "fresh")]),
         *((AttackMagnitude, names) for names in [(), ("fresh",)]),
         *((ImageQuality, names) for names in [(), ("base",), ("transfer",)]),
-        (CompressionRate, ("base",)),
     ],
 )
 def test_one_that_needs_another_protocol_is_refused(npz, tmp_path, kind, protocols):

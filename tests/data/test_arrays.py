@@ -53,6 +53,8 @@ def test_unknown_labels_are_minus_one():
         (ONES.astype(object), "object"),
         (HALVES * 510, r"\[255, 255\].*divide"),
         (HALVES * -2, r"\[-1, -1\]"),
+        (HALVES.astype(np.float32) * (2 + 2**-21), r"1\.0000002.*rounding"),
+        (HALVES * (2 + 2**-50), r"1\.0000000000000004.*rounding"),
         (HALVES * np.inf, "infinity"),
         (ONE_NAN, "NaN"),
     ],
