@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
 from lit_purify.defence import Defence
@@ -13,6 +15,11 @@ from lit_purify.types import InputError, ratio
 
 SLACK = 1e-6
 """How far outside its ball, in units of the pixels, rounding may put an image."""
+
+
+CUSTOMARY = (4 / 255, 8 / 255)
+"""Radii of l_inf. An attack in another norm that takes another's place in a configuration inherits
+them where it sets none of its own."""
 
 
 class Attack(ABC):
@@ -41,6 +48,13 @@ class Attack(ABC):
             )
         if not 0 <= self.eps < math.inf:
             raise InputError(f"eps must be finite and at least 0, got {self.eps}")
+        if self.p != math.inf and self.eps in CUSTOMARY:
+            warnings.warn(
+                f"{type(self).__name__} searches an l{self.p:g} ball of radius {eps}, which is "
+                "customary in l_inf and very small here; did a configuration before this one set "
+                "it? give eps, such as 0.5 in l2",
+                stacklevel=3,
+            )
 
     def __call__(
         self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, *, seed: int = 0
@@ -58,14 +72,22 @@ class Attack(ABC):
             Adversarial images, detached, inside the ball and inside [0, 1].
 
         Raises:
-            InputError: images outside [0, 1] or not finite.
+            InputError: images outside [0, 1] or not finite; autocast in float16, where a third of
+                an attack's gradient underflows to 0.
         """
         if not ((images >= 0) & (images <= 1)).all():
             raise InputError(
                 "an attack needs finite images in [0, 1], got values from "
                 f"{images.min():.4g} to {images.max():.4g}; divide 8-bit images by 255"
             )
-        clean = images.detach().float()
+        device = images.device.type
+        autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        if autocast == torch.float16:
+            raise InputError(
+                "an attack runs under autocast in float16, where small gradients become 0; "
+                "expected float32, or autocast in bfloat16; use torch.bfloat16"
+            )
+        clean = images.detach().float().contiguous()
         found = self.perturb(defence, clean, labels, indices, seed)
         if not found.isfinite().all():
             raise RuntimeError(f"{type(self).__name__} returned images that are not finite")

@@ -104,7 +104,7 @@ class DenoiserTraining(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         image = batch["image"]
         # One generator per batch: training resumes with the draws it would have had.
-        batches = self.trainer.fit_loop.total_batch_idx
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
         key = self.seed * 1_000_003 + batches * self.trainer.world_size + self.global_rank
         generator = torch.Generator().manual_seed(key)
         flip = torch.rand(len(image), generator=generator) < 0.5
