@@ -87,7 +87,7 @@ def fit(
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*dataloader is not resumable.*")
         trainer.fit(module, data, ckpt_path=resume)
-    return seen.images, torch.nn.utils.parameters_to_vector(module.parameters())
+    return seen.images, torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
 STEPS = 12
@@ -107,7 +107,9 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, 
 
 def test_every_epoch_has_an_order_of_its_own(whole: Any) -> None:
     seen, *_ = whole
-    epochs = [sum((seen[e * BATCHES + b] for b in range(BATCHES)), []) for e in range(2)]
+    epochs = [
+        [index for b in range(BATCHES) for index in seen[epoch * BATCHES + b]] for epoch in (0, 1)
+    ]
     assert all(len(set(epoch)) == 2 * BATCHES for epoch in epochs)
     assert epochs[0] != epochs[1]
     assert sorted(seen) == list(range(STEPS))
@@ -146,11 +148,10 @@ def test_what_validation_saves(whole: Any, images: Path, tmp_path: Path) -> None
     seen, weights, _ = whole
     best = ModelCheckpoint(tmp_path, "best-{step}", "val/loss", save_top_k=-1)
     fit(images, tmp_path, best, steps=STEPS)
-    paths = sorted(tmp_path.glob("best-*.ckpt"))
-    assert len(paths) == 4
-    for path in paths[:-1]:
+    for step in (3, 6, 9):
+        path = tmp_path / f"best-step={step}.ckpt"
         found, ended = fit(images, tmp_path, steps=STEPS, resume=path)
-        assert found == {k: seen[k] for k in range(min(found), STEPS)}
+        assert found == {k: seen[k] for k in range(step, STEPS)}
         assert torch.equal(ended, weights)
 
 
