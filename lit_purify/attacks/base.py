@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from lit_purify.arguments import RecordsArguments
 from lit_purify.defence import Defence
 from lit_purify.functional import lp_distance, project
 from lit_purify.types import InputError, ratio
@@ -22,7 +23,7 @@ CUSTOMARY = (4 / 255, 8 / 255)
 them where it sets none of its own."""
 
 
-class Attack(ABC):
+class Attack(RecordsArguments, ABC):
     """Finds adversarial images in a ball. Whether they succeed is judged elsewhere.
 
     Args:
@@ -121,7 +122,7 @@ class Attack(ABC):
         return False
 
     def settings(self) -> dict[str, object]:
-        """What a report must say about this attack: by default its public attributes."""
+        """What a report must say about this attack: its arguments and public attributes."""
         hidden = ("p", "findings")
         public = {k: v for k, v in vars(self).items() if k[0] != "_" and k not in hidden}
-        return {"attack": type(self).__name__, **public}
+        return {**self._arguments, "attack": type(self).__name__, **public}
