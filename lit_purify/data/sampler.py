@@ -85,8 +85,8 @@ class TrainingSampler(DistributedSampler[Any]):
     def __iter__(self) -> Iterator[int]:
         done = 0
         if self.trainer is not None:
-            processed = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
-            epoch, done = divmod(processed, self._batches_per_epoch(self.trainer))
+            trained = batches_trained(self.trainer)
+            epoch, done = divmod(trained, self._batches_per_epoch(self.trainer))
             # Lightning sets it too, but after worker processes have begun.
             self.set_epoch(epoch)
         return iter([*super().__iter__()][done * self.batch_size :])
@@ -94,6 +94,15 @@ class TrainingSampler(DistributedSampler[Any]):
     def _batches_per_epoch(self, trainer: Trainer) -> int:
         whole, limit = len(self) // self.batch_size, trainer.limit_train_batches
         return max(1, min(whole, limit) if isinstance(limit, int) else int(whole * limit))
+
+
+def batches_trained(trainer: Trainer) -> int:
+    """Batches that this process is done with, over all epochs and all sessions of a training.
+
+    Unlike Lightning's ``total_batch_idx`` it does not count one that was interrupted.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress.total
+    return progress.processed  # type: ignore[attr-defined]
 
 
 class ResumableLoader(DataLoader[Batch]):

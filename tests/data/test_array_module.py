@@ -126,7 +126,7 @@ def test_the_same_images_from_anywhere_have_one_hash() -> None:
 
 
 @pytest.mark.parametrize("indices", [[0, 1, 2, 1, 4], [7] * 5])
-def test_an_index_of_two_images_is_refused_before_the_first_batch(indices):
+def test_an_index_of_two_images_is_refused_before_the_first_batch(indices: list[int]) -> None:
     """As a data module of one's own might give them: the noise and the records hang on it."""
     data = ArrayDataModule(images=IMAGES[:5], labels=torch.arange(5))
     data.test_set.indices = torch.tensor(indices)
