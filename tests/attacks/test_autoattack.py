@@ -208,7 +208,14 @@ def test_a_version_is_that_of_the_library() -> None:
 
 @pytest.mark.parametrize(
     ("num_classes", "options", "targets"),
-    [(4, {}, 3), (9, {}, 8), (10, {}, 9), (12, {}, 9), (5, {"norm": "L1"}, 4), (6, {}, 5)],
+    [
+        (4, {}, 3),
+        (9, {}, 8),
+        (10, {}, 9),
+        (12, {}, 9),
+        (5, {"norm": "L1", "eps": 12}, 4),
+        (6, {}, 5),
+    ],
 )
 def test_targets_are_as_many_as_there_are_wrong_classes(
     num_classes: int, options: dict[str, Any], targets: int

@@ -1,12 +1,12 @@
 """CIFAR10DataModule: which images, in which order, under which index."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny import training
 from torch.utils.data import DistributedSampler, SequentialSampler
 
 from lit_purify.data import sources
@@ -119,10 +119,8 @@ def test_processes_train_on_parts_of_one_order(tmp_path: Path, epoch: int) -> No
     def indices(processes: int, rank: int) -> list[int]:
         data = _fit(tmp_path, seed=5)
         data.batch_size = 1  # so that no part of a batch is dropped
-        data.trainer = SimpleNamespace(world_size=processes, global_rank=rank)
-        loader = data.train_dataloader()
-        loader.sampler.set_epoch(epoch)
-        return torch.cat([b["index"] for b in loader]).tolist()
+        data.trainer = training(epoch * 14 // processes, rank=rank, world=processes)
+        return torch.cat([b["index"] for b in data.train_dataloader()]).tolist()
 
     alone = indices(1, 0)
     assert sorted(alone) == list(range(14))

@@ -1,7 +1,6 @@
 """The shared batch sampler, alone and under Lightning."""
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +8,7 @@ import seen_indices
 import torch
 from processes import finish, forks
 from seen_indices import seen
+from tiny import training
 from torch.distributed import HashStore
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -86,15 +86,6 @@ def test_lightning_on_two_processes(tmp_path, stage, n):
     batches = plan_batches(range(n), 2, processes=2)
     found = [json.loads(run.printed.splitlines()[-1]) for run in running]
     assert found == [batches[rank::2] for rank in (0, 1)]
-
-
-def training(processed=0, *, rank=0, world=1, limit=1.0):
-    """A Trainer that has processed so many batches."""
-    progress = SimpleNamespace(total=SimpleNamespace(processed=processed))
-    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
-    return SimpleNamespace(
-        fit_loop=loop, world_size=world, global_rank=rank, limit_train_batches=limit
-    )
 
 
 def order(trainer, n=23, batch_size=3):
