@@ -17,6 +17,7 @@ from lit_purify import Classifier, Denoiser, Purifier, evaluate, from_module
 from lit_purify.attacks import PGD, Attack
 from lit_purify.defence import Defence
 from lit_purify.diffusion import DiffusionPurifier, NoiseConfiguration
+from lit_purify.records.runs import FinishedRun
 
 
 class Jpeg(Purifier):
@@ -110,6 +111,14 @@ def test_the_settings_of_runs_differ(pair: str, tmp_path: Path) -> None:
     again = run(tmp_path, PAIRS[pair][0]())
     assert first == again
     assert len([name for name in first if first[name] != second.get(name)]) == 1
+
+
+def test_a_report_tells_them_apart() -> None:
+    made = ({"purifier": "Jpeg", "purifier_options": {"quality": q}} for q in (50, 20))
+    methods = [FinishedRun(Path(), settings, {}, "").method for settings in made]
+    assert methods == ["Jpeg(quality=50)", "Jpeg(quality=20)"]
+    guided = {"sampler": "DDIMSampler", "purifier_options": {"guidance": 2.0}}
+    assert FinishedRun(Path(), guided, {}, "").method == "DDIM(guidance=2.0)"
 
 
 @pytest.mark.parametrize(
