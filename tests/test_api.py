@@ -192,7 +192,7 @@ class TestPredict:
 
     def test_there_is_a_trajectory_of_every_image(self, run):
         for name in self.NAMES:
-            with Image.open(run[0] / "purified" / f"{name}_trajectory.png") as picture:
+            with Image.open(run[0] / "trajectories" / f"{name}.png") as picture:
                 picture.load()
                 assert picture.width > 400
 

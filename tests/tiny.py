@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -230,6 +231,17 @@ def trainer(folder: Path | None, *callbacks: Callback, **options: Any) -> Traine
         default_root_dir=folder,
         callbacks=list(callbacks),
         **{**quiet, **options},
+    )
+
+
+def training(
+    processed: int = 0, *, rank: int = 0, world: int = 1, limit: float = 1.0
+) -> SimpleNamespace:
+    """What a sampler sees of a Trainer that has trained on so many batches."""
+    progress = SimpleNamespace(total=SimpleNamespace(processed=processed))
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    return SimpleNamespace(
+        fit_loop=loop, world_size=world, global_rank=rank, limit_train_batches=limit
     )
 
 

@@ -14,6 +14,7 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lit_purify.arguments import NamesItself
 from lit_purify.diffusion.schedule import LinearSchedule, Schedule, checked_schedule
 from lit_purify.types import InputError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
 
-class Denoiser(nn.Module, ABC):
+class Denoiser(NamesItself, nn.Module, ABC):
     """Predicts the noise in a diffused image.
 
     ``denoiser(x_t, t)`` takes states of shape (B, C, H, W) on the [-1, 1] scale and the step
@@ -35,8 +36,6 @@ class Denoiser(nn.Module, ABC):
     """The noise schedule the network was trained for; images are noised and denoised by it."""
     image_shape: tuple[int, int, int] | None = None
     """(C, H, W) the network is made for; ``None`` where any size goes."""
-    source: str = "unnamed"
-    """What a report calls this network: where its weights come from."""
     file: Path | None = None
     """Weights file, whose hash goes into the report."""
 

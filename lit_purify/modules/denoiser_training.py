@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_purify.data.sampler import batches_trained
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.schedule import checked_schedule, diffuse
 from lit_purify.types import Batch, InputError
@@ -110,7 +111,7 @@ class DenoiserTraining(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         image = batch["image"]
         # One generator per batch: training resumes with the draws it would have had.
-        batches = self.trainer.fit_loop.total_batch_idx
+        batches = batches_trained(self.trainer)
         key = self.seed * 1_000_003 + batches * self.trainer.world_size + self.global_rank
         generator = torch.Generator().manual_seed(key)
         flip = torch.rand(len(image), generator=generator) < 0.5

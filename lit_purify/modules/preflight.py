@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from lit_purify.classifiers import Classifier
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise
-from lit_purify.functional import zero_share
+from lit_purify.functional import suspicious_range, zero_share
 from lit_purify.types import Batch, InputError
 
 NUM_IMAGES = 2
@@ -29,6 +29,7 @@ class Preflight(TypedDict, total=False):
     Attributes:
         indices: dataset indices of the images that were tried.
         num_classes: K; an accuracy of 1 / K is that of chance.
+        odd_values: what is odd about the values of the images; ``None`` where nothing is.
         training: the modules that are in training mode.
         differs_alone: ``classifier`` and ``purifier`` -> largest difference between their answers
             to an image in a batch and to the same image alone: of purified images in the [0, 1]
@@ -43,6 +44,7 @@ class Preflight(TypedDict, total=False):
 
     indices: list[int]
     num_classes: int
+    odd_values: str | None
     training: list[str]
     differs_alone: dict[str, float]
     differs_again: dict[str, float]
@@ -70,6 +72,7 @@ def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bo
     found = Preflight(
         indices=indices.tolist(),
         num_classes=classifier.num_classes,
+        odd_values=suspicious_range(images),
         training=list(_in_training(defence)),
         differs_alone={},
         differs_again={},

@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lit_purify.arguments import described
 from lit_purify.records.summary import read_summary, versions
 from lit_purify.types import Estimate
 
@@ -46,13 +47,15 @@ class FinishedRun(NamedTuple):
 
     @property
     def method(self) -> str:
-        """The paper's name of its purification, or that of its purifier's class."""
+        """The paper's name of its purification, or its purifier's class, and a class's options."""
         sampler = self.settings.get("sampler")
         if sampler is None:
-            return str(self.settings.get("purifier", "unknown"))
-        if self.settings.get("forward_process") == "none":
-            return "Reverse" if sampler == "DDPMSampler" else f"Reverse, {_short(sampler)}"
-        return _short(sampler)
+            name = str(self.settings.get("purifier", "unknown"))
+        elif self.settings.get("forward_process") == "none":
+            name = "Reverse" if sampler == "DDPMSampler" else f"Reverse, {_short(sampler)}"
+        else:
+            name = _short(sampler)
+        return described(name, self.settings.get("purifier_options", {}))
 
     def setting(self, name: str) -> Any:
         """A setting; ``None`` where it is unknown, or is of an attack that was not made."""

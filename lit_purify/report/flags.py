@@ -185,6 +185,8 @@ attack with BPDA or without gradients.
 def _of_preflight(
     preflight: Mapping[str, Any], settings: Mapping[str, Any], metrics: Metrics
 ) -> Iterator[str]:
+    if odd := preflight.get("odd_values"):
+        yield odd
     for module in preflight.get("training", []):
         yield (
             f"The module {module} is in training mode, so that its answers may change from pass to "

@@ -107,3 +107,12 @@ def test_the_same_images_from_anywhere_have_one_hash():
     images = np.stack([(data.test_set[k]["image"] * 255).round() for k in range(3)])
     given = _data(images=torch.from_numpy(images).byte(), labels=data.test_set.labels)
     assert given.test_set.sha256() == data.settings()["data_sha256"]
+
+
+@pytest.mark.parametrize("indices", [[0, 1, 2, 1, 4], [7] * 5])
+def test_an_index_of_two_images_is_refused_before_the_first_batch(indices: list[int]) -> None:
+    """As a data module of one's own might give them: the noise and the records hang on it."""
+    data = ArrayDataModule(images=IMAGES[:5], labels=torch.arange(5))
+    data.test_set.indices = torch.tensor(indices)
+    with pytest.raises(InputError, match="more than once"):
+        data.test_dataloader()
