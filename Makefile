@@ -1,4 +1,4 @@
-# make demo         see the finding in minutes
+# make demo         see the paper's result in minutes
 # make test         everything CI checks
 # make test-quick   the equations, the imports, the reports, the command line: under three minutes
 PYTHON ?= python3

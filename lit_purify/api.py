@@ -30,6 +30,8 @@ from lit_purify.cli.runs import remove_unused, run_logger
 from lit_purify.data import ArrayDataModule, ImageDataModule
 from lit_purify.defence import Defence
 from lit_purify.diffusion import PRESETS, Denoiser, DiffusionPurifier, FixedNoise, Purifier
+from lit_purify.diffusion.denoiser import frozen_copy
+from lit_purify.diffusion.noise import as_indices
 from lit_purify.diffusion.presets import PresetName
 from lit_purify.metrics import Statistics
 from lit_purify.modules import PurifiedClassifier
@@ -53,10 +55,11 @@ def purify(
 
     Args:
         images: shape (B, 3, 32, 32) for the shipped denoiser, in [0, 1]. Differentiable.
-        t_star: diffusion depth t* in units of the 1000-step schedule.
+        t_star: diffusion depth t* in units of the denoiser's schedule (1000 steps for the shipped
+            one).
         num_steps: steps the chain takes across t*; ``None`` takes every one, as in the paper.
         preset: ``ddpm``, ``reverse`` or ``ddim``, the paper's three kinds of purification.
-        denoiser: noise predictor; ``None`` takes the small CIFAR-10 one that ships.
+        denoiser: noise predictor, left as it is; ``None`` takes the small CIFAR-10 one that ships.
         seed: base seed of the noise: the same seed, image index and settings give the same result.
         indices: dataset index of each image, which keys its noise; ``None`` counts from 0.
 
@@ -77,18 +80,19 @@ def purify(
     if not (images.is_floating_point() and ((images >= 0) & (images <= 1)).all()):
         raise InputError(
             "purify needs finite floating-point images in [0, 1], got "
-            f"{images.dtype} from {images.min()} to {images.max()}; divide 8-bit images by 255"
+            f"{images.dtype} from {images.min()} to {images.max()}; divide 8-bit images by 255, or "
+            "clip what rounding has left outside with images.clamp(0, 1)"
         )
     forward_process, sampler = PRESETS[preset]
     purifier = DiffusionPurifier(
-        embedded_denoiser() if denoiser is None else denoiser,
+        embedded_denoiser() if denoiser is None else frozen_copy(denoiser),
         t_star=t_star,
         num_steps=num_steps,
         forward_process=forward_process,
         sampler=sampler,
     ).to(images)
     rows = range(len(images)) if indices is None else indices
-    return purifier.purify(images, FixedNoise(seed), torch.as_tensor(rows))
+    return purifier.purify(images, FixedNoise(seed), as_indices(rows))
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,18 @@ r"""A purified classifier as one object, :math:`g(f_\xi(x))`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from lit_purify.diffusion.noise import FixedNoise, NoiseSource, StackedNoise, bound_randomness
+from lit_purify.diffusion.noise import (
+    FixedNoise,
+    NoiseSource,
+    StackedNoise,
+    as_indices,
+    bound_randomness,
+)
 from lit_purify.diffusion.purifier import Purifier
 
 Observer = Callable[[Tensor, Tensor, Tensor, int], None]
@@ -45,18 +51,18 @@ class Defence(nn.Module):
         classifier: Callable[[Tensor], Tensor],
         purifier: Purifier | None = None,
         noise: NoiseSource | None = None,
-        indices: Tensor | None = None,
+        indices: Tensor | Sequence[int] | None = None,
         observers: tuple[Observer, ...] = (),
     ) -> None:
         super().__init__()
         self.classifier = classifier
         self.purifier = purifier
         self.noise = noise
-        self.indices = indices
+        self.indices = None if indices is None else as_indices(indices)
         self.observers = observers
         self.eval().requires_grad_(False)
 
-    def bind(self, noise: NoiseSource | None, indices: Tensor) -> Defence:
+    def bind(self, noise: NoiseSource | None, indices: Tensor | Sequence[int]) -> Defence:
         """The same networks with this randomness for these samples.
 
         Draws for the samples are made once and kept as long as the result lives. Observers are
@@ -67,12 +73,13 @@ class Defence(nn.Module):
             indices: dataset indices, shape (B,); all that will be asked about, or a single one.
 
         Raises:
-            ValueError: a purifier without noise.
+            ValueError: a purifier without noise, or indices that are no whole numbers.
         """
         if noise is None and self.purifier is not None:
             raise ValueError("a purifier needs randomness, got noise None; bind FixedNoise(seed)")
-        kept = None if noise is None else noise.cached(indices)
-        return Defence(self.classifier, self.purifier, kept, indices, self.observers)
+        samples = as_indices(indices)
+        kept = None if noise is None else noise.cached(samples)
+        return Defence(self.classifier, self.purifier, kept, samples, self.observers)
 
     def observed(self, observer: Observer) -> Defence:
         """The same defence with one more observer."""
@@ -116,7 +123,8 @@ class Defence(nn.Module):
             Shape (draws * B, K), differentiable in ``images``.
 
         Raises:
-            RuntimeError: no randomness, or another number of indices than images.
+            RuntimeError: no randomness, no indices where an observer is to be told of them, or
+                another number of them than of images.
         """
         if straight_through and self.purifier is not None:
             with torch.no_grad():
@@ -142,6 +150,7 @@ class Defence(nn.Module):
         """The dataset index of every image, those of one draw after those of the other."""
         if indices is None:
             indices = bound_randomness()[1] if self.indices is None else self.indices
+        indices = as_indices(indices)
         if len(indices) == 1:
             return indices.expand(len(images))
         if len(indices) * draws != len(images):

@@ -36,10 +36,10 @@ class Batch(TypedDict):
 
 
 class Estimate(NamedTuple):
-    """A figure of a run.
+    """A number that a run measured.
 
     Attributes:
-        value: the figure.
+        value: the number.
         low: lower end of its 95 % interval; the value itself where it has none.
         high: upper end, likewise.
     """

@@ -1,10 +1,10 @@
 """What TF32, bfloat16 and torch.compile do to the figures of the shipped models, as Markdown.
 
-    python scripts/precision_effect.py --output rows.jsonl [--eps 2/255 8/255] [--limit 100]
+    python scripts/precision_effect.py [--root lightning_logs/precision] [--eps 2/255 8/255]
 
 Every row is one run: purified clean accuracy and the fixed protocol under PGD with early stop, so
-an image is robust if no iterate of the attack fooled the chain. A finished row is appended to
-``--output`` at once and not measured again, so an interrupted script goes on where it was.
+an image is robust if no iterate of the attack fooled the chain. The runs lie in folders of their
+own under ``--root``: what is recorded there is not measured again, also of an interrupted one.
 
 A CPU has no TF32. Here it is emulated: the operands of every convolution and matrix product,
 forward and backward, are rounded to TF32's 10 mantissa bits and multiplied in float32, which holds
@@ -14,12 +14,10 @@ the product of two such numbers exactly.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -37,7 +35,7 @@ from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import DiffusionPurifier
 from lit_purify.functional.intervals import wilson_interval
 from lit_purify.modules import Outcomes, PurifiedClassifier
-from lit_purify.types import Batch, ratio
+from lit_purify.types import Batch
 
 MODES = ("float32", "TF32 (emulated)", "bf16-mixed", "compile")
 SHIFT = 23 - 10
@@ -115,62 +113,53 @@ def defence(**options: Any) -> PurifiedClassifier:
     return PurifiedClassifier(purifier, embedded_resnet18(), protocols=("fixed",), **options)
 
 
-def measure(mode: str, eps: str, *, limit: int, batch_size: int, steps: int) -> dict[str, Any]:
+def measure(
+    mode: str, eps: str, root: Path, *, limit: int, batch_size: int, steps: int
+) -> dict[str, Any]:
     """One row: the run of a mode, and its adversarial images tested again in float32."""
-    emulation: AbstractContextManager[Any] = nullcontext()
-    if mode == "TF32 (emulated)":
-        emulation = emulated_tf32()
-    module = defence(compile=True) if mode == "compile" else defence()
-    with emulation, TemporaryDirectory() as root:
-        precision = "bf16-mixed" if mode == "bf16-mixed" else "32-true"
+    emulation = emulated_tf32() if mode == "TF32 (emulated)" else nullcontext()
+    folder = root / f"{mode}_{eps.replace('/', '-')}_{limit}_{batch_size}_{steps}".replace(" ", "_")
+    begun = sorted(folder.glob("lightning_logs/*/records/header.json"))
+    with emulation:
         table = evaluate(
-            module,
+            defence(compile=mode == "compile"),
             CIFAR10DataModule(limit=limit, batch_size=batch_size),
             attack=PGD(eps=eps, steps=steps, early_stop=True),
             measurements=[CleanLogits()],
-            root=root,
-            trainer={"accelerator": "cpu", "precision": precision},
+            root=folder,
+            resume=begun[-1].parents[1] if begun else None,
+            trainer={
+                "accelerator": "cpu",
+                "precision": "bf16-mixed" if mode == "bf16-mixed" else "32-true",
+            },
         ).table
     plain = defence()
+    batches = zip(
+        table["fixed/adversarial"].split(batch_size), table["index"].split(batch_size), strict=True
+    )
     with torch.no_grad():
-        again = [
-            plain(images, plain.noise, index).argmax(1)
-            for images, index in zip(
-                table["fixed/adversarial"].split(batch_size),
-                table["index"].split(batch_size),
-                strict=True,
-            )
-        ]
+        again = [plain(images, plain.noise, index).argmax(1) for images, index in batches]
     return {
         "mode": mode,
-        "eps": eps,
-        "steps": steps,
-        "batch_size": batch_size,
-        "limit": limit,
-        "clean": table["purified/clean_accuracy"].tolist(),
-        "robust": table["fixed/robust_accuracy_any_iteration"].tolist(),
-        "robust_in_float32": (torch.cat(again) == table["label"]).tolist(),
-        "logits": table["purified/clean_logits"].tolist(),
+        "clean": table["purified/clean_accuracy"],
+        "robust": table["fixed/robust_accuracy_any_iteration"],
+        "robust_in_float32": torch.cat(again) == table["label"],
+        "logits": table["purified/clean_logits"],
     }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of one eps as Markdown; every mode is compared with ``float32``, which must be there."""
-    (reference,) = [row for row in rows if row["mode"] == "float32"]
+    """Rows of one eps as Markdown; every one is compared with the first, which is float32."""
+    reference = rows[0]
     lines = [
-        f"eps {reference['eps']}, the first {len(reference['clean'])} images:",
-        "",
         "| arithmetic | purified, clean | purified, attacked (`fixed`) | its images in float32 | "
         "outcomes that differ: clean, attacked | largest change of a clean logit |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        differ = [
-            sum(a != b for a, b in zip(row[name], reference[name], strict=True))
-            for name in ("clean", "robust")
-        ]
-        change = (torch.tensor(row["logits"]) - torch.tensor(reference["logits"])).abs().max()
-        compared = "| |" if row is reference else f"| {differ[0]}, {differ[1]} | {change:.1e} |"
+        clean, robust = (int((row[key] != reference[key]).sum()) for key in ("clean", "robust"))
+        change = (row["logits"] - reference["logits"]).abs().max()
+        compared = "| |" if row is reference else f"| {clean}, {robust} | {change:.1e} |"
         lines.append(
             f"| {row['mode']} | {percent(row['clean'])} | {percent(row['robust'])} | "
             f"{percent(row['robust_in_float32'])} {compared}"
@@ -178,44 +167,26 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def percent(outcomes: Sequence[bool]) -> str:
+def percent(outcomes: Tensor) -> str:
     """A share with its 95 % Wilson interval."""
-    low, high = wilson_interval(sum(outcomes), len(outcomes))
-    share = sum(outcomes) / len(outcomes)
-    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+    successes, n = int(outcomes.sum()), len(outcomes)
+    low, high = wilson_interval(successes, n)
+    return f"{100 * successes / n:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def main(args: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="JSON lines; added to")
+    parser.add_argument("--root", type=Path, default=Path("lightning_logs/precision"))
     parser.add_argument("--eps", nargs="+", default=["2/255", "8/255"], help="fractions")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
+    parser.add_argument("--modes", nargs="+", choices=MODES[1:], default=list(MODES[1:]))
     parser.add_argument("--limit", type=int, default=100, help="images")
     parser.add_argument("--steps", type=int, default=40, help="of the attack")
     parser.add_argument("--batch_size", type=int, default=50)
-    options = parser.parse_args(args)
-    settings = {name: getattr(options, name) for name in ("limit", "steps", "batch_size")}
-    for eps in options.eps:
-        ratio(eps)
-        for mode in options.modes:
-            wanted = {"mode": mode, "eps": eps, **settings}
-            if not any(wanted.items() <= row.items() for row in read(options.output)):
-                print(f"{mode}, eps {eps}", flush=True)
-                row = measure(mode, eps, **settings)
-                with options.output.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-    for eps in options.eps:
-        wanted = {"eps": eps, **settings}
-        rows = [row for row in read(options.output) if wanted.items() <= row.items()]
-        if any(row["mode"] == "float32" for row in rows):
-            print(f"\n{table(sorted(rows, key=lambda row: MODES.index(row['mode'])))}")
-
-
-def read(path: Path) -> list[Any]:
-    """The rows measured so far."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    options = vars(parser.parse_args(args))
+    root, sizes, modes = options.pop("root"), options.pop("eps"), options.pop("modes")
+    for eps in sizes:
+        rows = [measure(mode, eps, root, **options) for mode in (MODES[0], *modes)]
+        print(f"\neps {eps}, the first {len(rows[0]['clean'])} images:\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import tiny
 import torch
 
 import lit_purify
+from lit_purify.callbacks import DistanceTrajectories
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
@@ -18,6 +19,7 @@ if __name__ == "__main__":
             lit_purify.Defence(tiny.classifier(), tiny.NoisyPurifier()),
             tiny.images_and_labels(5),
             attack=lit_purify.PGD(eps="1/255", steps=1),
+            measurements=[DistanceTrajectories(levels=["8/255"])],
             batch_size=2,
             seed=seed,
             root=root,
@@ -30,6 +32,7 @@ if __name__ == "__main__":
                 "n": len(result.rows),
                 "metrics": values,
                 "rows": result.rows,
+                "figures": sorted(result.figures),
                 "in": str(result.folder),
             }
         )

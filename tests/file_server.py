@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,7 +17,7 @@ class FileServer:
         length: whether it announces the length.
         status: of every answer, 200 where all is well.
         content_type: of every answer.
-        silence: seconds before it answers at all.
+        silent: whether it answers only when it ends.
         shift: how far beyond the place asked for its ranges start.
         requests: the range of every request, ``None`` where all was asked for.
         paths: the path of every request.
@@ -26,15 +25,16 @@ class FileServer:
 
     def __init__(self, content):
         self.content, self.ranges, self.length, self.status = content, True, True, 200
-        self.content_type, self.silence, self.cut_after, self.shift = "application/zip", 0, [], 0
+        self.content_type, self.silent, self.cut_after, self.shift = "application/zip", False, [], 0
         self.requests, self.paths = [], []
-        self.url = ""
+        self.url, self.ended = "", threading.Event()
 
     def answer(self, handler):
         asked = handler.headers.get("Range")
         self.requests.append(asked)
         self.paths.append(handler.path)
-        time.sleep(self.silence)
+        if self.silent:
+            self.ended.wait()
         start, status = 0, self.status
         if asked and self.ranges:
             start, status = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) + self.shift, 206
@@ -77,5 +77,6 @@ def serving(content):
         try:
             yield server
         finally:
+            server.ended.set()
             running.shutdown()
             thread.join()

@@ -25,20 +25,11 @@ def cosine_alpha_bar(t: int, num_train_steps: int) -> float:
     return (place / start) ** 2
 
 
-def multiply(a: int, b: int) -> int:
-    """a b mod 2**32, by shifting and adding in 32 bits."""
-    total = 0
-    while b:
-        if b & 1:
-            total = (total + a) & 0xFFFFFFFF
-        a = (a << 1) & 0xFFFFFFFF
-        b >>= 1
-    return total
-
-
 def hash_by_hand(s: int, i: int, slot: int) -> int:
-    """Eq. 13 with every operation in 32 bits (XOR acts bit by bit, so reducing first is exact)."""
-    return multiply(83492791, s) ^ multiply(73856093, i) ^ multiply(19349663, slot)
+    """Eq. 13 in 32 bits: XOR acts bit by bit, so that products may be reduced before it."""
+    keyed = zip((83492791, 73856093, 19349663), (s, i, slot), strict=True)
+    products = [prime * number % 2**32 for prime, number in keyed]
+    return products[0] ^ products[1] ^ products[2]
 
 
 def draw(s: int, i: int, slot: int, shape: Sequence[int]) -> Tensor:

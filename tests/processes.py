@@ -6,6 +6,7 @@ one starts in a moment, and none inherits what the tests have done to this proce
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import signal
@@ -21,7 +22,6 @@ from typing import Any
 import torch
 
 from lit_purify.cli import main
-from lit_purify.records import RunStore
 
 PATIENCE = 120.0
 """Seconds after which a process is taken to hang."""
@@ -40,9 +40,6 @@ class Fork:
         before: called in it before the program.
         program: called with the command line; it and ``before`` are functions of modules on the
             path.
-
-    Attributes:
-        seconds: how long it has run when it was last waited for.
     """
 
     def __init__(
@@ -55,8 +52,6 @@ class Fork:
         program: Callable[[list[str]], object] = main,
     ) -> None:
         self.log = log
-        self.seconds = 0.0
-        self._started = time.monotonic()
         self.process = _CONTEXT.Process(
             target=_run,
             args=(program, list(args), log, dict(environment or {}), before),
@@ -67,7 +62,6 @@ class Fork:
     def wait(self, seconds: float = PATIENCE) -> int | None:
         """The exit status (minus the signal that ended it); ``None`` if it goes on."""
         self.process.join(seconds)
-        self.seconds = time.monotonic() - self._started
         return self.process.exitcode
 
     def finish(self, seconds: float = PATIENCE) -> int:
@@ -111,19 +105,47 @@ def forks(args: Sequence[str], logs: Path, processes: int, **options: Any) -> li
     ]
 
 
-def start(words: Sequence[str], root: Path) -> subprocess.Popen[bytes]:
+def start(
+    words: Sequence[str], root: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     """Python as the first of a process group; prints to the files ``out`` and ``err``."""
+    shared = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     root.mkdir(exist_ok=True)
     with (root / "out").open("w") as out, (root / "err").open("w") as err:
         return subprocess.Popen(
             [sys.executable, *words],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, **shared, **(environment or {})},
             stdout=out,
             stderr=err,
             start_new_session=True,
             # Tests that a shell runs in the background would hand their deafness to Ctrl-C down.
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
+
+
+def launch(
+    root: Path, *commands: Sequence[str], environments: Sequence[Mapping[str, str]] = ({},)
+) -> list[str]:
+    """Run Python commands side by side to a good end; what each printed to standard output.
+
+    Args:
+        root: gets a folder for every command.
+        commands: the words behind ``python``; each runs once in every environment.
+        environments: added to that of the tests.
+    """
+    pairs = [*itertools.product(commands, environments)]
+    roots = [root / str(number) for number in range(len(pairs))]
+    running = [
+        start(words, folder, environment)
+        for (words, environment), folder in zip(pairs, roots, strict=True)
+    ]
+    try:
+        statuses = [process.wait(PATIENCE) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert statuses == [0] * len(running), [(folder / "err").read_text() for folder in roots]
+    return [(folder / "out").read_text() for folder in roots]
 
 
 def finish(running: Sequence[Fork], seconds: float = PATIENCE) -> list[int]:
@@ -176,62 +198,27 @@ def _run(
     sys.exit(program(args))
 
 
-def kill_in_merge(number: int) -> None:
-    """Make this process kill itself in the merge of its records, or while it closes them.
+def kill_at(number: int) -> None:
+    """Make this process kill itself before it changes the files of its run once more.
 
     Args:
-        number: the file operation before which it does, counted from 0. An operation opens a file
-            for writing, forces it to the disk, or renames or removes one.
+        number: of the changes before that. A change opens a file for writing, or renames or removes
+            one; those of TensorBoard, which a thread of its own writes, do not count.
     """
-    merge = RunStore.merge
-    fsync = os.fsync
-    merging = False
-    seen = 0
-
-    def count() -> None:
-        nonlocal seen
-        if merging and seen == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        seen += merging
+    changes = itertools.count()
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        if _changes(event, arguments) and Path(str(arguments[0])).parent.name == "records":
-            count()
-
-    def observed_fsync(file: int) -> None:
-        count()
-        fsync(file)
-
-    def observed_merge(store: RunStore) -> Any:
-        nonlocal merging
-        merging = True
-        return merge(store)
-
-    os.fsync = observed_fsync
-    RunStore.merge = observed_merge
-    sys.addaudithook(watch)
-
-
-def kill_before(event: str, name: str) -> None:
-    """Make this process kill itself when it opens a file for writing, or renames it.
-
-    Args:
-        event: ``open`` or ``os.rename``.
-        name: of the file, or of what it is to become.
-    """
-
-    def watch(happening: str, arguments: tuple[Any, ...]) -> None:
-        if (
-            happening == event
-            and name in Path(str(arguments[0])).name
-            and _changes(event, arguments)
-        ):
+        if _changes(event, arguments) and next(changes) == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
 
 
 def _changes(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Whether an event of :func:`sys.addaudithook` changes a file."""
-    writing = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-    return bool(writing) or event in ("os.rename", "os.remove")
+    """Whether an event of :func:`sys.addaudithook` changes a file of a run."""
+    if event == "open":
+        writes = bool(arguments[2] & (os.O_WRONLY | os.O_RDWR))
+    else:  # a file that is not there is removed without effect
+        writes = event in ("os.rename", "os.remove") and os.path.lexists(arguments[0])
+    path = Path(str(arguments[0])) if writes else Path()
+    return "lightning_logs" in path.parts and "tfevents" not in path.name

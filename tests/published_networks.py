@@ -32,13 +32,19 @@ class DDPM:
 
 @dataclass(frozen=True)
 class Guided:
-    """OpenAI's network; the defaults are the unconditional one at 256x256."""
+    """OpenAI's network; the defaults are the unconditional one at 256x256.
+
+    An attention has heads of width ``head``, or so many ``heads`` where there are any.
+    """
 
     width: int = 256
     factors: tuple[int, ...] = (1, 1, 2, 2, 4, 4)
     attention: tuple[int, ...] = (3, 4, 5)
     layers: int = 2
     head: int = 64
+    heads: int = 0
+    new_order: bool = False
+    channels: int = 3
     outputs: int = 6
 
 
@@ -186,10 +192,14 @@ def guided_output(s: State, net: Guided, x: Tensor, t: Tensor) -> Tensor:
     def attention(name: str, x: Tensor) -> Tensor:
         h, width = _norm(s, f"{name}.norm", x, 1e-5).flatten(2), x.shape[1]
         qkv = _conv1d(s, f"{name}.qkv", h, 3 * width)
+        n = width // net.heads if net.heads else net.head
+        if net.new_order:  # all queries, all keys, all values, each head after head
+            parts = zip(*(part.split(n, 1) for part in qkv.split(width, 1)), strict=True)
+        else:  # a head's queries, keys and values side by side
+            parts = (rows.split(n, 1) for rows in qkv.split(3 * n, 1))
         heads = []
-        for rows in qkv.split(3 * net.head, 1):  # a head's queries, keys and values side by side
-            q, k, v = rows.split(net.head, 1)
-            weights = (q.transpose(1, 2) @ k / math.sqrt(net.head)).softmax(2)
+        for q, k, v in parts:
+            weights = (q.transpose(1, 2) @ k / math.sqrt(n)).softmax(2)
             heads.append(v @ weights.transpose(1, 2))
         return x + _conv1d(s, f"{name}.proj_out", torch.cat(heads, 1), width).view_as(x)
 
@@ -233,7 +243,7 @@ def output(s: State, net: DDPM | Guided, x: Tensor, t: Tensor) -> Tensor:
 def shapes_of(net: DDPM | Guided) -> Shapes:
     """Every tensor of a network's file."""
     described = Described()
-    x = torch.empty(1, getattr(net, "channels", 3), 64, 64, device="meta")
+    x = torch.empty(1, net.channels, 64, 64, device="meta")
     output(described, net, x, torch.empty(1, device="meta"))
     return {name: tuple(tensor.shape) for name, tensor in described.items()}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -12,7 +13,8 @@ from torch import Tensor
 from lit_purify.records import read_summary
 
 
-class RunFiles(NamedTuple):
+@dataclass(frozen=True)
+class RunFiles:
     """The files of a run, as they are when they are asked for.
 
     Attributes:
@@ -34,6 +36,7 @@ class RunFiles(NamedTuple):
 
     @property
     def rows(self) -> list[dict[str, Any]]:
+        """One per image."""
         return [json.loads(line) for line in (self.records / "rows.jsonl").open()]
 
     @property
@@ -61,3 +64,8 @@ class RunFiles(NamedTuple):
             for path in sorted(self.folder.rglob("*"))
             if path.is_file() and "tfevents" not in path.name and path.suffix != ".lock"
         }
+
+
+def files_of(printed: str) -> RunFiles:
+    """What a finished run left in the folder that its last line names."""
+    return RunFiles(Path(printed.splitlines()[-1]))

@@ -1,4 +1,4 @@
-"""The scripts of the repository, as modules."""
+"""Modules from files outside the package, such as the scripts of the repository."""
 
 import importlib.util
 from pathlib import Path
@@ -9,9 +9,12 @@ FOLDER = Path(__file__).parents[1] / "scripts"
 
 def load_script(name: str) -> Any:
     """The script of a name."""
-    spec = importlib.util.spec_from_file_location(f"script_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
+    return load_module(FOLDER / f"{name}.py")
+
+
+def load_module(path: Path) -> Any:
+    """A file of Python code as a module, which nobody can import by its name."""
+    spec = importlib.util.spec_from_file_location(f"file_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

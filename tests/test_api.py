@@ -17,6 +17,7 @@ from lit_purify.checkpoints import load_denoiser
 from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule, sources
 from lit_purify.diffusion import PRESETS, DiffusionPurifier, FixedNoise
+from lit_purify.diffusion.denoiser import frozen_copy
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.types import InputError
 
@@ -77,6 +78,28 @@ class TestPurify:
         assert x.grad is not None
         assert x.grad.isfinite().all()
         assert x.grad.abs().max() > 0
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+    def test_the_callers_denoiser_is_left_alone(self, images, dtype):
+        """Its type, mode and gradients, and its place: the meta device stands for a GPU."""
+        denoiser = tiny.denoiser().train()
+        before = {name: x.detach().clone() for name, x in denoiser.state_dict().items()}
+        x = images[:1].to(dtype).requires_grad_()
+        purified = purify(x, denoiser)
+        purified.float().sum().backward()  # computes steps again
+        assert purified.dtype == dtype
+        assert frozen_copy(denoiser).to("meta").network.conv_in.weight.is_meta
+        assert denoiser.training
+        assert all(module.training for module in denoiser.modules())
+        for name, parameter in denoiser.named_parameters():
+            assert torch.equal(parameter, before[name])
+            assert parameter.dtype == torch.float32
+            assert parameter.requires_grad
+            assert parameter.grad is None
+
+    def test_rounding_is_told_with_its_digits(self, images):
+        with pytest.raises(InputError, match=r"1\.0000002.*clamp\(0, 1\)"):
+            lit_purify.purify((images / images.max()) * (1 + 2**-22))
 
     def test_the_shipped_denoiser_brings_a_noisy_image_closer(self):
         pixels = torch.from_numpy(sources.embedded()[0][:8].copy()).permute(0, 3, 1, 2)
@@ -169,7 +192,7 @@ class TestPredict:
 
     def test_there_is_a_trajectory_of_every_image(self, run):
         for name in self.NAMES:
-            with Image.open(run[0] / "purified" / f"{name}_trajectory.png") as picture:
+            with Image.open(run[0] / "trajectories" / f"{name}.png") as picture:
                 picture.load()
                 assert picture.width > 400
 
@@ -249,6 +272,7 @@ class TestEvaluate:
         assert len(found) == 2
         assert found[0] == found[1]
         assert [run["n"] for run in found[0]] == [5, 5]
+        assert [run["figures"] for run in found[0]] == [["distances"], ["distances"]]
 
     @pytest.mark.parametrize(
         ("change", "word"),

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
-    {"functional", "types"},
+    {"arguments", "functional", "types"},
     {"diffusion", "checkpoints"},
     {"defence", "classifiers"},
     {"attacks", "metrics", "data", "paper"},

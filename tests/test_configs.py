@@ -26,19 +26,30 @@ _AGREEMENT = [
     *("--measure.agreement.eot.draws", "2"),
 ]
 _FOOLBOX = ["--attack.attack.steps", "2"]
+_JACOBIAN = [
+    *("--attack.steps", "2"),
+    *("--measure.jacobian.images", "1"),
+    *("--measure.jacobian.probes", "2"),
+    *("--measure.jacobian.lanczos_steps", "4"),
+]
+_VARIANCE = ["--measure.variance.inputs", "2", "--measure.variance.draws", "2"]
+_CURVE = ["--measure.base_curve.rates", "[0.5, 1]"]
 QUICK = {
     "attack/uniform.yaml": [],
     "attack/autoattack.yaml": ["--attack.attacks", "[apgd-ce]", "--data.limit", "3"],
     "attack/foolbox_l2pgd.yaml": _FOOLBOX,
-    "attack/foolbox_deepfool.yaml": _FOOLBOX,
+    "attack/foolbox_deepfool.yaml": [*_FOOLBOX, "--attack.attack.candidates", "2"],
     "attack/foolbox_carlini_wagner.yaml": _FOOLBOX,
     "attack/foolbox_fmn.yaml": _FOOLBOX,
     "attack/foolbox_hopskipjump.yaml": [
         *("--attack.attack.steps", "1"),
         *("--attack.attack.initial_gradient_eval_steps", "5"),
+        *("--attack.attack.gamma", "10000"),
     ],
     "measure/agreement.yaml": _AGREEMENT,
-    "measure/all.yaml": _AGREEMENT,
+    "measure/all.yaml": [*_AGREEMENT, *_JACOBIAN, *_VARIANCE, *_CURVE],
+    "measure/base_curve.yaml": ["--attack.steps", "2", *_CURVE],
+    "measure/jacobian.yaml": _JACOBIAN,
 }
 """What makes an attack short that has no ``--attack.steps``, or more than those."""
 SLOW = {
@@ -76,28 +87,6 @@ def subcommand(name: str) -> str:
     )
 
 
-def small_fit(folder: Path, config: str = "train_cifar_small.yaml") -> Path:
-    """One training step of a tiny network; the run folder."""
-    options = {
-        "--config": str(tiny.CONFIGS / config),
-        "--trainer.default_root_dir": str(folder),
-        "--trainer.accelerator": "cpu",
-        "--trainer.devices": "1",
-        "--trainer.max_steps": "1",
-        "--trainer.val_check_interval": "1",
-        "--trainer.log_every_n_steps": "1",
-        "--trainer.enable_progress_bar": "false",
-        "--model.denoiser.block_out_channels": "[8,16]",
-        "--model.denoiser.norm_num_groups": "4",
-        "--model.compile": "false",
-        "--data.train_source": str(tiny.npz_file(folder / "train.npz", 10)),
-        "--data.num_holdout": "6",
-        "--data.batch_size": "4",
-    }
-    assert main(["fit", *(word for option in options.items() for word in option)]) == 0
-    return tiny.run_folder(folder)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -110,7 +99,7 @@ def test_it_runs(name, tmp_path):
     base = base_of(name)
     does = subcommand(base or name)
     if does == "fit":
-        folder = small_fit(tmp_path, name)
+        folder = tiny.fit(tmp_path, name)
         checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
         assert checkpoint["global_step"] == 1
         return

@@ -10,6 +10,7 @@ from torch import nn
 
 from lit_purify.defence import Defence
 from lit_purify.diffusion import FixedNoise, FreshNoise, randomness
+from lit_purify.types import InputError
 
 INDICES = torch.tensor([9, 2, 5])
 IMAGES = some_images(3).float()
@@ -65,6 +66,29 @@ class TestBinding:
             bound = defence.bind(FixedNoise(2), INDICES)
             assert torch.equal(bound(IMAGES), logits(2))
 
+    @pytest.mark.parametrize("given", [[9, 2, 5], (9, 2, 5), INDICES.int(), INDICES.numpy()])
+    def test_indices_may_be_any_whole_numbers(self, defence, given):
+        assert torch.equal(defence.bind(FixedNoise(1), given)(IMAGES), logits(1))
+        assert torch.equal(Defence(convnet(), NOISY, FixedNoise(1), given)(IMAGES), logits(1))
+        bound = defence.bind(FixedNoise(1), INDICES)
+        assert torch.equal(bound(IMAGES, given), logits(1))
+        with randomness(FixedNoise(1), given):
+            assert torch.equal(defence(IMAGES), logits(1))
+
+    @pytest.mark.parametrize("given", [2, torch.tensor(2)])
+    def test_a_number_is_a_single_index(self, defence, given):
+        want = logits(1, indices=torch.tensor([2, 2, 2]))
+        assert torch.equal(defence.bind(FixedNoise(1), given)(IMAGES), want)
+
+    @pytest.mark.parametrize(
+        "given", [[0.5], torch.rand(3), INDICES[None], "abc", None, [[1], [2, 3]], [True, False]]
+    )
+    def test_indices_that_are_none(self, defence, given):
+        with pytest.raises(InputError, match=r"^[^\n]*whole numbers[^\n]*$"):
+            defence.bind(FixedNoise(1), given)
+        with pytest.raises(InputError, match="whole numbers"), randomness(FixedNoise(1), given):
+            pass
+
     @pytest.mark.parametrize("ask", [lambda d: d(IMAGES), lambda d: d.deterministic])
     def test_without_randomness_it_refuses(self, defence, ask):
         with pytest.raises(RuntimeError, match="without randomness"):
@@ -83,6 +107,15 @@ class TestBinding:
             for way in (False, True)
         )
         assert torch.equal(*exact, *straight)
+
+    def test_observers_of_a_classifier_alone_need_indices(self):
+        told = []
+        observed = Defence(convnet()).observed(lambda *call: told.append(call[2].tolist()))
+        with pytest.raises(RuntimeError, match=r"bind\(None, indices\)"):
+            observed(IMAGES)
+        observed.bind(None, [9, 2, 5])(IMAGES)
+        observed(IMAGES, INDICES)
+        assert told == [[9, 2, 5], [9, 2, 5]]
 
     def test_networks_are_shared_frozen_and_in_evaluation_mode(self):
         network = nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(192, 4)).train()

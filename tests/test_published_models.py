@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from published_networks import DDPM, Guided, random_state, shapes_of
+from run_files import RunFiles
 from safetensors.torch import save_file
 from torchvision.models import resnet50
 
@@ -18,7 +19,6 @@ from lit_purify.checkpoints.weights import CACHE, MIRROR, WEIGHTS
 from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.cli import main
 from lit_purify.diffusion import ddpm_unet
-from lit_purify.records.summary import read_summary
 
 SMALL_DDPM = DDPM(widths=(32, 64), attention=(1,), layers=1)
 SMALL_GUIDED = Guided(width=64, factors=(1, 1), attention=(1,), layers=1)
@@ -77,7 +77,7 @@ def run(folder, base, overlay, *more):
         args += ["--config", str(tiny.CONFIGS / "models" / overlay)]
     place = ("--trainer.default_root_dir", str(folder), "--trainer.accelerator", "cpu")
     assert main([*args, *QUICK, *place, *more]) == 0
-    summary = read_summary(tiny.run_folder(folder) / "summary.json")
+    summary = RunFiles(tiny.run_folder(folder)).summary
     assert summary["status"] == "finished"
     assert summary["metrics"]["purified/clean_accuracy"]["n"] == 1
     return summary["settings"]
@@ -131,17 +131,13 @@ def test_the_denoiser_of_an_overlay_takes_all_steps():
 def test_a_published_file_that_is_missing_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     monkeypatch.setenv(MIRROR, str(tmp_path / "nothing here"))
-    config = str(tiny.CONFIGS / "cifar_fixed.yaml")
-    overlay = str(tiny.CONFIGS / "models" / "cifar_official.yaml")
-    root = str(tmp_path / "runs")
-    status = main(
-        ["test", "--config", config, "--config", overlay, "--trainer.default_root_dir", root]
-    )
-    assert status == 2
+    configs = (tiny.CONFIGS / "cifar_fixed.yaml", tiny.CONFIGS / "models" / "cifar_official.yaml")
+    args = [f"--config={config}" for config in configs]
+    assert main(["test", *args, f"--trainer.default_root_dir={tmp_path / 'runs'}"]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "ddpm_cifar10" in line
     assert str(Path("cache") / "ddpm_cifar10_ema.ckpt") in line
-    assert not Path(root).exists()
+    assert not (tmp_path / "runs").exists()
     assert not (tmp_path / "cache").exists()
 
 

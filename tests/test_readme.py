@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from run_files import files_of
 
 import lit_purify
 from lit_purify.cli import main
-from lit_purify.records import read_summary
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -63,9 +63,10 @@ def test_own_parts_on_the_command_line(options, parts, capsys):
     few = ["--data.limit", "2", "--attack.steps", "1", "--trainer.accelerator", "cpu"]
     small = ["--model.purifier.num_steps", "2"] if "--model.classifier" in options else []
     assert main(["test", "--config", "cifar_fixed", *options, *small, *few]) == 0
-    folder = Path(capsys.readouterr().out.splitlines()[-1])
-    summary = read_summary(folder / "summary.json")
+    printed = capsys.readouterr().out
+    summary = files_of(printed).summary
     assert summary["status"] == "finished"
+    assert ("no noise" in printed) == ("my_purifier.Blur" in options)
     if "my_purifier.Blur" in options:
         assert summary["settings"]["purifier"] == "Blur"
         assert summary["settings"]["purifier_options"] == {"sigma": 0.5}

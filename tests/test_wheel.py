@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-
-from lit_purify.records.summary import read_summary
+from run_files import files_of
 
 
 def python(*args, **options):
@@ -41,6 +40,6 @@ def test_the_main_command_runs_from_the_wheel(tmp_path):
     small = ("--data.limit", "2", "--attack.steps", "1", "--model.purifier.num_steps", "2")
     main = ("test", "--config", "cifar_fixed", *small, "--trainer.accelerator", "cpu")
     printed = python("-m", "lit_purify", *main, cwd=empty, env=environment)
-    summary = read_summary(Path(printed.splitlines()[-1]) / "summary.json")
+    summary = files_of(printed).summary
     assert summary["status"] == "finished"
     assert summary["metrics"]["purified/clean_accuracy"]["n"] == 2

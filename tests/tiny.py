@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from lit_purify.callbacks import AdversarialExamples
 from lit_purify.checkpoints import load_denoiser, save_denoiser
 from lit_purify.classifiers import Classifier
 from lit_purify.classifiers.wrap import from_module
+from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import (
     Denoiser,
@@ -232,6 +234,17 @@ def trainer(folder: Path | None, *callbacks: Callback, **options: Any) -> Traine
     )
 
 
+def training(
+    processed: int = 0, *, rank: int = 0, world: int = 1, limit: float = 1.0
+) -> SimpleNamespace:
+    """What a sampler sees of a Trainer that has trained on so many batches."""
+    progress = SimpleNamespace(total=SimpleNamespace(processed=processed))
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    return SimpleNamespace(
+        fit_loop=loop, world_size=world, global_rank=rank, limit_train_batches=limit
+    )
+
+
 def evaluate(
     module: PurifiedClassifier,
     data: CIFAR10DataModule,
@@ -261,6 +274,28 @@ def command(subcommand: str, config: str, folder: Path, *more: str) -> list[str]
     }
     options = [word for option in overrides.items() for word in option]
     return [subcommand, "--config", str(CONFIGS / config), *options, *more]
+
+
+def fit(folder: Path, config: str, *, steps: int = 1, images: int = 10, holdout: int = 6) -> Path:
+    """Train a tiny network in batches of 4 by a configuration; the run folder."""
+    options = {
+        "--config": str(CONFIGS / config),
+        "--trainer.default_root_dir": str(folder),
+        "--trainer.accelerator": "cpu",
+        "--trainer.devices": "1",
+        "--trainer.max_steps": str(steps),
+        "--trainer.val_check_interval": "1",
+        "--trainer.log_every_n_steps": "1",
+        "--trainer.enable_progress_bar": "false",
+        "--model.denoiser.block_out_channels": "[8,16]",
+        "--model.denoiser.norm_num_groups": "4",
+        "--model.compile": "false",
+        "--data.train_source": str(npz_file(folder / "train.npz", images)),
+        "--data.num_holdout": str(holdout),
+        "--data.batch_size": "4",
+    }
+    assert main(["fit", *(word for option in options.items() for word in option)]) == 0
+    return run_folder(folder)
 
 
 def run_folder(folder: Path, version: int = 0) -> Path:

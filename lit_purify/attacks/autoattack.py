@@ -36,6 +36,9 @@ FLAGS = {
 _LEAST_CLASSES = {"apgd-t": 4, "apgd-dlr": 3}
 """The DLR losses divide by a difference to the third, or to the third and fourth, largest logit."""
 
+_USUAL = {"L2": 0.5, "L1": 12}
+"""Radii in use on CIFAR-10."""
+
 _EOT_DRAWS = 20
 """What the version ``rand`` averages a gradient over."""
 
@@ -51,7 +54,8 @@ class AutoAttack(ExternalAttack):
     APGD in l_1), which ``flag_few_classes`` says.
 
     Args:
-        eps: radius of the ball, a number or a fraction such as ``"8/255"``.
+        eps: radius of the ball, a number or a fraction such as ``"8/255"``; ``None`` takes 8/255 in
+            ``Linf``, and has no meaning in the other norms.
         norm: of the ball: ``Linf``, ``L2`` or ``L1``.
         version: ``auto``, ``standard``, ``plus`` (six parts, five restarts) or ``rand``.
         attacks: parts to run instead of a version's, with ``version`` ``auto``: any of ``apgd-ce``,
@@ -70,7 +74,8 @@ class AutoAttack(ExternalAttack):
             :class:`~lit_purify.attacks.external.ExternalAttack`.
 
     Raises:
-        InputError: an unknown name, both a version and a choice of attacks, or no queries.
+        InputError: no radius outside l_inf, an unknown name, both a version and a choice of
+            attacks, or no queries.
     """
 
     library = "autoattack"
@@ -79,7 +84,7 @@ class AutoAttack(ExternalAttack):
     def __init__(
         self,
         *,
-        eps: float | str = "8/255",
+        eps: float | str | None = None,
         norm: Norm = "Linf",
         version: Version = "auto",
         attacks: Sequence[Part] | None = None,
@@ -89,8 +94,13 @@ class AutoAttack(ExternalAttack):
         norms = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}
         if norm not in norms:
             raise InputError(f"AutoAttack's norm must be Linf, L2 or L1, got {norm!r}")
+        if eps is None and norm != "Linf":
+            raise InputError(
+                f"AutoAttack in {norm} needs a radius, and eps is not given; 8/255 is one of Linf "
+                f"only; give eps, such as {_USUAL[norm]}"
+            )
         self.p = norms[norm]
-        super().__init__(eps=eps, early_stop=early_stop)
+        super().__init__(eps="8/255" if eps is None else eps, early_stop=early_stop)
         if version not in get_args(Version):
             raise InputError(
                 f"AutoAttack's version must be auto, standard, plus or rand, got {version!r}"

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor
 
+from lit_purify.arguments import RecordsArguments
 from lit_purify.defence import Defence
 from lit_purify.functional import lp_distance, project
 from lit_purify.types import InputError, ratio
@@ -15,7 +18,12 @@ SLACK = 1e-6
 """How far outside its ball, in units of the pixels, rounding may put an image."""
 
 
-class Attack(ABC):
+CUSTOMARY = (4 / 255, 8 / 255)
+"""Radii of l_inf. An attack in another norm that takes another's place in a configuration inherits
+them where it sets none of its own."""
+
+
+class Attack(RecordsArguments, ABC):
     """Finds adversarial images in a ball. Whether they succeed is judged elsewhere.
 
     Args:
@@ -41,6 +49,13 @@ class Attack(ABC):
             )
         if not 0 <= self.eps < math.inf:
             raise InputError(f"eps must be finite and at least 0, got {self.eps}")
+        if self.p != math.inf and self.eps in CUSTOMARY:
+            warnings.warn(
+                f"{type(self).__name__} searches an l{self.p:g} ball of radius {eps}, which is "
+                "customary in l_inf and very small here; did a configuration before this one set "
+                "it? give eps, such as 0.5 in l2",
+                stacklevel=3,
+            )
 
     def __call__(
         self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, *, seed: int = 0
@@ -58,14 +73,22 @@ class Attack(ABC):
             Adversarial images, detached, inside the ball and inside [0, 1].
 
         Raises:
-            InputError: images outside [0, 1] or not finite.
+            InputError: images outside [0, 1] or not finite; autocast in float16, where a third of
+                an attack's gradient underflows to 0.
         """
         if not ((images >= 0) & (images <= 1)).all():
             raise InputError(
                 "an attack needs finite images in [0, 1], got values from "
                 f"{images.min():.4g} to {images.max():.4g}; divide 8-bit images by 255"
             )
-        clean = images.detach().float()
+        device = images.device.type
+        autocast = torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+        if autocast == torch.float16:
+            raise InputError(
+                "an attack runs under autocast in float16, where small gradients become 0; "
+                "expected float32, or autocast in bfloat16; use torch.bfloat16"
+            )
+        clean = images.detach().float().contiguous()
         found = self.perturb(defence, clean, labels, indices, seed)
         if not found.isfinite().all():
             raise RuntimeError(f"{type(self).__name__} returned images that are not finite")
@@ -99,7 +122,7 @@ class Attack(ABC):
         return False
 
     def settings(self) -> dict[str, object]:
-        """What a report must say about this attack: by default its public attributes."""
+        """What a report must say about this attack: its arguments and public attributes."""
         hidden = ("p", "findings")
         public = {k: v for k, v in vars(self).items() if k[0] != "_" and k not in hidden}
-        return {"attack": type(self).__name__, **public}
+        return {**self._arguments, "attack": type(self).__name__, **public}

@@ -64,7 +64,7 @@ class ExternalModel(nn.Module):
     def _finite(self, gradient: Tensor) -> Tensor:
         if not gradient.isfinite().all():
             self.findings.add("gradient_not_finite")
-        return gradient.nan_to_num()
+        return gradient.nan_to_num().contiguous()  # libraries take views of it
 
 
 def _refuse_without_gradient(images: Tensor, logits: Tensor, indices: Tensor, draws: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import os
@@ -10,9 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from lit_purify.attacks.external import ExternalAttack, ExternalModel
+from lit_purify.attacks.external import ExternalAttack, ExternalModel, own_randomness
+from lit_purify.defence import Defence
 from lit_purify.types import InputError
 
 # foolbox imports GitPython for its model zoo, which refuses to be imported where there is no git.
@@ -53,7 +56,9 @@ class FoolboxAttack(ExternalAttack):
             :class:`~lit_purify.attacks.external.ExternalAttack`.
 
     Raises:
-        InputError: the attack measures no l_1, l_2 or l_inf distance.
+        InputError: the attack measures no l_1, l_2 or l_inf distance, or fails on the first queries
+            of a linear classifier: it wants a target class, starting points, data to draw from, or
+            other arguments.
     """
 
     library = "foolbox"
@@ -69,6 +74,7 @@ class FoolboxAttack(ExternalAttack):
         self.p = _norm(attack)
         super().__init__(eps=eps, early_stop=early_stop)
         self._foolbox = attack
+        self._try()
 
     @property
     def stops_early(self) -> bool:
@@ -86,15 +92,10 @@ class FoolboxAttack(ExternalAttack):
                     model, image, label, epsilons=None if minimises else self.eps
                 )
         except ValueError as error:
-            if "init_attack failed" in str(error):
-                network.findings.add("no_start")
-                return image
-            if "unsupported criterion" in str(error):
-                raise InputError(
-                    f"{type(self._foolbox).__name__} needs a target class; attacks here are "
-                    "untargeted, name one that can do without"
-                ) from error
-            raise
+            if "init_attack failed" not in str(error):
+                raise
+            network.findings.add("no_start")
+            return image
         except AssertionError:
             network.findings.add("broke_off")
             return image
@@ -102,9 +103,53 @@ class FoolboxAttack(ExternalAttack):
             network.findings.add("not_found")
         return found
 
+    def _try(self) -> None:
+        """Refuse an attack that fails on the first queries of a linear classifier."""
+        kind = _innermost(self._foolbox)
+        trial, queries = copy.copy(self), 0
+        trial._foolbox = copy.deepcopy(self._foolbox)
+        trial.eps = self.eps or 1.0  # with 0 no attack is ever run
+
+        def classify(images: Tensor) -> Tensor:
+            nonlocal queries
+            queries += 1
+            if queries > _TRIAL_QUERIES:
+                raise _Runs
+            return images.mean((-2, -1)) - images.mean((1, 2, 3), keepdim=True).flatten(1)
+
+        network = ExternalModel(Defence(classify, indices=torch.zeros(1, dtype=torch.int64)))
+        reason = ""
+        with torch.inference_mode(False), torch.enable_grad(), own_randomness(0):
+            image = torch.rand(1, 4, 16, 16, device="cpu", dtype=torch.float32)
+            label = classify(image).argmax(1)
+            try:
+                trial.search(network, image, label, 0)
+            except _Runs:
+                pass
+            except Exception as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+            if "broke_off" in network.findings:
+                reason = "a condition that it asserts does not hold"
+        if isinstance(steps := getattr(kind, "steps", None), int) and steps < 1:
+            reason = f"it makes {steps} steps"
+        if reason:
+            raise InputError(
+                f"{type(kind).__name__} cannot run as it is configured: {reason}; expected "
+                "an untargeted attack that starts from the image alone; correct its arguments, or "
+                "name another one"
+            )
+
     def settings(self) -> dict[str, object]:
         named = {"foolbox_attack": repr(self._foolbox), "norm": _NAMES[self.p]}
         return {"attack": type(self).__name__, **named, **super().settings()}
+
+
+_TRIAL_QUERIES = 30
+"""What an attack has to get through to be taken for one that runs."""
+
+
+class _Runs(Exception):
+    """Ends the trial of an attack: it has asked enough."""
 
 
 _NAMES = {1: "L1", 2: "L2", math.inf: "Linf"}

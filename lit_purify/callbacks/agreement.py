@@ -85,44 +85,31 @@ class AttackAgreement(Measurement):
     ) -> None:
         assert self._other is not None
         image, index = batch["image"], batch["index"]
-        attack = run_attack(trainer, self)
-        other_defence = module.attacked("fixed", index, noise=self._other)
-        other = self._attack(trainer, attack, other_defence, batch, seed=self._other.seed)
-        found = {"perturbation": (batch["adversarial"]["fixed"] - image, other - image)}
+        attack, other = run_attack(trainer, self), module.defence.bind(self._other, index)
+
+        def perturbation(attack: Attack, defence: Defence, seed: int) -> Tensor:
+            activity = f"AttackAgreement: {type(attack).__name__}"
+            found, _ = attack_batch(trainer, attack, defence, batch, seed=seed, activity=activity)
+            return found - image
+
+        under_other = perturbation(attack, other, self._other.seed)
+        found = {"perturbation": (batch["adversarial"]["fixed"] - image, under_other)}
         with trainer.precision_plugin.forward_context():
-            other_gradient = _gradient(other_defence, batch)
-            found["gradient"] = (_gradient(module.attacked("fixed", index), batch), other_gradient)
+            gradient = _gradient(other, batch)
+            found["gradient"] = (_gradient(module.attacked("fixed", index), batch), gradient)
         if self.eot is not None:
-            under_fresh = self._attack_fresh(trainer, module, attack, self.eot, batch)
-            found["perturbation_eot"] = (under_fresh - image, other - image)
+            if "fresh" in module.surfaces and attack.settings() == self.eot.settings():
+                under_fresh = batch["adversarial"]["fresh"] - image
+            else:  # as the run itself attacks it
+                under_fresh = perturbation(self.eot, module.attacked("fresh", index), module.seed)
+            found["perturbation_eot"] = (under_fresh, under_other)
             with trainer.precision_plugin.forward_context():
-                followed, _ = self.eot.gradient(
-                    module.attacked("fresh", index), image, batch["label"], index
-                )
-            found["gradient_eot"] = (followed, other_gradient)
+                # A defence of its own: draws start anew.
+                fresh = module.attacked("fresh", index)
+                followed, _ = self.eot.gradient(fresh, image, batch["label"], index)
+            found["gradient_eot"] = (followed, gradient)
         for name, (one, two) in found.items():
             module.record(f"agreement/{name}", correlation(one, two))
-
-    def _attack_fresh(
-        self,
-        trainer: Trainer,
-        module: PurifiedClassifier,
-        attack: Attack,
-        eot: PGDEOT,
-        batch: Batch,
-    ) -> Tensor:
-        """What ``eot`` finds on the fresh noise; as the run itself attacks it."""
-        if "fresh" in module.surfaces and attack.settings() == eot.settings():
-            return batch["adversarial"]["fresh"]
-        defence = module.attacked("fresh", batch["index"])
-        return self._attack(trainer, eot, defence, batch, seed=module.seed)
-
-    @staticmethod
-    def _attack(
-        trainer: Trainer, attack: Attack, defence: Defence, batch: Batch, *, seed: int
-    ) -> Tensor:
-        activity = f"AttackAgreement: {type(attack).__name__}"
-        return attack_batch(trainer, attack, defence, batch, seed=seed, activity=activity)[0]
 
 
 def _gradient(defence: Defence, batch: Batch) -> Tensor:

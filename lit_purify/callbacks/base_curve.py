@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
@@ -19,8 +18,8 @@ from lit_purify.functional import correct
 from lit_purify.metrics import IntervalAccuracy
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.records import SampleTable
-from lit_purify.records.runs import FinishedRun, read_runs
-from lit_purify.types import Batch, Estimate, InputError, ratio
+from lit_purify.records.runs import FinishedRun, estimate, read_runs
+from lit_purify.types import Batch, InputError, ratio
 
 RATES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 ACCURACY = "fixed/robust_accuracy"
@@ -81,10 +80,8 @@ class BaseClassifierCurve(Measurement):
         found: dict[str, object] = {"base_curve_rates": self.rates}
         if self._whole is not None:
             found["base_curve_eps"] = self._whole.eps
-            early = self._whole.stops_early
-            found["base_curve_success"] = (
-                "at any iteration" if early else "after the last iteration"
-            )
+            when = "at any" if self._whole.stops_early else "after the last"
+            found["base_curve_success"] = f"{when} iteration"
         if self.runs:
             found |= {"base_curve_runs": self.runs, "base_curve_rate_name": self.rate_name}
         return found
@@ -158,15 +155,17 @@ class BaseClassifierCurve(Measurement):
             return {}
         found = module.statistics
         curve = [
-            point for rate in self.rates if (point := _point(rate, found[_name(rate)])) is not None
+            CurvePoint(rate, accuracy)
+            for rate in self.rates
+            if (accuracy := estimate(found[_name(rate)])) is not None
         ]
         if not curve:
             return {}
         measured = [point for _, point in self._measured]
         if self._whole.eps == run_attack(trainer, self).eps:
-            rate = found.get(self.rate_name, {}).get("value")
-            own = None if rate is None else _point(rate, found.get(ACCURACY, {}), "this run")
-            measured += [] if own is None else [own]
+            own, accuracy = (estimate(found.get(name, {})) for name in (self.rate_name, ACCURACY))
+            if own is not None and accuracy is not None:
+                measured.append(CurvePoint(own.value, accuracy, "this run"))
         figure = base_curve_figure(curve, measured, eps=self._whole.eps, p=self._whole.p)
         return {"base_curve": figure}
 
@@ -202,10 +201,3 @@ def _name(rate: float) -> str:
     """The figure of a rate."""
     whole, _, decimals = f"{rate:.{_DIGITS}f}".partition(".")
     return f"base_curve/robust_accuracy_{whole}.{decimals.rstrip('0'):0<2}"
-
-
-def _point(rate: float, figure: Mapping[str, Any], label: str = "") -> CurvePoint | None:
-    value, low, high = (figure.get(key) for key in ("value", "low", "high"))
-    if value is None or low is None or high is None:
-        return None
-    return CurvePoint(rate, Estimate(value, low, high), label)

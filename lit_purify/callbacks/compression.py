@@ -23,7 +23,8 @@ class CompressionRate(Measurement):
 
     Logs ``uniform/compression_rate`` and, where the run attacks under fixed noise,
     ``attack/compression_rate``, also split by whether the attack failed (``_robust``) or
-    succeeded (``_nonrobust``).
+    succeeded (``_nonrobust``). A run of the protocol ``base`` alone purifies nothing and has none
+    of them, and says so in its settings.
 
     Args:
         eps: half-width of the uniform perturbation, a number or a fraction such as ``"8/255"``.
@@ -35,14 +36,20 @@ class CompressionRate(Measurement):
 
     def __init__(self, *, eps: float | str = "8/255") -> None:
         self.eps = ratio(eps)
+        self._purifies = True
         if not 0 < self.eps <= 1:
             raise InputError(f"eps of the uniform perturbation must lie in (0, 1], got {eps}")
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this measurement."""
+        if not self._purifies:
+            return {"compression_left_out": "the protocol base alone purifies nothing"}
         return {"uniform_eps": self.eps}
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        self._purifies = module.purifies
+        if not self._purifies:
+            return
         labels = {"uniform/compression_rate": "Random perturbations (uniform)"}
         if "fixed" in module.protocols:
             labels |= _ATTACK_LABELS
@@ -52,11 +59,14 @@ class CompressionRate(Measurement):
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
+        if not self._purifies:
+            return
         image, index = batch["image"], batch["index"]
         anchor = outputs["fixed/clean"].image
         noise = module.noise.cached(index)
         perturbed = image + self.eps * noise.uniform(index, like=image)
-        rate = compression_rate(module.purify(perturbed, noise, index), anchor, perturbed, image)
+        purified = module.purifier.purify(perturbed, noise, index)
+        rate = compression_rate(purified, anchor, perturbed, image)
         module.record("uniform/compression_rate", rate)
         if "fixed" in module.protocols:
             attacked = outputs["fixed/adversarial"]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lit_purify.callbacks.attack import find_attack
 from lit_purify.callbacks.chain_steps import chain_steps
+from lit_purify.callbacks.cifar10 import measures_cifar10
 from lit_purify.callbacks.measurement import Measurement
-from lit_purify.data import CIFAR10DataModule
 from lit_purify.figures import Curve, distance_figure
 from lit_purify.functional import init_max_end, trajectory_distances
 from lit_purify.metrics import MeanWithDeviation
@@ -131,8 +131,7 @@ class DistanceTrajectories(Measurement):
 
     def _paper(self, trainer: Trainer, module: PurifiedClassifier) -> dict[str, PaperDistances]:
         """The paper's values for what this run measures in the paper's setting."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if not (isinstance(data, CIFAR10DataModule) and data.source in ("embedded", "torchvision")):
+        if not measures_cifar10(trainer):
             return {}
         attack = find_attack(trainer)
         names = {name: self.levels.get(name) for name in self._measured}

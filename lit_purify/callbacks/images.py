@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lightning.pytorch import Trainer
 
 from lit_purify.callbacks.measurement import Measurement, save_figure
+from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.figures import image_grid
+from lit_purify.modules.protocols import PROTOCOLS
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.types import Batch, InputError
 
 
 class ImageGrid(Measurement):
-    """Draws the first images of a run, once for every protocol that attacks the purifier.
+    """Draws the first images of a run, once for every protocol.
 
-    The grids go to TensorBoard and, as ``images_<protocol>.png``, into the run folder.
+    The grids go to TensorBoard and, as ``images_<protocol>.png``, into the run folder, before the
+    first batch counts as done: one can look while the run goes on, and what a kill takes away is
+    drawn when the run is resumed.
 
     Args:
         count: images drawn; those of the first batch, at most.
@@ -23,27 +29,38 @@ class ImageGrid(Measurement):
         if count < 1:
             raise InputError(f"ImageGrid needs a count of 1 or more images, got {count}")
         self.count = count
-        self._drawn = False
+        self._folder = Path()
+        self._first: int | None = None
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
-        self._drawn = False
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        shape = getattr(data, "image_shape", None) or module.classifier.image_shape
+        if shape is not None and shape[0] not in (1, 3):
+            raise InputError(
+                f"ImageGrid draws images of 1 or 3 channels, and these have {shape[0]}; drop "
+                "ImageGrid (--measure.images null)"
+            )
+        self._folder = run_folder(trainer)
+        test_set = getattr(data, "test_set", None)
+        self._first = None if test_set is None else int(test_set.indices[0])
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
-        if self._drawn or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        index = batch["index"].tolist()
+        if self._first is None:  # data that name no order: what comes first
+            self._first = index[0]
+        # The first process has the first of the batches that are left.
+        skipped = not trainer.is_global_zero or trainer.fast_dev_run  # type: ignore[attr-defined]
+        if skipped or self._first not in index:
             return
-        self._drawn = True  # at once, and not at the end: one can look while the run goes on
         names = module.classifier.class_name
         first = slice(self.count)
         clean, labels = batch["image"][first].cpu(), batch["label"][first].tolist()
-        resumed = bool(getattr(trainer.datamodule, "done", ()))  # type: ignore[attr-defined]
         for protocol in module.protocols:
-            if resumed and (self._folder / f"images_{protocol}.png").exists():
-                continue  # drawn of the first images, before the run was resumed
             attacked = outputs[f"{protocol}/adversarial"]
             seen_clean = outputs["base/clean" if protocol == "base" else "fixed/clean"]
-            adversarial = batch["adversarial"][module.surface(protocol)][first].cpu()
+            adversarial = batch["adversarial"][PROTOCOLS[protocol].surface][first].cpu()
             columns = {"clean": clean, "adversarial": adversarial}
             columns["difference"] = adversarial - clean
             if protocol != "base":

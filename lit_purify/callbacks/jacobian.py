@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
@@ -12,23 +12,11 @@ from torch import Tensor
 
 from lit_purify.callbacks.compression import SECTION as COMPRESSION
 from lit_purify.callbacks.measurement import Measurement
+from lit_purify.callbacks.spectra import Dense, MatrixFree, Spectrum
 from lit_purify.data import ImageDataModule
 from lit_purify.diffusion.noise import FixedNoise, derive_seed
 from lit_purify.figures import spectrum_figure, vectors_figure
-from lit_purify.functional import (
-    JacobianOperator,
-    density_above,
-    density_below,
-    frobenius_norm,
-    lanczos,
-    largest_singular,
-    lp_distance,
-    push_forward,
-    share_above,
-    share_below,
-    singular_values,
-    spectral_density,
-)
+from lit_purify.functional import JacobianOperator, lp_distance, push_forward
 from lit_purify.functional.jacobian import Differentiation
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
@@ -37,17 +25,12 @@ from lit_purify.types import Batch, InputError
 
 Mode = Literal["dense", "matrix_free"]
 
-SMALL = 0.25
-"""The paper counts the singular values below this one, and those above 1."""
-
 LABELS = {
     "share_below_0.25": "Directions shrunk to less than a quarter",
     "share_above_1": "Directions that grow",
     "largest": "Largest growth of a small perturbation",
     "frobenius": "Frobenius norm of the Jacobian",
 }
-BOUNDED = ("share_below_0.25", "share_above_1", "frobenius")
-"""What comes with an interval in ``matrix_free`` mode."""
 PREDICTED = "jacobian/uniform_compression_rate"
 _DRAWN = 8  # images in the picture of the singular vectors
 _LARGEST_DENSE = 2**14  # rows; the decomposition of more takes hours and 2 GiB
@@ -129,8 +112,9 @@ class JacobianSpectrum(Measurement):
         self.mode: Mode = mode
         self.images = images
         self.top_k = top_k
-        self.probes = probes
-        self.lanczos_steps = lanczos_steps
+        self.spectrum: Spectrum = (
+            Dense(top_k) if mode == "dense" else MatrixFree(top_k, probes, lanczos_steps)
+        )
         self.rows_per_pass = rows_per_pass
         self.differentiation: Differentiation = differentiation
         self.predict_compression = predict_compression
@@ -138,12 +122,11 @@ class JacobianSpectrum(Measurement):
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this measurement."""
-        quadrature = {"jacobian_probes": self.probes, "jacobian_lanczos_steps": self.lanczos_steps}
         return {
             "jacobian_mode": self.mode,
             "jacobian_images": len(self._chosen),
             "jacobian_top_k": self.top_k,
-            **(quadrature if self.mode == "matrix_free" else {}),
+            **self.spectrum.settings(),
             "jacobian_rows_per_pass": self.rows_per_pass,
             "jacobian_differentiation": f"{self.differentiation} mode",
             "jacobian_predicts_compression": self.predict_compression,
@@ -198,33 +181,26 @@ class JacobianSpectrum(Measurement):
             name: torch.full(
                 (len(image), *shape), torch.nan, dtype=torch.float32 if shape else torch.float64
             )
-            for name, shape in self._shapes(image.shape[1:]).items()
+            for name, shape in self.spectrum.shapes(image.shape[1:]).items()
         }
-        spectrum = self._dense if self.mode == "dense" else self._matrix_free
         for done, row in enumerate(rows := chosen.nonzero().flatten().tolist()):
             self.show_progress(trainer, done, len(rows))
             # One by one: what an image gets does not depend on its batch.
             sample = index[row : row + 1]
             operator = self._operator(module, image[row], sample)
-            for name, value in spectrum(module, operator, sample).items():
+
+            def draw(purpose: str, number: int, sample: Tensor = sample) -> Tensor:
+                # In float64 on the CPU, and so is the algebra that starts from them: not every
+                # machine has float64, and next to a pass through the chain it costs nothing.
+                noise = FixedNoise(derive_seed(module.seed, purpose, number))
+                like = torch.empty(1, *image.shape[1:], dtype=torch.float64)
+                return noise.uniform(sample, like=like).flatten(1)
+
+            for name, value in self.spectrum.of(operator, draw).items():
                 found[name][row] = value
         for name, values in found.items():
             numbers = values.ndim == 1
             module.record(f"jacobian/{name}", values, where=chosen if numbers else None)
-
-    def _shapes(self, image: torch.Size) -> dict[str, tuple[int, ...]]:
-        """Shapes of what is recorded for every image, () of a number."""
-        shapes: dict[str, tuple[int, ...]] = {
-            **dict.fromkeys(LABELS, ()),
-            "singular_values": (image.numel() if self.mode == "dense" else self.top_k,),
-            "left_vectors": (self.top_k, *image),
-            "right_vectors": (self.top_k, *image),
-        }
-        if self.mode == "matrix_free":
-            size = (self.probes, min(self.lanczos_steps, image.numel()))
-            shapes |= {"density_values": size, "density_shares": size}
-            shapes |= {f"{name}_{end}": () for name in BOUNDED for end in ("low", "high")}
-        return shapes
 
     def _operator(
         self, module: PurifiedClassifier, image: Tensor, index: Tensor
@@ -244,78 +220,22 @@ class JacobianSpectrum(Measurement):
         zero = torch.zeros_like(eta)
         return lp_distance(moved, zero) / lp_distance(eta, zero)
 
-    def _dense(
-        self, module: PurifiedClassifier, operator: JacobianOperator, index: Tensor
-    ) -> dict[str, float | Tensor]:
-        # Decomposed on the CPU: the same routine everywhere, and float64 on every machine.
-        matrix = operator.dense().detach().to("cpu", torch.float64)
-        values = singular_values(matrix)
-        found = self._largest(module, lambda v: v @ matrix.T, lambda u: u @ matrix, operator, index)
-        return {
-            **found,
-            "share_below_0.25": share_below(values, SMALL),
-            "share_above_1": share_above(values, 1),
-            "largest": values[0],
-            "frobenius": values.norm(),
-            "singular_values": values,
-        }
-
-    def _matrix_free(
-        self, module: PurifiedClassifier, operator: JacobianOperator, index: Tensor
-    ) -> dict[str, float | Tensor]:
-        found = self._largest(module, operator.push, operator.pull, operator, index)
-        found["largest"] = found["singular_values"][0]
-        signs = torch.cat(
-            [
-                _uniform(module, "jacobian/probe", probe, operator, index).sign()
-                for probe in range(self.probes)
-            ]
-        )
-        probes = torch.where(signs == 0, 1, signs)
-        rule = lanczos(operator.push, operator.pull, probes, self.lanczos_steps)
-        estimates = (density_below(rule, SMALL), density_above(rule, 1), frobenius_norm(rule))
-        numbers = {
-            f"{name}{end}": getattr(estimate, part)
-            for name, estimate in zip(BOUNDED, estimates, strict=True)
-            for end, part in (("", "value"), ("_low", "low"), ("_high", "high"))
-        }
-        values, shares = spectral_density(rule)
-        return {**found, **numbers, "density_values": values, "density_shares": shares}
-
-    def _largest(
-        self,
-        module: PurifiedClassifier,
-        push: Callable[[Tensor], Tensor],
-        pull: Callable[[Tensor], Tensor],
-        operator: JacobianOperator,
-        index: Tensor,
-    ) -> dict[str, Tensor]:
-        start = _uniform(module, "jacobian/start", 0, operator, index).flatten()
-        found = largest_singular(push, pull, start, self.top_k)
-        shape = operator.image.shape
-        return {
-            "singular_values": found.values,
-            "left_vectors": found.left.view(-1, *shape),
-            "right_vectors": found.right.view(-1, *shape),
-        }
-
     def figures(
         self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable
     ) -> Mapping[str, Figure]:
-        if not self._chosen:
-            return {}
-        names = ["singular_values", "left_vectors", "right_vectors"]
-        names += ["density_values", "density_shares"] if self.mode == "matrix_free" else []
-        if "jacobian/singular_values" not in table:
+        if not self._chosen or "jacobian/singular_values" not in table:
             return {}
         measured = table["jacobian/singular_values"][:, 0].isfinite()
         if not measured.any():
             return {}
-        index = table["index"][measured].tolist()[:_DRAWN]
-        found = {name: table[f"jacobian/{name}"][measured] for name in names}
-        values, shares = found["singular_values"], None
+
+        def found(name: str) -> Tensor:
+            return table[f"jacobian/{name}"][measured]
+
+        values, shares = found("singular_values"), None
         if self.mode == "matrix_free":  # those of the largest values alone are no distribution
-            values, shares = (found[f"density_{name}"].flatten(1) for name in ("values", "shares"))
+            values, shares = (found(f"density_{name}").flatten(1) for name in ("values", "shares"))
+        index = table["index"][measured].tolist()[:_DRAWN]
         below, above = (
             table[f"jacobian/{name}"].double().nanmean().item()
             for name in ("share_below_0.25", "share_above_1")
@@ -326,9 +246,9 @@ class JacobianSpectrum(Measurement):
             "jacobian/spectrum": spectrum_figure(values, shares, below=below, above=above),
             "jacobian/vectors": vectors_figure(
                 torch.stack([test_set[places[i]]["image"] for i in index]),
-                found["right_vectors"][:_DRAWN],
-                found["left_vectors"][:_DRAWN],
-                found["singular_values"][:_DRAWN, : self.top_k],
+                found("right_vectors")[:_DRAWN],
+                found("left_vectors")[:_DRAWN],
+                found("singular_values")[:_DRAWN, : self.top_k],
                 [f"image {i}" for i in index],
             ),
         }
@@ -342,16 +262,3 @@ def _data(trainer: Trainer) -> ImageDataModule:
             "Trainer a lit_purify.data.ImageDataModule as datamodule"
         )
     return data
-
-
-def _uniform(
-    module: PurifiedClassifier, purpose: str, number: int, operator: JacobianOperator, index: Tensor
-) -> Tensor:
-    """U(-1, 1) draws that belong to the sample, shape (1, n).
-
-    In float64 on the CPU, and so is the algebra that starts from them: not every machine has
-    float64, and next to a pass through the chain it costs nothing.
-    """
-    noise = FixedNoise(derive_seed(module.seed, purpose, number))
-    like = torch.empty(1, *operator.image.shape, dtype=torch.float64)
-    return noise.uniform(index, like=like).flatten(1)

@@ -110,25 +110,23 @@ class MaskingDiagnostics(Measurement):
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         self._gains, self._attack, self._left_out = False, None, []
         if "fixed" in module.protocols:
-            self._prepare_attack(trainer, module)
+            attack = run_attack(trainer, self)
+            self._gains = bool(attack.num_queries(module.attacked("fixed", self._first)))
+            if not self._gains:
+                why = "the attack does not know its number of queries"
+                self._left_out.append(f"attack_loss ({why})")
+            self._attack = self._longer_attack(trainer, attack)
         else:
-            self._left_out = ["attack_loss and lost_to_longer_attack (no protocol fixed)"]
-        left_out = {
-            "attack_loss_gain": not self._gains,
-            "lost_to_longer_attack": self._attack is None,
+            self._left_out.append("attack_loss and lost_to_longer_attack (no protocol fixed)")
+        measured = {
+            "attack_loss_gain": self._gains,
+            "lost_to_longer_attack": self._attack is not None,
         }
         for name, label in _LABELS.items():
-            if not left_out.get(name):
+            if measured.get(name, True):
                 unit = "%" if name == "zero_gradient" else ""
                 metric = IntervalAccuracy() if name in _COUNTED else MeanWithDeviation(unit=unit)
                 module.add_metric(f"masking/{name}", metric, section=_SECTION, label=label)
-
-    def _prepare_attack(self, trainer: Trainer, module: PurifiedClassifier) -> None:
-        attack = run_attack(trainer, self)
-        self._gains = bool(attack.num_queries(module.attacked("fixed", self._first)))
-        if not self._gains:
-            self._left_out.append("attack_loss (the attack does not know its number of queries)")
-        self._attack = self._longer_attack(trainer, attack)
 
     def _longer_attack(self, trainer: Trainer, attack: Attack) -> Attack | None:
         steps = getattr(attack, "steps", None)
@@ -174,7 +172,7 @@ class MaskingDiagnostics(Measurement):
             return F.cross_entropy(module.classifier(purified), label, reduction="none")
 
         def loss_in_float32(images: Tensor) -> Tensor:
-            logits = module.classifier(module.purify(images, noise, index))
+            logits = module(images, noise, index)
             # A cross-entropy near zero has no digits left in float32; the logits have them.
             return F.cross_entropy(logits.double(), label, reduction="none")
 

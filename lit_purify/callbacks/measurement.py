@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
 from lit_purify.callbacks.progress import show_activity
-from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.modules.protocols import ProtocolName
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.records import SampleTable
@@ -33,7 +32,6 @@ class Measurement(Callback, ABC):
 
     needs_protocol: ClassVar[tuple[ProtocolName, ...]] = ()
     rounded_away: ClassVar[str] = ""
-    _folder = Path()
 
     @abstractmethod
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
@@ -99,7 +97,6 @@ class Measurement(Callback, ABC):
             module = PurifiedClassifier.tested_by(self, pl_module)
             self._check(trainer, module)
             self.prepare(trainer, module)
-            self._folder = run_folder(trainer)
 
     def _check(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         name = type(self).__name__
@@ -121,8 +118,8 @@ class Measurement(Callback, ABC):
         pl_module: PurifiedClassifier,
         outputs: Outcomes,
         batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        *_: Any,
+        **__: Any,
     ) -> None:
         show_activity(trainer, type(self).__name__)
         self.measure(trainer, pl_module, outputs, batch)

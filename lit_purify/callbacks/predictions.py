@@ -27,14 +27,17 @@ STRIP_LENGTH = 9
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes into the run folder, for every image: ``purified/<name>.png`` and a figure beside it.
+    """Writes every purified image into the run folder, as ``purified/<name>.png``.
+
+    Figures have a folder of their own: the purified images can be the source of another run, and
+    no name of an image is that of a figure.
 
     ``purified.npz`` holds all results unrounded: ``images`` (N, H, W, C) float32 in the [0, 1]
     scale, ``index`` and ``name``. PNG files are clipped to [0, 1] and rounded to 8 bits.
 
     Args:
         figures: how many images, the first of the source, get a trajectory figure,
-            ``<name>_trajectory.png``.
+            ``trajectories/<name>.png``.
     """
 
     def __init__(self, *, figures: int = 16) -> None:
@@ -59,7 +62,7 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        folder = self._folder / "purified"
+        folder, trajectories = self._folder / "purified", self._folder / "trajectories"
         folder.mkdir(parents=True, exist_ok=True)
         steps = chain_steps(cast(Purifier, pl_module.purifier))
         names: Sequence[str] = trainer.datamodule.names  # type: ignore[attr-defined]
@@ -70,7 +73,8 @@ class PredictionWriter(BasePredictionWriter):
             Image.fromarray(pixels).save(folder / f"{name}.png")
             if index < self.figures:
                 figure = _trajectory(prediction, row, steps)
-                figure.savefig(folder / f"{name}_trajectory.png")
+                trajectories.mkdir(exist_ok=True)
+                figure.savefig(trajectories / f"{name}.png")
             self._names.append(name)
             self._indices.append(index)
         self._images.append(purified.float())
@@ -88,7 +92,7 @@ class PredictionWriter(BasePredictionWriter):
             sampler.peers.gather()
         if trainer.is_global_zero:
             count = _merge(folder, trainer.world_size)
-            print(f"purified {count} images; figures and images are in {folder / 'purified'}")
+            print(f"purified {count} images; they are in {folder / 'purified'}")
             print(folder, flush=True)
         # The first process holds what the others wait on: it leaves last.
         trainer.strategy.barrier("predictions are merged")

@@ -50,25 +50,51 @@ class EvaluationProgress(ProgressBar):
         self._console.print(*args, **kwargs)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start(trainer.test_dataloaders)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start(trainer.predict_dataloaders)
+        loaders: Any = trainer.test_dataloaders if trainer.testing else trainer.predict_dataloaders
+        sampler = shared_sampler(loaders)
+        self._peers = None if sampler is None else sampler.peers
+        self._total = len(loaders.dataset) if sampler is None else sampler.num_items
+        self._seen, self._batch_size = 0, 0
+        self._started = time.monotonic()
+        if self._enabled and self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.fields[images]}"),
+                BarColumn(),
+                TextColumn("{task.fields[activity]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._task = self._bar.add_task("", total=self._total, images="", activity="")
+            self._bar.start()
+            self._show(0.0, "")
 
     def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, *_: Any, **__: Any
     ) -> None:
-        self._finish_batch(self._batch_size)
+        self._finish_batch()
         self._batch_size = len(batch["image"])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A batch is done when it is measured: at its end those that measure it are still to come.
-        self._finish_batch(self._batch_size)
+        self._finish_batch()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self.on_test_end(trainer, pl_module)
+
+    on_predict_start = on_test_start
+    on_predict_batch_start = on_test_batch_start
+    on_predict_epoch_end = on_test_epoch_end
+    on_predict_end = on_test_end
 
     def show(
         self,
@@ -98,50 +124,8 @@ class EvaluationProgress(ProgressBar):
         share = min(1.0, done / total) if total else 0.0
         self._show(self._batch_size * (before + share) / parts, activity)
 
-    def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._finish_batch(len(batch["image"]))
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop()
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._stop()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        self._stop()
-
-    def _start(self, loaders: Any) -> None:
-        sampler = shared_sampler(loaders)
-        self._peers = None if sampler is None else sampler.peers
-        self._total = len(loaders.dataset) if sampler is None else sampler.num_items
-        self._seen, self._batch_size = 0, 0
-        self._started = time.monotonic()
-        if self._enabled and self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.fields[images]}"),
-                BarColumn(),
-                TextColumn("{task.fields[activity]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=self._console,
-                transient=True,
-            )
-            self._task = self._bar.add_task("", total=self._total, images="", activity="")
-            self._bar.start()
-            self._show(0.0, "")
-
-    def _finish_batch(self, size: int) -> None:
+    def _finish_batch(self) -> None:
+        size = self._batch_size
         if size == 0:  # there was none yet
             return
         self._seen = self._seen + size if self._peers is None else self._peers.report(size)
@@ -155,11 +139,6 @@ class EvaluationProgress(ProgressBar):
                 file=sys.stderr,
                 flush=True,
             )
-
-    def _stop(self) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
 
     def _show(self, part_of_batch: float, activity: str) -> None:
         if self._bar is not None:

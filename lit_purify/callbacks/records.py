@@ -16,18 +16,12 @@ from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.callbacks.settings import HARDWARE, run_settings
 from lit_purify.data import ImageDataModule
 from lit_purify.data.sampler import shared_sampler
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import RunStore, SampleTable, records_folder, versions
-from lit_purify.records.header import (
-    Header,
-    Status,
-    differences,
-    new_header,
-    read_header,
-    write_header,
-)
+from lit_purify.records.header import Header, Status, new_header, write_header
+from lit_purify.records.opening import open_run
 from lit_purify.records.store import read_merged
-from lit_purify.types import Batch, InputError
+from lit_purify.types import InputError
 
 T = TypeVar("T")
 
@@ -109,32 +103,7 @@ class Records(Callback):
 
     def _open(self, header: Header, session: dict[str, Any]) -> tuple[Header, frozenset[int]]:
         """Take the folder; returns the header of the run and the samples it has."""
-        earlier = read_header(self._folder)
-        if earlier is not None:
-            run = self._folder.parent
-            if not self.resume:
-                raise InputError(
-                    f"{run} holds a run already; go on with it by --resume {run}, or write "
-                    "elsewhere: --trainer.default_root_dir FOLDER"
-                )
-            if changes := _changes(earlier["identity"], header["identity"]):
-                raise InputError(
-                    f"the configuration is not that of the run in {run}: {'; '.join(changes)}; "
-                    f"--resume {run} alone repeats the run's own, without --resume a new run starts"
-                )
-            header = earlier
-        store = RunStore(self._folder, header["run"])
-        try:
-            done = store.done()
-            if earlier is not None:
-                _warn_of_other_versions(earlier, session)
-            header["status"] = "running"
-            header["sessions"].append(session)
-            write_header(self._folder, header)
-        except BaseException:
-            store.close()
-            raise
-        self._store = store
+        self._store, header, done = open_run(self._folder, header, session, resume=self.resume)
         return header, done
 
     def _open_on_others(self, trainer: Trainer, header: Header) -> None:
@@ -153,15 +122,7 @@ class Records(Callback):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.monotonic()
 
-    def on_test_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        outputs: Outcomes,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         if self._store is not None and (sampler := shared_sampler(trainer.test_dataloaders)):
             # Fails where the first process is gone: no orphan writes into what others resumed.
             sampler.peers.report(0)
@@ -180,14 +141,17 @@ class Records(Callback):
         # Where nothing was missing Lightning calls no other hook.
         self._finish(trainer, pl_module)
         self._forget_done(trainer)
-        finished = self._header is not None and self._header["status"] == "finished"
-        if stage == "test" and finished and trainer.is_global_zero:
-            module = PurifiedClassifier.tested_by(self, pl_module)
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, Measurement):
-                    figures = callback.figures(trainer, module, module.table)
-                    for name, figure in figures.items():
-                        save_figure(trainer, self._folder.parent, name, figure)
+        if stage == "test" and self._header is not None and self._header["status"] == "finished":
+            if trainer.is_global_zero:
+                self._draw(trainer, PurifiedClassifier.tested_by(self, pl_module))
+            # No process may go on, and look for the figures, before they are drawn.
+            trainer.strategy.barrier("figures are drawn")
+
+    def _draw(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Measurement):
+                for name, figure in callback.figures(trainer, module, module.table).items():
+                    save_figure(trainer, self.run_folder, name, figure)
 
     @staticmethod
     def _forget_done(trainer: Trainer) -> None:
@@ -233,9 +197,9 @@ class Records(Callback):
         assert self._store is not None
         assert self._header is not None
         store, self._store = self._store, None
+        self._header["status"] = status
         try:
             if trainer.is_global_zero:
-                self._header["status"] = status
                 write_header(self._folder, self._header)
         finally:
             store.close()
@@ -254,17 +218,3 @@ def _on_first_process(trainer: Trainer, function: Callable[[], T]) -> T:
     if error is not None:
         raise InputError(error)
     return result  # type: ignore[return-value]
-
-
-def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Where two identities differ; the settings follow from the configuration, mostly."""
-    config: list[str] = []
-    if None not in (old["config"], new["config"]):  # runs from Python have none
-        config = list(differences(old["config"], new["config"]))
-    return config or list(differences(old["settings"], new["settings"]))
-
-
-def _warn_of_other_versions(header: Header, session: dict[str, Any]) -> None:
-    changes = list(differences(header["sessions"][-1]["versions"], session["versions"]))
-    if changes:
-        print(f"warning: the run goes on with other software: {'; '.join(changes)}", flush=True)

@@ -10,9 +10,9 @@ from lightning.pytorch import Trainer
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lit_purify.callbacks.cifar10 import measures_cifar10
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.replay import Replay
-from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import FixedNoise, Purifier, StackedNoise, derive_seed
 from lit_purify.figures import variance_figure
 from lit_purify.functional import variability
@@ -94,7 +94,6 @@ class OutputVariability(Measurement):
         self.inputs = inputs
         self.draws = draws
         self.rows_per_pass = rows_per_pass
-        self._papers_data = False
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this measurement."""
@@ -105,7 +104,6 @@ class OutputVariability(Measurement):
         }
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
-        self._papers_data = isinstance(trainer.datamodule, CIFAR10DataModule)  # type: ignore[attr-defined]
         section = "What the purified image depends on"
         for name, label in LABELS.items():
             module.add_metric(name, MeanWithDeviation(), section=section, label=label)
@@ -115,15 +113,14 @@ class OutputVariability(Measurement):
     ) -> None:
         # The inputs of an image stay together, since they share its noise.
         size = max(1, self.rows_per_pass // self.inputs)
-        groups = _slices(len(batch["image"]), size)
+        images, indices = (torch.split(part, size) for part in (batch["image"], batch["index"]))
         found = []
-        for number, group in enumerate(groups):
+        for number, (image, index) in enumerate(zip(images, indices, strict=True)):
 
             def on_draws(done: int, number: int = number) -> None:
                 done += number * self.draws
-                self.show_progress(trainer, done, len(groups) * self.draws)
+                self.show_progress(trainer, done, len(images) * self.draws)
 
-            image, index = batch["image"][group], batch["index"][group]
             found.append(self._measure(module, image, index, on_draws))
         for name in LABELS:
             module.record(name, torch.cat([values[name] for values in found]))
@@ -166,7 +163,7 @@ class OutputVariability(Measurement):
             columns,
             inputs=self.inputs,
             draws=self.draws,
-            paper=self._papers_data and math.isclose(self.eps, PAPER_EPS),
+            paper=measures_cifar10(trainer) and math.isclose(self.eps, PAPER_EPS),
         )
         return {"variance": figure}
 
@@ -191,10 +188,6 @@ def _purified(
         chosen = noises[start : start + together]
         x, indices = flat.repeat(len(chosen), 1, 1, 1), repeated.repeat(len(chosen))
         noise = StackedNoise(chosen)
-        passes = _slices(len(x), rows_per_pass)
-        outputs = torch.cat([purifier.purify(x[rows], noise, indices[rows]) for rows in passes])
+        passes = zip(*(torch.split(part, rows_per_pass) for part in (x, indices)), strict=True)
+        outputs = torch.cat([purifier.purify(rows, noise, i) for rows, i in passes])
         yield from outputs.view(len(chosen), *inputs.shape)
-
-
-def _slices(length: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, length, size)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,7 +18,11 @@ from lit_purify.checkpoints import (
 from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.checkpoints.layout import Reading, fill
 from lit_purify.diffusion.denoiser import UNetDenoiser
+from lit_purify.diffusion.schedule import Schedule, checked_schedule
 from lit_purify.types import InputError
+
+PREFIXES = ("module.", "_orig_mod.")
+"""What data-parallel training and ``torch.compile`` put before the names of a network."""
 
 EMBEDDED = "denoiser_cifar10_small.safetensors"
 OFFICIAL = {
@@ -29,40 +34,64 @@ OFFICIAL = {
 
 
 def load_denoiser(
-    path: str, *, image_size: int | None = None, num_head_channels: int = 64
+    path: str,
+    *,
+    image_size: int | None = None,
+    schedule: Schedule | None = None,
+    num_head_channels: int | None = None,
+    num_heads: int | None = None,
+    use_new_attention_order: bool = False,
 ) -> UNetDenoiser:
     """Load a denoiser; what the file holds decides how it is read.
 
     - this project's own ``.safetensors``, written by :func:`save_denoiser`;
     - pesser's conversion of the DDPM networks, a state_dict with ``temb.dense.0.weight``;
-    - OpenAI's guided diffusion, an unconditional state_dict with ``input_blocks.0.0.weight``;
+    - OpenAI's guided diffusion, an unconditional state_dict with ``input_blocks.0.0.weight``, of
+      networks with ``resblock_updown`` and ``use_scale_shift_norm``;
     - diffusers' ``UNet2DModel``: the folder that ``save_pretrained`` wrote, or its weights file.
 
-    A diffusers' scheduler configuration, where there is one, must be of the schedule that the
-    purifier runs (linear, 1e-4 to 0.02). The weights may be stored in any float type.
+    The weights may be stored in any float type. What the files of other projects leave out, the
+    arguments say: of the settings that a network was trained with, no tensor tells the noise
+    schedule, how the attention of guided diffusion is divided into heads, and in what order its
+    rows are. A wrong one gives another network without an error.
 
     Args:
-        path: a weights file (``.safetensors``, ``.pt``, ``.pth``, ``.ckpt``, ``.bin``), or a
-            folder of diffusers'.
+        path: a weights file (``.safetensors``, ``.pt``, ``.pth``, ``.th``, ``.ckpt``, ``.bin``),
+            or a folder of diffusers'.
         image_size: height and width of the images it is used on. ``None`` takes what the file says,
             32 and 256 for the published DDPM and guided-diffusion networks, and any size where
             nobody says.
-        num_head_channels: guided diffusion only: width of an attention head, which no shape tells.
-            A wrong one gives another network without an error; 64 is the published networks'.
+        schedule: the noise schedule it was trained on. ``None`` takes what diffusers' scheduler
+            configuration says, where there is one (linear, or ``squaredcos_cap_v2``), and
+            otherwise the published networks', linear in 1000 steps.
+        num_head_channels: guided diffusion only: width of an attention head; ``None`` is 64, the
+            published networks', unless ``num_heads`` says.
+        num_heads: guided diffusion only: the number of heads, for a network trained with that
+            flag instead of ``num_head_channels``.
+        use_new_attention_order: guided diffusion only: whether it was trained with this flag.
 
     Returns:
         The denoiser in float32, frozen, in evaluation mode.
 
     Raises:
-        InputError: the file is missing, corrupt or of another format, or a tensor is missing,
-            extra, misshapen or not finite.
+        InputError: the file is missing, corrupt or of another format, a tensor is missing, extra,
+            misshapen or not finite, or an argument is not one that such a network can have.
     """
     given = Path(path)
     is_folder = os.path.isdir(path)  # noqa: PTH112 (False for a name that no file can have)
     file = diffusers_format.weights_in(given) if is_folder else given
     tensors, prefix = _without_prefix(load_state_dict(file))
-    reading = _read(tensors, file, num_head_channels)
+    reading = _read(
+        tensors,
+        file,
+        schedule,
+        num_head_channels=num_head_channels,
+        num_heads=num_heads,
+        use_new_attention_order=use_new_attention_order,
+    )
     denoiser = reading.denoiser
+    if schedule is not None:
+        denoiser.schedule = checked_schedule(schedule)
     if image_size is not None:
         _set_image_size(denoiser, image_size)
     fill(reading, tensors, file=file, prefix=prefix)
@@ -97,22 +126,27 @@ def official_denoiser(*, name: str) -> UNetDenoiser:
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
-    """The tensors without the ``module.`` that data-parallel training puts before every name."""
-    prefix = "module."
-    if not (tensors and all(name.startswith(prefix) for name in tensors)):
-        return tensors, ""
-    return {name.removeprefix(prefix): x for name, x in tensors.items()}, prefix
+    """The tensors without what wrappers put before every name, and that."""
+    for prefix in PREFIXES:
+        if tensors and all(name.startswith(prefix) for name in tensors):
+            inner, more = _without_prefix(
+                {name.removeprefix(prefix): x for name, x in tensors.items()}
+            )
+            return inner, prefix + more
+    return tensors, ""
 
 
-def _read(tensors: dict[str, Tensor], file: Path, num_head_channels: int) -> Reading:
+def _read(
+    tensors: dict[str, Tensor], file: Path, schedule: Schedule | None, **attention: Any
+) -> Reading:
     if own_format.recognises(file):
         return own_format.read(file)
     if ddpm_format.recognises(tensors):
         return ddpm_format.read(tensors, file)
     if guided_diffusion_format.recognises(tensors):
-        return guided_diffusion_format.read(tensors, file, num_head_channels=num_head_channels)
+        return guided_diffusion_format.read(tensors, file, **attention)
     if diffusers_format.recognises(tensors):
-        return diffusers_format.read(tensors, file)
+        return diffusers_format.read(tensors, file, schedule)
     first = next(iter(tensors), None)
     raise InputError(
         f"{file} holds no denoiser known here (its first tensor is {first!r}); expected a file of "

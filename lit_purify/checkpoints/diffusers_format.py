@@ -18,7 +18,7 @@ from torch import Tensor
 from lit_purify.checkpoints.layout import Reading, Source, build
 from lit_purify.diffusion.architectures import ddpm_unet
 from lit_purify.diffusion.denoiser import UNetDenoiser
-from lit_purify.diffusion.schedule import LinearSchedule
+from lit_purify.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule
 from lit_purify.types import InputError
 
 CONFIG = "config.json"
@@ -35,15 +35,18 @@ REQUIRED = {
 }
 """What a network must be for the purifier to run it; where a config is silent, it is so."""
 
-SCHEDULE = {
-    "beta_schedule": "linear",
-    "beta_start": 1e-4,
-    "beta_end": 0.02,
-    "trained_betas": None,
-    "rescale_betas_zero_snr": False,
-    "prediction_type": "epsilon",
-}
+TRAINING = {"prediction_type": "epsilon"}
 """What a network must have been trained for; where a scheduler's config is silent, it was so."""
+
+ADVICE = (
+    "as this package runs networks trained for that only; give the checkpoint of such a network"
+)
+
+PLAIN = {"trained_betas": None, "rescale_betas_zero_snr": False}
+"""How a schedule is that its name tells; where a scheduler's config is silent, it is so."""
+
+ENDS = {"beta_start": 1e-4, "beta_end": 0.02}
+"""Variances of a linear schedule's first and last step, where a scheduler's config is silent."""
 
 
 def recognises(tensors: Mapping[str, Tensor]) -> bool:
@@ -69,8 +72,13 @@ def weights_in(folder: Path) -> Path:
     )
 
 
-def read(tensors: Mapping[str, Tensor], file: Path) -> Reading:
+def read(tensors: Mapping[str, Tensor], file: Path, schedule: Schedule | None = None) -> Reading:
     """The network that the ``config.json`` beside a weights file describes.
+
+    Args:
+        tensors: of the file.
+        file: the weights file.
+        schedule: the noise schedule; ``None`` takes that of a scheduler's configuration.
 
     Raises:
         InputError: there is no such file and the tensors are not google/ddpm-cifar10-32's, or it
@@ -89,7 +97,9 @@ def read(tensors: Mapping[str, Tensor], file: Path) -> Reading:
                 "small_unet/1), and what diffusers network it is, its tensors alone do not say; "
                 f"put its {CONFIG} beside it"
             )
-    reading.denoiser.schedule = LinearSchedule(_train_steps(file))
+    scheduler, config = _scheduler(file)
+    _require(config, TRAINING, scheduler)
+    reading.denoiser.schedule = _schedule(config, scheduler) if schedule is None else schedule
     return reading
 
 
@@ -106,14 +116,13 @@ def _described(config_file: Path, file: Path) -> UNetDenoiser:
     return denoiser
 
 
-def _require(config: Mapping[str, Any], values: Mapping[str, Any], file: Path) -> None:
+def _require(
+    config: Mapping[str, Any], values: Mapping[str, Any], file: Path, advice: str = ADVICE
+) -> None:
     """Raise :class:`InputError` if a configuration says another value than the only one run."""
     for key, needed in values.items():
         if config.get(key, needed) != needed:
-            raise InputError(
-                f"{file} says {key} = {config[key]!r}; expected {needed!r}, as this package runs "
-                "networks trained for that only; give the checkpoint of such a network"
-            )
+            raise InputError(f"{file} says {key} = {config[key]!r}; expected {needed!r}, {advice}")
 
 
 def _from_config(config: dict[str, Any]) -> UNetDenoiser:
@@ -127,23 +136,38 @@ def _from_config(config: dict[str, Any]) -> UNetDenoiser:
     return UNetDenoiser(network, image_shape=image_shape)
 
 
-def _train_steps(file: Path) -> int:
-    """Length of the noise schedule the network was trained for, of a scheduler's config if any."""
+def _scheduler(file: Path) -> tuple[Path, dict[str, Any]]:
+    """The scheduler's configuration of a weights file, and what it says; nothing without one."""
     folder = file.parent
     places = [folder, folder / "scheduler"]
     if folder.name == "unet":
         places.append(folder.parent / "scheduler")
     files = [place / "scheduler_config.json" for place in places]
-    scheduler = next(filter(Path.is_file, files), file)
-    config = {} if scheduler == file else _json(scheduler)
+    scheduler = next(filter(Path.is_file, files), None)
+    return (file, {}) if scheduler is None else (scheduler, _json(scheduler))
+
+
+def _schedule(config: Mapping[str, Any], scheduler: Path) -> Schedule:
+    """The noise schedule that a scheduler's configuration names."""
+    known = "'linear' and 'squaredcos_cap_v2' are the schedules known here by name"
+    own = "give load_denoiser the schedule that the network was trained on"
+    _require(config, PLAIN, scheduler, f"as {known}; {own}")
     steps = config.get("num_train_timesteps", 1000)
     if not isinstance(steps, int) or steps < 1:
         raise InputError(
             f"{scheduler} says num_train_timesteps = {steps!r}; expected an integer of 1 or more, "
             "so download it again"
         )
-    _require(config, SCHEDULE, scheduler)
-    return steps
+    name = config.get("beta_schedule", "linear")
+    if name == "squaredcos_cap_v2":
+        return CosineSchedule(steps)
+    if name != "linear":
+        raise InputError(f"{scheduler} says beta_schedule = {name!r}; {known}; {own}")
+    start, end = (config.get(key, usual) for key, usual in ENDS.items())
+    try:
+        return LinearSchedule(steps, start, end)
+    except (InputError, TypeError) as error:
+        raise InputError(f"{scheduler} names a schedule that cannot be: {error}") from error
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_purify.types import InputError
 
-TORCH_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".tar")
+TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 SAFETENSORS_SUFFIX = ".safetensors"
 _MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
@@ -52,8 +52,8 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     them. Names stay as they are in the file. Only data are ever unpickled, never code.
 
     Args:
-        path: file that ends in ``.safetensors``, ``.pt``, ``.pth``, ``.ckpt``, ``.bin`` or
-            ``.tar`` (the ``.pth.tar`` of some training programs, which is no archive).
+        path: file that ends in ``.safetensors``, ``.pt``, ``.pth``, ``.th``, ``.ckpt``, ``.bin``
+            or ``.tar`` (the ``.pth.tar`` of some training programs, which is no archive).
 
     Raises:
         InputError: the file is missing, a web page, damaged, holds code, or holds other things

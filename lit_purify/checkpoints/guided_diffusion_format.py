@@ -2,19 +2,21 @@
 
 Blocks are numbered through: ``input_blocks.0`` is a convolution, then come the residual blocks of
 each level and the one that halves the resolution; ``output_blocks`` go back up. Widths, levels and
-attention are read from names and shapes. No shape tells the width of an attention head, and the
-head decides the order of the ``qkv`` convolution's rows: those of a head's queries, keys and values
-follow one another (the legacy order), head by head.
+attention are read from names and shapes. No shape tells how an attention is divided into heads, nor
+the order of the ``qkv`` convolution's rows: in the legacy one a head's queries, keys and values
+follow one another, head by head; in the new one come the queries of all heads, then the keys, then
+the values.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_purify.checkpoints.layout import Reading, Source, build, count, shape_in
 from lit_purify.diffusion.architectures import guided_diffusion_unet
@@ -58,13 +60,22 @@ def recognises(tensors: Mapping[str, Tensor]) -> bool:
     return "input_blocks.0.0.weight" in tensors or "time_embed.0.weight" in tensors
 
 
-def read(tensors: Mapping[str, Tensor], file: Path, *, num_head_channels: int = 64) -> Reading:
+def read(
+    tensors: Mapping[str, Tensor],
+    file: Path,
+    *,
+    num_head_channels: int | None = None,
+    num_heads: int | None = None,
+    use_new_attention_order: bool = False,
+) -> Reading:
     """The network that names and shapes describe, and where its parameters come from.
 
     Args:
         tensors: of the file.
         file: for messages.
-        num_head_channels: width of an attention head.
+        num_head_channels: width of an attention head; ``None`` is 64, unless ``num_heads`` says.
+        num_heads: instead of that, the number of heads, the same at every level.
+        use_new_attention_order: whether the rows of all heads' queries come first.
 
     Raises:
         InputError: they describe none, or one of a kind that this package does not run.
@@ -105,29 +116,42 @@ def read(tensors: Mapping[str, Tensor], file: Path, *, num_head_channels: int = 
         channels=channels,
         image_size=side,
         num_head_channels=num_head_channels,
+        num_heads=num_heads,
         learn_sigma=shape_in(tensors, "out.2.weight", 4, file)[0] == 2 * channels,
         seed=None,
         **architecture,
     )
     if architecture != IMAGENET_256:
         denoiser.image_shape = None
-    source = partial(_source, blocks=blocks, attention=attention, head=num_head_channels)
-    return Reading(denoiser, source)
+    source = partial(_source, blocks=blocks, attention=attention)
+    if use_new_attention_order:
+        return Reading(denoiser, partial(source, heads_of=lambda _: 1))
+    return Reading(denoiser, partial(source, heads_of=partial(_heads, denoiser.network)))
 
 
 def _refuse_other_kinds(tensors: Mapping[str, Tensor], file: Path, channels: int) -> None:
     kind = None
     if "label_emb.weight" in tensors:
         kind = "is class-conditional (it holds label_emb.weight)"
-    elif channels != 3:
+    elif channels not in (1, 3):
         kind = f"takes {channels} input channels, as super-resolution networks do"
     elif any(re.match(r"input_blocks\.\d+\.0\.op\.", name) for name in tensors):
         kind = "changes resolution by convolutions of their own (it holds input_blocks.*.0.op)"
+    elif _adds_the_step(tensors):
+        kind = "adds the step to the features (it was trained without use_scale_shift_norm)"
     if kind:
         raise InputError(
             f"{file} is a guided-diffusion network that {kind}; expected an unconditional one for "
-            "images of 3 channels with resblock_updown, such as 256x256_diffusion_uncond.pt"
+            "images of 1 or 3 channels with resblock_updown and use_scale_shift_norm, such as "
+            "256x256_diffusion_uncond.pt"
         )
+
+
+def _adds_the_step(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a residual block takes one value per channel from the step, not scale and shift."""
+    step, features = "input_blocks.1.0.emb_layers.1.bias", "input_blocks.1.0.out_layers.3.bias"
+    found = step in tensors and features in tensors
+    return found and tensors[step].shape == tensors[features].shape
 
 
 def _structure(tensors: Mapping[str, Tensor], file: Path) -> tuple[int, int]:
@@ -150,7 +174,12 @@ def _structure(tensors: Mapping[str, Tensor], file: Path) -> tuple[int, int]:
 
 
 def _source(
-    name: str, shape: tuple[int, ...], *, blocks: int, attention: list[bool], head: int
+    name: str,
+    shape: tuple[int, ...],
+    *,
+    blocks: int,
+    attention: list[bool],
+    heads_of: Callable[[str], int],
 ) -> Source:
     layer, kind = name.rsplit(".", 1)
     if layer in ENDS:
@@ -162,7 +191,8 @@ def _source(
     if found[5] in ("to_q", "to_k", "to_v"):
         part = ("to_q", "to_k", "to_v").index(found[5])
         rest = (*shape[1:], 1) if kind == "weight" else ()
-        return Source(stored, (3 * shape[0], *rest), partial(_rows, part=part, head=head))
+        heads = heads_of(layer.rsplit(".", 1)[0])
+        return Source(stored, (3 * shape[0], *rest), partial(_rows, part=part, heads=heads))
     if found[5] == "to_out.0" and kind == "weight":
         return Source(stored, (*shape, 1))
     return Source(stored, shape)
@@ -184,6 +214,14 @@ def _block(
     return f"output_blocks.{first + index}.{int(group == 'attentions')}"
 
 
-def _rows(qkv: Tensor, *, part: int, head: int) -> Tensor:
-    """The queries', keys' or values' rows, head after head."""
-    return qkv.reshape(-1, 3, head, *qkv.shape[1:])[:, part]
+def _heads(network: nn.Module, attention: str) -> int:
+    """Number of heads of an attention, by its name in the network."""
+    return cast(int, network.get_submodule(attention).heads)
+
+
+def _rows(qkv: Tensor, *, part: int, heads: int) -> Tensor:
+    """The queries', keys' or values' rows, head after head.
+
+    The new order is the legacy one of a single head: there are no heads to take apart.
+    """
+    return qkv.reshape(heads, 3, -1, *qkv.shape[1:])[:, part]

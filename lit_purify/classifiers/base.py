@@ -7,8 +7,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from lit_purify.arguments import NamesItself
 
-class Classifier(nn.Module, ABC):
+
+class Classifier(NamesItself, nn.Module, ABC):
     """Names the class of an image: g in the paper.
 
     ``classifier(images)`` takes images in [0, 1] of shape (B, 3, H, W) and returns logits of shape
@@ -17,7 +19,8 @@ class Classifier(nn.Module, ABC):
     Attributes:
         num_classes: K.
         image_shape: (C, H, W) that the network is made for; ``None`` where any size goes.
-        source: where the weights come from, in words, for the settings of a run.
+        source: where the weights come from, in words, for the settings of a run; by default the
+            class and the arguments it was made with.
         file: the weights file, whose hash a run reports; ``None`` where there is none.
         class_names: names of the classes, for figures; may be empty.
         preprocessing: how photographs are to be made its size, by RobustBench's names such as
@@ -26,7 +29,6 @@ class Classifier(nn.Module, ABC):
 
     num_classes: int
     image_shape: tuple[int, int, int] | None = None
-    source: str = ""
     file: Path | None = None
     class_names: tuple[str, ...] = ()
     preprocessing: str | None = None

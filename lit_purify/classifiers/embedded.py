@@ -11,7 +11,7 @@ from lit_purify.classifiers.packaged import packaged_weights
 from lit_purify.classifiers.wrap import from_module
 
 WEIGHTS_SHA256 = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
-"""Hash of the weights in pyautoattack 0.2.0; every figure of this project was measured on them."""
+"""Hash of the weights in pyautoattack 0.2.0; every number of this project was measured on them."""
 
 CLASS_NAMES = (
     *("airplane", "automobile", "bird", "cat", "deer"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from lit_purify.arguments import described, plain_attributes
 from lit_purify.classifiers.base import Classifier
 from lit_purify.types import InputError
 
@@ -52,7 +53,8 @@ def from_module(
         module: images (B, 3, H, W) in [0, 1] -> logits (B, ``num_classes``).
         num_classes: number of classes K.
         image_shape: (3, H, W) that the module expects; ``None`` takes any.
-        source: name in the settings of a run; ``None`` takes the module's class name.
+        source: name in the settings of a run; ``None`` takes the module's class and its public
+            attributes that are plain values, such as ``Scaled(temperature=2)``.
         file: weights file whose hash a run reports.
 
     Raises:
@@ -69,6 +71,6 @@ def from_module(
     wrapped = WrappedClassifier(module)
     wrapped.num_classes = num_classes
     wrapped.image_shape = image_shape
-    wrapped.source = source or type(module).__name__
+    wrapped.source = source or described(type(module).__name__, plain_attributes(module))
     wrapped.file = file
     return wrapped.requires_grad_(False).eval()

@@ -29,7 +29,7 @@ def parser() -> ArgumentParser:
         "--key",
         type=str,
         default=KEY,
-        help=f"The figure that robustness is drawn against (default: {KEY}).",
+        help=f"The measured value that robustness is drawn against (default: {KEY}).",
     )
     found.add_argument(
         "--free_ceiling",

@@ -118,8 +118,9 @@ def _check_range(pixels: Tensor) -> None:
         )
     if low < 0 or high > 1:
         raise InputError(
-            f"the float images range over [{low:g}, {high:g}]; expected [0, 1]; divide 0 .. 255 "
-            "values by 255, or map [-1, 1] values with (x + 1) / 2"
+            f"the float images range over [{low:.17g}, {high:.17g}]; expected [0, 1]; divide "
+            "0 .. 255 values by 255, map [-1, 1] values with (x + 1) / 2, or clip what rounding "
+            "has left outside to 0 and 1"
         )
 
 

@@ -123,9 +123,14 @@ class ImageDataModule(LightningDataModule):
         return self.evaluation_loader(self.test_set)
 
     def evaluation_loader(self, dataset: ImageDataset) -> DataLoader[Batch]:
-        """The batches of this process; a collective, so every process must call it."""
-        peers = peers_of(self.trainer)
+        """The batches of this process; a collective, so every process must call it.
+
+        Raises:
+            InputError: a dataset index is not its image's alone.
+        """
         indices = dataset.indices.tolist()
+        check_unique(indices, f"the dataset {type(dataset).__name__}")
+        peers = peers_of(self.trainer)
         batches = plan_batches(indices, self.batch_size, done=self.done, processes=peers.processes)
         return DataLoader(
             Batches(dataset),
@@ -146,9 +151,20 @@ def _check_indices(indices: Sequence[int]) -> None:
         raise InputError(
             f"indices holds {negative[:5]}; expected positions in the source, from 0 upwards"
         )
+    check_unique(indices, "indices")
+
+
+def check_unique(indices: Sequence[int], owner: str) -> None:
+    """Raise :class:`InputError` where an index stands for more than one image.
+
+    Args:
+        indices: dataset indices.
+        owner: who has them, for the message.
+    """
+    if len(set(indices)) == len(indices):
+        return
     repeated = [i for i, times in Counter(indices).items() if times > 1]
-    if repeated:
-        raise InputError(
-            f"indices holds {repeated[:5]} more than once; expected each position once, because "
-            "the index keys the noise and the records of an image"
-        )
+    raise InputError(
+        f"{owner} holds {repeated[:5]} more than once; expected each index once, because it keys "
+        "the noise and the records of an image; number the images 0, 1, 2, ..."
+    )

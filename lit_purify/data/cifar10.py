@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, Subset
+from torch.utils.data import DataLoader, Subset
 
 from lit_purify.data import sources
 from lit_purify.data.base import ImageDataModule
+from lit_purify.data.sampler import ResumableLoader, TrainingSampler
 from lit_purify.types import Batch, InputError
 
 
@@ -103,15 +104,11 @@ class CIFAR10DataModule(ImageDataModule):
         return sources.npz(source)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        processes, rank = 1, 0
-        if self.trainer is not None:
-            processes, rank = self.trainer.world_size, self.trainer.global_rank
-        return DataLoader(
+        return ResumableLoader(
             self.train_set,
             batch_size=self.batch_size,
-            # Its order follows from the seed and the epoch alone, so a resumed training keeps it.
-            sampler=DistributedSampler(
-                self.train_set, processes, rank, shuffle=True, seed=self.seed, drop_last=True
+            sampler=TrainingSampler(
+                self.train_set, batch_size=self.batch_size, seed=self.seed, trainer=self.trainer
             ),
             drop_last=True,
             num_workers=self.num_workers,

@@ -151,7 +151,8 @@ def guided_diffusion_unet(
     channel_mult: tuple[int, ...] = (1, 1, 2, 2, 4, 4),
     num_res_blocks: int = 2,
     attention_resolutions: tuple[int, ...] = (32, 16, 8),
-    num_head_channels: int = 64,
+    num_head_channels: int | None = None,
+    num_heads: int | None = None,
     learn_sigma: bool = True,
     norm_num_groups: int = 32,
     seed: int | None = 0,
@@ -170,7 +171,8 @@ def guided_diffusion_unet(
         num_res_blocks: residual blocks per level.
         attention_resolutions: sides in pixels of the levels with attention; those of
             ``image_size`` 64 and three levels are 64, 32 and 16. The bottom always has one.
-        num_head_channels: width of an attention head.
+        num_head_channels: width of an attention head; ``None`` is 64, unless ``num_heads`` says.
+        num_heads: instead of that, the number of heads, the same at every level.
         learn_sigma: give 2 C channels: the noise, then the values of ``learned_range``.
         norm_num_groups: groups of the group normalisation.
         seed: as in :func:`ddpm_unet`; the defaults take 2.2 GB of memory.
@@ -192,25 +194,26 @@ def guided_diffusion_unet(
             "level's width in units of model_channels"
         )
     widths = tuple(model_channels * factor for factor in channel_mult)
+    name, heads = _one_of(num_head_channels=num_head_channels, num_heads=num_heads)
     _check(
         widths,
         channels=channels,
         image_size=image_size,
         model_channels=model_channels,
         num_res_blocks=num_res_blocks,
-        num_head_channels=num_head_channels,
+        **{name: heads},
         norm_num_groups=norm_num_groups,
     )
     sides = [image_size // 2**level for level in range(len(widths))]
     attention = _chosen("attention_resolutions", attention_resolutions, sides)
     attended = {width for width, has in zip(widths, attention, strict=True) if has} | {widths[-1]}
     for width in sorted(attended):
-        if width % num_head_channels:
+        if width % heads:
             raise InputError(
-                f"num_head_channels is {num_head_channels}; expected a divisor of the width of "
-                f"every level with attention, and one has {width}"
+                f"{name} is {heads}; expected a divisor of the width of every level with "
+                f"attention, and one has {width}"
             )
-    return _untrained(
+    denoiser = _untrained(
         "guided-diffusion",
         seed,
         sample_size=image_size,
@@ -227,13 +230,38 @@ def guided_diffusion_unet(
         downsample_type="resnet",
         upsample_type="resnet",
         resnet_time_scale_shift="scale_shift",
-        attention_head_dim=num_head_channels,
+        attention_head_dim=None if num_heads else heads,  # none: one head, until it is divided
         norm_num_groups=norm_num_groups,
         attn_norm_num_groups=norm_num_groups,
         norm_eps=1e-5,
         flip_sin_to_cos=True,  # cosines first,
         freq_shift=0,  # and frequencies that end before 1/10000
     )
+    if num_heads:
+        _divide_heads(denoiser.network, num_heads)
+    return denoiser
+
+
+def _one_of(*, num_head_channels: int | None, num_heads: int | None) -> tuple[str, int]:
+    """What an attention is divided by, and its name."""
+    if num_heads is None:
+        return "num_head_channels", 64 if num_head_channels is None else num_head_channels
+    if num_head_channels is None:
+        return "num_heads", num_heads
+    raise InputError(
+        f"num_heads is {num_heads} and num_head_channels {num_head_channels}; expected one of "
+        "them: drop the other"
+    )
+
+
+def _divide_heads(network: nn.Module, num_heads: int) -> None:
+    """Give every attention so many heads; diffusers knows one width of a head for all levels."""
+    from diffusers.models.attention_processor import Attention
+
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.heads = module.sliceable_head_dim = num_heads
+            module.scale = (module.inner_dim // num_heads) ** -0.5
 
 
 def _unet(**config: Any) -> UNet2DModel:

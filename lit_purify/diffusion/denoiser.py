@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,28 +14,28 @@ from torch.autograd import forward_ad
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lit_purify.diffusion.schedule import LinearSchedule, Schedule
+from lit_purify.arguments import NamesItself
+from lit_purify.diffusion.schedule import LinearSchedule, Schedule, checked_schedule
 from lit_purify.types import InputError
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
 
-class Denoiser(nn.Module, ABC):
+class Denoiser(NamesItself, nn.Module, ABC):
     """Predicts the noise in a diffused image.
 
     ``denoiser(x_t, t)`` takes states of shape (B, C, H, W) on the [-1, 1] scale and the step
     ``t`` (an integer 1 .. T, the same for the batch, or a tensor of shape (B,)), and returns the
     predicted noise, shape (B, C, H, W). A network that also learns its variance returns
-    (B, 2C, H, W): the noise, then the interpolation values of ``learned_range``.
+    (B, 2C, H, W): the noise, then the interpolation values of ``learned_range``. The result has the
+    type of ``x_t``; a purifier refuses anything else.
     """
 
     schedule: Schedule = LinearSchedule()
     """The noise schedule the network was trained for; images are noised and denoised by it."""
     image_shape: tuple[int, int, int] | None = None
     """(C, H, W) the network is made for; ``None`` where any size goes."""
-    source: str = "unnamed"
-    """What a report calls this network: where its weights come from."""
     file: Path | None = None
     """Weights file, whose hash goes into the report."""
 
@@ -51,8 +52,27 @@ class Denoiser(nn.Module, ABC):
         """T, the length of the noise schedule."""
         return self.schedule.num_train_steps
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise :class:`InputError` unless the network takes images of this shape, (C, H, W)."""
+        expected = self.image_shape
+        if len(shape) != 3 or expected not in (None, shape):
+            raise InputError(
+                f"the denoiser expects batches of {expected or '(C, H, W)'} images, got images of "
+                f"shape {shape}; set the purifier's resize_to, resize the images, or choose "
+                "another denoiser"
+            )
+
     @abstractmethod
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor: ...
+
+
+def frozen_copy(denoiser: Denoiser) -> Denoiser:
+    """The same network as an object of its own, frozen, in evaluation mode; weights are shared.
+
+    What is done to the copy (its mode, its type, its device) leaves the original alone.
+    """
+    weights = {id(x): nn.Parameter(x.detach(), requires_grad=False) for x in denoiser.parameters()}
+    return copy.deepcopy(denoiser, weights).eval()  # deepcopy takes these for copies made already
 
 
 class UNetDenoiser(Denoiser):
@@ -65,6 +85,9 @@ class UNetDenoiser(Denoiser):
         image_shape: (C, H, W) the network was trained on, checked against its input; ``None``
             accepts any.
         schedule: the noise schedule it was trained for; ``None`` is the linear one of 1000 steps.
+
+    Raises:
+        InputError: a schedule by which no image can be noised.
     """
 
     def __init__(
@@ -79,7 +102,7 @@ class UNetDenoiser(Denoiser):
         self.network = network.to(memory_format=torch.channels_last)
         self.patch_size = patch_size
         self.image_shape = image_shape
-        self.schedule = LinearSchedule() if schedule is None else schedule
+        self.schedule = LinearSchedule() if schedule is None else checked_schedule(schedule)
 
     @property
     def unit(self) -> int:
@@ -87,17 +110,16 @@ class UNetDenoiser(Denoiser):
         levels = len(self.network.config["block_out_channels"])
         return self.patch_size * int(2 ** (levels - 1))
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        super().check_shape(shape)
+        if any(side % self.unit for side in shape[1:]):
+            raise InputError(
+                f"the denoiser halves its images down to a {self.unit}th, got images of shape "
+                f"{shape}; resize the images to multiples of {self.unit}"
+            )
+
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
-        if self.image_shape is not None and x_t.shape[1:] != self.image_shape:
-            raise InputError(
-                f"the denoiser is made for images of shape {self.image_shape}, got batches of "
-                f"shape {tuple(x_t.shape)}; resize the images or choose another denoiser"
-            )
-        if any(side % self.unit for side in x_t.shape[2:]):
-            raise InputError(
-                f"the denoiser halves its images down to a {self.unit}th, got batches of shape "
-                f"{tuple(x_t.shape)}; resize the images to multiples of {self.unit}"
-            )
+        self.check_shape(tuple(x_t.shape[1:]))
         steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t)) - 1
         x = F.pixel_unshuffle(x_t, self.patch_size) if self.patch_size > 1 else x_t
         # channels_last: without it UNet2DModel loses a third of its speed on CPUs.

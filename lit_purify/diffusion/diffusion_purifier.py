@@ -12,15 +12,16 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from lit_purify.diffusion.denoiser import Denoiser
-from lit_purify.diffusion.noise import NoiseConfiguration
+from lit_purify.diffusion.noise import NoiseConfiguration, as_indices
 from lit_purify.diffusion.purifier import Purifier, State
-from lit_purify.diffusion.recompute import ActivationBudget, run_chain
+from lit_purify.diffusion.recompute import ActivationBudget, can_recompute, run_chain
 from lit_purify.diffusion.resize import resize
 from lit_purify.diffusion.samplers import DDPMSampler, Sampler
-from lit_purify.diffusion.schedule import diffuse
+from lit_purify.diffusion.schedule import checked_schedule, diffuse
 from lit_purify.types import InputError, Model, Process
 
 ForwardProcess = Literal["stepwise", "one_shot", "none"]
@@ -46,8 +47,8 @@ class DiffusionPurifier(Purifier):
             gradient goes through both. ``None`` purifies images at their own size.
 
     Raises:
-        InputError: t* outside the denoiser's schedule, more steps than t*, a memory budget that is
-            negative or not finite, or a size that is not the denoiser's.
+        InputError: a schedule by which no image can be noised, t* outside it, more steps than t*,
+            a memory budget that is negative or not finite, or a size that is not the denoiser's.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class DiffusionPurifier(Purifier):
         self.memory_budget_gib = memory_budget_gib
         self._budget = ActivationBudget(memory_budget_gib)
         self.resize_to = resize_to
-        self.schedule = denoiser.schedule
+        self.schedule = checked_schedule(denoiser.schedule)
         self.timesteps = self.schedule.timesteps(t_star, num_steps)
         self._alpha_bar: list[float] = self.schedule.alpha_bar.tolist()
 
@@ -97,13 +98,24 @@ class DiffusionPurifier(Purifier):
         down: list[tuple[Process, int]] = [("reverse", t) for t in self._reached]
         return [("forward", 0), *up, *down]
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        side = self.resize_to
+        if side is not None:
+            if len(shape) != 3 or shape[1] != shape[2]:
+                raise InputError(
+                    "resize_to brings batches of square images (C, S, S) to the denoiser's size, "
+                    f"got images of shape {shape}; cut the images square"
+                )
+            shape = (shape[0], side, side)
+        self.denoiser.check_shape(shape)
+
     def to_chain(self, images: Tensor) -> Tensor:
         """Images as the chain takes them: brought to its size, [-1, 1] scale.
 
         Raises:
             InputError: images of another shape than the purifier's.
         """
-        _check_shape(images, self.denoiser.image_shape, self.resize_to)
+        self.check_shape(tuple(images.shape[1:]))
         if self.resize_to is not None:
             images = resize(images, (self.resize_to, self.resize_to))
         return images * 2 - 1
@@ -112,7 +124,7 @@ class DiffusionPurifier(Purifier):
         self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, x: Tensor
     ) -> Tensor:
         """One step down, from the state x at step t to that at ``t_prev``, [-1, 1] scale."""
-        output = self.denoiser(x, t)
+        output = self._predict(x, t)
         draws = self.sampler.draws_noise and t_prev > 0
         z = noise.normal(indices, "reverse", t, like=x) if draws else x.new_zeros(())
         return self.sampler.step(x, output, self._alpha_bar[t], self._alpha_bar[t_prev], z)
@@ -128,6 +140,12 @@ class DiffusionPurifier(Purifier):
         # A pixel of these states is (x + 1) / 2: per unit of the pixel the loss changes twice as
         # much as per unit of x.
         return [first, *(state._replace(image=2 * state.image) for state in between), last]
+
+    def _predict(self, x: Tensor, t: int) -> Tensor:
+        """What the denoiser gives for the state x at step t."""
+        output = self.denoiser(x, t)
+        _check_output(output, x, self.denoiser)
+        return output
 
     def settings(self) -> dict[str, object]:
         known = inspect.signature(DiffusionPurifier).parameters
@@ -152,12 +170,12 @@ class DiffusionPurifier(Purifier):
         self, images: Tensor, noise: NoiseConfiguration, indices: Tensor
     ) -> Iterator[tuple[Process, int, Tensor]]:
         """Every state after the input, [-1, 1] scale."""
+        indices = as_indices(indices).cpu()
         if len(indices) != len(images):
             raise InputError(
                 f"{len(images)} images came with {len(indices)} dataset indices; "
                 "every image needs its own"
             )
-        indices = indices.cpu()
         x = self.to_chain(images)
         for t_prev, t in pairwise([0, *self._noised]):
             z = noise.normal(indices, "forward", t, like=x)
@@ -195,9 +213,9 @@ class DiffusionPurifier(Purifier):
 
     def _num_kept(self, x: Tensor) -> int:
         """How many reverse steps may keep their activations under the memory budget."""
-        if not x.requires_grad:
+        if not can_recompute(x):
             return 0
-        return self._budget.steps(partial(self.denoiser, t=self.t_star), x)
+        return self._budget.steps(partial(self._predict, t=self.t_star), x)
 
 
 def _to_images(x: Tensor, images: Tensor) -> Tensor:
@@ -205,23 +223,23 @@ def _to_images(x: Tensor, images: Tensor) -> Tensor:
     return resize((x + 1) / 2, (images.shape[-2], images.shape[-1]))
 
 
-def _check_shape(
-    images: Tensor, expected: tuple[int, int, int] | None, resize_to: int | None
-) -> None:
-    got = tuple(images.shape)
-    if resize_to is None:
-        if len(got) != 4 or expected not in (None, got[1:]):
-            raise InputError(
-                f"the denoiser expects batches of {expected or '(C, H, W)'} images, got shape "
-                f"{got}; set the purifier's resize_to, resize the images, or choose another "
-                "denoiser"
-            )
-    elif len(got) != 4 or got[2] != got[3] or (expected and got[1] != expected[0]):
-        raise InputError(
-            f"resize_to brings batches of square images ({expected[0] if expected else 'C'}, S, S) "
-            f"to the denoiser's size, got shape {got}; cut the images square, or give the channels "
-            "that the denoiser takes"
-        )
+def _check_output(output: object, x: Tensor, denoiser: Denoiser) -> None:
+    """Raise :class:`InputError` unless a denoiser has given noise for the state x."""
+    batch, channels, *sides = x.shape
+    shapes = [(batch, width, *sides) for width in (channels, 2 * channels)]
+    types = [x.dtype]
+    if torch.is_autocast_enabled(x.device.type):
+        types.append(torch.get_autocast_dtype(x.device.type))
+    found: str = type(output).__name__
+    if isinstance(output, Tensor):
+        if tuple(output.shape) in shapes and output.dtype in types:
+            return
+        found = f"shape {tuple(output.shape)} of {output.dtype}"
+    raise InputError(
+        f"the denoiser {type(denoiser).__name__} ({denoiser.source}) gives {found} for a state of "
+        f"shape {tuple(x.shape)} of {x.dtype}; expected a tensor of that type and of shape "
+        f"{shapes[0]}, or {shapes[1]} where it learns its variance: mend its forward"
+    )
 
 
 def _check_size(resize_to: int | None, denoiser: Denoiser) -> None:

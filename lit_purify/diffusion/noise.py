@@ -24,11 +24,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_purify.types import Process
+from lit_purify.types import InputError, Process
 
 P_S = 83492791
 P_I = 73856093
 P_T = 19349663
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 def seed_hash(s: int, i: int, t: int) -> int:
@@ -65,6 +66,30 @@ def derive_seed(seed: int, purpose: str, *keys: int) -> int:
     # 256 ends the name, so that no name and keys read like another name and keys.
     spawn_key = (*purpose.encode(), 256, *keys)
     return int(np.random.SeedSequence(seed, spawn_key=spawn_key).generate_state(1)[0])
+
+
+def as_indices(indices: Tensor | Sequence[int]) -> Tensor:
+    """Dataset indices as a tensor of shape (B,), int64; a single number gives shape (1,).
+
+    Raises:
+        InputError: anything but whole numbers, in one dimension.
+
+    Example:
+        >>> as_indices([5, 9])
+        tensor([5, 9])
+    """
+    found = f"a {type(indices).__name__} of other things"
+    try:
+        given = torch.as_tensor(indices)
+        if given.ndim < 2 and given.dtype in _WHOLE:
+            return given.long().reshape(-1)
+        found = f"of {given.dtype} and shape {tuple(given.shape)}"
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise InputError(
+        f"the dataset indices are {found}; expected whole numbers, one per image, such as "
+        "torch.arange(len(images))"
+    )
 
 
 def rows_of(indices: Tensor, samples: Tensor) -> Tensor:
@@ -147,7 +172,7 @@ class FixedNoise(NoiseConfiguration, NoiseSource):
     def next_configuration(self) -> FixedNoise:
         return self
 
-    def cached(self, indices: Tensor) -> FixedNoise:
+    def cached(self, indices: Tensor) -> CachedNoise:
         return CachedNoise(self.seed, indices.cpu())
 
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
@@ -178,7 +203,12 @@ class CachedNoise(FixedNoise):
         init=False, repr=False, compare=False, default_factory=dict
     )
 
-    def cached(self, indices: Tensor) -> FixedNoise:
+    @property
+    def drawn(self) -> bool:
+        """Whether anybody has asked for a draw."""
+        return bool(self._store)
+
+    def cached(self, indices: Tensor) -> CachedNoise:
         return self if torch.equal(indices.cpu(), self.samples) else super().cached(indices)
 
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
@@ -247,20 +277,24 @@ _bound: ContextVar[tuple[NoiseSource, Tensor] | None] = ContextVar("bound_noise"
 
 
 @contextmanager
-def randomness(source: NoiseSource, indices: Tensor) -> Iterator[None]:
+def randomness(source: NoiseSource, indices: Tensor | Sequence[int]) -> Iterator[None]:
     """Bind a noise source and sample indices for callers that can only call ``model(x)``.
 
     Args:
         source: where the forward passes inside the block take their noise from.
-        indices: dataset indices of the samples, shape (B,); a single index serves a batch of any
-            size.
+        indices: dataset indices of the samples, shape (B,), or a list of them; a single index
+            serves a batch of any size.
+
+    Raises:
+        InputError: the indices are no list of whole numbers.
 
     Example::
 
         with randomness(FixedNoise(0), indices):
             logits = model(images)
     """
-    token = _bound.set((source.cached(indices), indices))
+    samples = as_indices(indices)
+    token = _bound.set((source.cached(samples), samples))
     try:
         yield
     finally:
@@ -276,7 +310,8 @@ def bound_randomness() -> tuple[NoiseSource, Tensor]:
     bound = _bound.get()
     if bound is None:
         raise RuntimeError(
-            "a purified model was called without randomness; bind a noise and dataset indices, or "
-            "wrap the call in `with randomness(FixedNoise(seed), indices):`"
+            "a defence was called without randomness or dataset indices; bind them by "
+            "bind(FixedNoise(seed), indices), for a classifier alone bind(None, indices), or wrap "
+            "the call in `with randomness(FixedNoise(seed), indices):`"
         )
     return bound

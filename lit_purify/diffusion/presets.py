@@ -22,4 +22,8 @@ PRESETS: dict[PresetName, Preset] = {
     "reverse": Preset("none", DDPMSampler()),
     "ddim": Preset("stepwise", DDIMSampler()),
 }
-"""**DDPM**: noise, then denoise. **Reverse**: denoise only. **DDIM**: noise, denoise without."""
+"""**DDPM**: noise, then denoise. **Reverse**: denoise only. **DDIM**: noise, denoise without.
+
+Where the clean image is clipped, guided-diffusion's DDIM derives the noise again from the clipped
+one; the paper's keeps the network's own, and so does this one.
+"""

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import Enum
-from fractions import Fraction
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lit_purify.arguments import RecordsArguments
 from lit_purify.diffusion.noise import NoiseConfiguration
 from lit_purify.types import InputError, Model, Process
-
-_FEW = 64
-"""Values of an array that is recorded as it is."""
 
 
 class State(NamedTuple):
@@ -37,20 +28,12 @@ class State(NamedTuple):
     image: Tensor
 
 
-class Purifier(nn.Module, ABC):
+class Purifier(RecordsArguments, nn.Module, ABC):
     """Maps images to purified images, f_xi(x).
 
     A purifier of your own (a blur, a JPEG, an autoencoder) implements :meth:`purify`. The arguments
     it is made with are recorded, and :meth:`settings` reports them.
     """
-
-    _arguments: Mapping[str, object] = MappingProxyType({})
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        purifier = super().__new__(cls)
-        if cls.__init__ is not nn.Module.__init__:  # which takes anything
-            purifier._arguments = _named(cls.__init__, purifier, *args, **kwargs)
-        return purifier
 
     @abstractmethod
     def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
@@ -63,6 +46,12 @@ class Purifier(nn.Module, ABC):
 
         Returns:
             Images of the same shape in the [0, 1] scale, differentiable in ``images``.
+        """
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise :class:`InputError` unless images of this shape, (C, H, W), can be purified.
+
+        A run asks before its first batch.
         """
 
     def trajectory(
@@ -125,34 +114,6 @@ class Purifier(nn.Module, ABC):
     def models(self) -> dict[str, Model]:
         """The networks of this purifier by their role."""
         return {}
-
-
-def _named(init: Callable[..., None], *args: Any, **kwargs: Any) -> dict[str, object]:
-    """The arguments of a constructor by name, as plain values, defaults among them."""
-    signature = inspect.signature(init)
-    bound = signature.bind_partial(*args, **kwargs)  # a copy is first made without arguments
-    bound.apply_defaults()
-    _, *arguments = bound.arguments.items()  # the first is self
-    named = dict(arguments)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            named |= named.pop(name)
-    return {name: _plain(value) for name, value in named.items()}
-
-
-def _plain(value: object) -> object:
-    """A plain value as it is, collections and small arrays too; else the name of its class."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (Path, Enum, Fraction)):
-        return str(value)
-    if isinstance(value, (np.generic, np.ndarray, Tensor)) and math.prod(value.shape) <= _FEW:
-        return value.tolist()
-    return type(value).__name__
 
 
 def _gradients(losses: Tensor, states: Sequence[Tensor]) -> list[Tensor]:

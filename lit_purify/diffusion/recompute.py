@@ -4,6 +4,9 @@ Backpropagation through all t* steps would keep every network activation of ever
 only the states between the steps are kept, and a step is computed again when the backward pass
 reaches it: the same gradient, for one more forward pass. Steps whose activations fit into a memory
 budget keep them and are not computed again.
+
+The transforms of ``torch.func`` (``vjp``, ``grad``, ``jacrev``) do not allow that: under them every
+step keeps its activations.
 """
 
 from __future__ import annotations
@@ -79,6 +82,13 @@ class ActivationBudget:
         return self._bytes[key]
 
 
+def can_recompute(x: Tensor) -> bool:
+    """Whether a backward pass may come that computes steps from ``x`` on again."""
+    # torch.func switches off the hooks that recomputation is made of.
+    hooks = torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
+    return torch.is_grad_enabled() and x.requires_grad and hooks
+
+
 def run_chain(steps: Sequence[Step], x: Tensor, *, num_kept: int = 0) -> Iterator[Tensor]:
     """Apply the steps one after another and yield the state after each.
 
@@ -89,9 +99,9 @@ def run_chain(steps: Sequence[Step], x: Tensor, *, num_kept: int = 0) -> Iterato
         num_kept: how many of the last steps keep their activations instead of computing them
             again in the backward pass. It changes time and memory, never the gradient.
     """
-    differentiate = torch.is_grad_enabled() and x.requires_grad
+    recompute = can_recompute(x)
     for position, step in enumerate(steps):
-        if differentiate and position < len(steps) - num_kept:
+        if recompute and position < len(steps) - num_kept:
             x = checkpoint(step, x, use_reentrant=False, preserve_rng_state=False)
         else:
             x = step(x)

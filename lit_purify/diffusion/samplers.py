@@ -107,7 +107,8 @@ class DDIMSampler(Sampler):
        + \sqrt{1 - \bar\alpha_s - \sigma^2} \epsilon_\theta + \sigma z,
        \qquad \sigma^2 = \eta^2 \frac{1 - \bar\alpha_s}{1 - \bar\alpha_t} (1 - \alpha').
 
-    The noise direction is the network's own, also where the clean image is clipped.
+    The noise direction is the network's own, also where the clean image is clipped, as in the
+    paper; guided-diffusion derives it again from the clipped image.
 
     Args:
         eta: share of DDPM's (small) standard deviation put back as noise; 0 in the paper.

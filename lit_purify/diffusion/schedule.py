@@ -50,7 +50,8 @@ class Schedule(ABC):
     @cached_property
     def alpha_bar(self) -> Tensor:
         r""":math:`\bar\alpha_t` for t = 0 .. T, shape (T + 1,), float64; the first is 1."""
-        return torch.cat([torch.ones(1, dtype=torch.float64), (1 - self.betas).cumprod(0)])
+        betas = torch.as_tensor(self.betas, dtype=torch.float64)
+        return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
 
     def timesteps(self, t_star: int, num_steps: int | None = None) -> list[int]:
         """The steps a chain to depth ``t_star`` visits, ascending, ending at ``t_star``.
@@ -150,6 +151,35 @@ class CosineSchedule(Schedule):
 
     def __str__(self) -> str:
         return f"squared cosine, {self.num_train_steps} steps"
+
+
+def checked_schedule(schedule: Schedule) -> Schedule:
+    r"""The same schedule, where images can be noised and denoised by it.
+
+    Raises:
+        InputError: it is no :class:`Schedule`, or its :math:`\bar\alpha_t` does not fall from 1 to
+            above 0 in T steps, as it does for every :math:`\beta_t` in (0, 1).
+    """
+    if not isinstance(schedule, Schedule):
+        raise InputError(
+            f"the noise schedule is {schedule!r}; expected a lit_purify.diffusion.Schedule, such "
+            "as LinearSchedule()"
+        )
+    alpha_bar, steps = schedule.alpha_bar, schedule.num_train_steps
+    if alpha_bar.shape != (steps + 1,):
+        raise InputError(
+            f"the noise schedule ({schedule}) has {len(alpha_bar) - 1} variances for "
+            f"{steps} steps; expected one for each step: mend its betas"
+        )
+    sound = (alpha_bar[1:] < alpha_bar[:-1]) & (alpha_bar[1:] > 0)  # neither holds for nan
+    if not sound.all() or alpha_bar[0] != 1:
+        t = int(sound.int().argmin()) + 1
+        raise InputError(
+            f"the noise schedule ({schedule}) takes alpha_bar from {alpha_bar[t - 1].item():g} to "
+            f"{alpha_bar[t].item():g} in step {t}; expected it to fall in every step, from 1 to "
+            "above 0: give a beta in (0, 1) for each"
+        )
+    return schedule
 
 
 def diffuse(x: Tensor, noise: Tensor, alpha: float | Tensor) -> Tensor:

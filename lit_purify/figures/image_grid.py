@@ -19,17 +19,18 @@ def image_grid(columns: Mapping[str, Tensor], rows: Sequence[str] | None = None)
     """A grid with one kind of image per column and one sample per row.
 
     Args:
-        columns: title -> images, shape (B, 3, H, W), in [0, 1]; values outside are clipped for
-            display. A title that begins with ``difference`` holds signed differences: they are
-            scaled, drawn around mid-grey, and the title tells the scale, such as "×10".
+        columns: title -> images, shape (B, 3, H, W) or, in grey, (B, 1, H, W), in [0, 1]; values
+            outside are clipped for display. A title that begins with ``difference`` holds signed
+            differences: they are scaled, drawn around mid-grey, and the title tells the scale, such
+            as "×10".
         rows: a label for each sample, such as "cat → dog"; may have several lines.
 
     Returns:
         A matplotlib figure.
 
     Raises:
-        ValueError: no columns, shapes that are not (B, 3, H, W) with one B, or another number of
-            labels than samples.
+        ValueError: no columns, shapes that are not (B, 1 or 3, H, W) with one B, or another number
+            of labels than samples.
 
     Example:
         >>> import torch
@@ -77,9 +78,13 @@ def difference_scale(differences: Tensor) -> int:
 
 def _check(columns: Mapping[str, Tensor], rows: Sequence[str] | None) -> int:
     shapes = {title: tuple(images.shape) for title, images in columns.items()}
-    counts = {shape[0] for shape in shapes.values() if len(shape) == 4 and shape[1] == 3}
-    if len(counts) != 1 or any(len(s) != 4 or s[1] != 3 for s in shapes.values()) or 0 in counts:
-        raise ValueError(f"expected columns of shape (B, 3, H, W) with one B > 0, got {shapes}")
+    counts = {
+        shape[0] if len(shape) == 4 and shape[1] in (1, 3) else 0 for shape in shapes.values()
+    }
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(
+            f"expected columns of shape (B, 1 or 3, H, W) with one B > 0, got {shapes}"
+        )
     count = counts.pop()
     if rows is not None and len(rows) != count:
         raise ValueError(f"got {len(rows)} row labels for {count} samples; expected one per sample")

@@ -110,9 +110,11 @@ def draw_image(axes: Axes, image: Tensor) -> None:
 
     Args:
         axes: where.
-        image: shape (3, H, W); values outside [0, 1] are clipped, nan is black.
+        image: shape (3, H, W), or (1, H, W) in grey; values outside [0, 1] are clipped, nan is
+            black.
     """
-    pixels = image.detach().float().cpu().nan_to_num().clamp(0, 1).permute(1, 2, 0).numpy()
+    shown = image.detach().float().cpu().nan_to_num().clamp(0, 1).expand(3, -1, -1)
+    pixels = shown.permute(1, 2, 0).numpy()
     axes.imshow(pixels)
     axes.set_xticks([])
     axes.set_yticks([])

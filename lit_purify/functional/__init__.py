@@ -13,6 +13,7 @@ from lit_purify.functional.frechet import (
     frechet_distance,
     merge_feature_moments,
 )
+from lit_purify.functional.images import suspicious_range
 from lit_purify.functional.intervals import normal_interval, wilson_interval
 from lit_purify.functional.jacobian import JacobianOperator, pull_back, push_forward
 from lit_purify.functional.masking import (
@@ -103,6 +104,7 @@ __all__ = [
     "share_below",
     "singular_values",
     "spectral_density",
+    "suspicious_range",
     "trajectory_distances",
     "variability",
     "variance_components",

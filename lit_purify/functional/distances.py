@@ -17,7 +17,7 @@ def lp_distance(a: Tensor, b: Tensor, p: float = 2) -> Tensor:
     """Distance of each image to its partner, l1, l2 or l_inf (Fig. 1c, Tables 1, S2-S4).
 
     Args:
-        a: images, shape (B, ...), floating point. Any range; the paper's figures are for [0, 1].
+        a: images, shape (B, ...), floating point. Any range; the paper's values are for [0, 1].
         b: images of the same shape.
         p: 1, 2 or ``math.inf``.
 

@@ -106,7 +106,7 @@ def frechet_distance(first: Tensor, second: Tensor) -> Tensor:
     if n <= dimension:
         warnings.warn(
             f"the Fréchet distance compares {n} samples in {dimension} dimensions: a covariance "
-            f"is rank deficient, and the figure is only comparable with others of {n} samples; "
+            f"is rank deficient, and the value is only comparable with others of {n} samples; "
             f"take more than {dimension}",
             stacklevel=1,  # one place, so that a run says it once
         )

@@ -1,4 +1,4 @@
-r"""How purified images vary with the input and with the noise: all figures of Fig. 2d-f at once.
+r"""How purified images vary with the input and with the noise: all values of Fig. 2d-f at once.
 
 For one image, :math:`y_{mn} = f_{\xi_n}(x_m)` are its M perturbed inputs purified under N
 randomness configurations. The parts of the variance are in :mod:`lit_purify.functional.variance`.
@@ -197,7 +197,7 @@ def centroid_distances(
 
 
 class Variability(NamedTuple):
-    """What purified images depend on, each part in figures of shape (B,).
+    """What purified images depend on, each part in values of shape (B,).
 
     Attributes:
         variance: parts of the variance, and their ratio (eqs. 7 and 11, Table S5).

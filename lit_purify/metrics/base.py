@@ -11,7 +11,7 @@ Statistics = dict[str, float | None]
 
 
 ACCURACY = "Accuracy"
-NOTED = "What the attack noted"
+NOTED = "Noted on the way"
 OTHER = "Other measurements"
 """Titles of sections in reports."""
 

@@ -14,7 +14,7 @@ from lit_purify.metrics.base import Statistics, SummaryMetric
 class FrechetDistance(SummaryMetric):
     """Fréchet distance between two sets of features, the FID if they are Inception's (Table 1).
 
-    It is a figure of the whole data set and no mean over samples, so it has no standard deviation
+    It is a number of the whole data set and no mean over samples, so it has no standard deviation
     and no interval. The state is count, mean and scatter of both sets in float64, merged exactly
     across batches and ranks (:func:`~lit_purify.functional.merge_feature_moments`).
 

@@ -17,8 +17,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
+from lit_purify.data.sampler import batches_trained
 from lit_purify.diffusion.denoiser import Denoiser
-from lit_purify.diffusion.schedule import diffuse
+from lit_purify.diffusion.schedule import checked_schedule, diffuse
 from lit_purify.types import Batch, InputError
 
 VALIDATION_STEPS = (1, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
@@ -80,8 +81,14 @@ class DenoiserTraining(LightningModule):
         self.focus = focus
         self.seed = seed
         self.compile_network = compile
-        self.register_buffer("alpha_bar", denoiser.schedule.alpha_bar.float(), persistent=False)
+        schedule = checked_schedule(denoiser.schedule)
+        self.register_buffer("alpha_bar", schedule.alpha_bar.float(), persistent=False)
         self.alpha_bar: Tensor
+
+    def setup(self, stage: str) -> None:
+        shape = getattr(getattr(self.trainer, "datamodule", None), "image_shape", None)
+        if shape is not None:
+            self.denoiser.check_shape(tuple(shape))
 
     def configure_model(self) -> None:
         if self.compile_network:
@@ -104,7 +111,7 @@ class DenoiserTraining(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         image = batch["image"]
         # One generator per batch: training resumes with the draws it would have had.
-        batches = self.trainer.fit_loop.total_batch_idx
+        batches = batches_trained(self.trainer)
         key = self.seed * 1_000_003 + batches * self.trainer.world_size + self.global_rank
         generator = torch.Generator().manual_seed(key)
         flip = torch.rand(len(image), generator=generator) < 0.5

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from lit_purify.classifiers import Classifier
 from lit_purify.defence import Defence
-from lit_purify.diffusion.noise import NoiseSource
-from lit_purify.functional import zero_share
+from lit_purify.diffusion.noise import FixedNoise
+from lit_purify.functional import suspicious_range, zero_share
 from lit_purify.types import Batch, InputError
 
 NUM_IMAGES = 2
@@ -29,11 +29,13 @@ class Preflight(TypedDict, total=False):
     Attributes:
         indices: dataset indices of the images that were tried.
         num_classes: K; an accuracy of 1 / K is that of chance.
+        odd_values: what is odd about the values of the images; ``None`` where nothing is.
         training: the modules that are in training mode.
         differs_alone: ``classifier`` and ``purifier`` -> largest difference between their answers
             to an image in a batch and to the same image alone: of purified images in the [0, 1]
             scale, of logits in units of the largest distance between two of them.
         differs_again: likewise between two answers to the same image alone.
+        draws_noise: whether the purifier asked for noise.
         nonfinite: who gave numbers that are not finite.
         zero_gradient: share of an image's pixels in which the gradient of its loss is exactly zero,
             in [0, 1]; ``None`` where the logits do not depend differentiably on the images.
@@ -42,20 +44,22 @@ class Preflight(TypedDict, total=False):
 
     indices: list[int]
     num_classes: int
+    odd_values: str | None
     training: list[str]
     differs_alone: dict[str, float]
     differs_again: dict[str, float]
+    draws_noise: bool
     nonfinite: list[str]
     zero_gradient: float | None
     nonfinite_gradient: bool
 
 
-def preflight(defence: Defence, noise: NoiseSource, batch: Batch, *, attacked: bool) -> Preflight:
+def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bool) -> Preflight:
     """Try a defence on the first images of a test.
 
     Args:
         defence: the defence, unbound; its classifier is a :class:`Classifier`.
-        noise: deterministic randomness that it is tried under.
+        noise: randomness that it is tried under.
         batch: the images, :data:`NUM_IMAGES` or fewer.
         attacked: whether the run attacks, so that it may follow a gradient.
 
@@ -68,6 +72,7 @@ def preflight(defence: Defence, noise: NoiseSource, batch: Batch, *, attacked: b
     found = Preflight(
         indices=indices.tolist(),
         num_classes=classifier.num_classes,
+        odd_values=suspicious_range(images),
         training=list(_in_training(defence)),
         differs_alone={},
         differs_again={},
@@ -85,7 +90,9 @@ def preflight(defence: Defence, noise: NoiseSource, batch: Batch, *, attacked: b
         return logits  # type: ignore[return-value]
 
     def purified(images: Tensor) -> Tensor:
-        answer: object = defence.bind(noise, indices[: len(images)]).purify(images)
+        kept = noise.cached(indices[: len(images)])
+        answer: object = defence.bind(kept, kept.samples).purify(images)
+        found["draws_noise"] = kept.drawn
         _check_shape(named["purifier"], answer, images.shape, "images of the shape it was given")
         return answer  # type: ignore[return-value]
 

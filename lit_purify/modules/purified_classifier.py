@@ -29,8 +29,9 @@ from lit_purify.modules.protocols import (
 from lit_purify.modules.recording import RecordingModule
 from lit_purify.types import Batch, InputError, Model
 
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-"""Precisions whose weights, images and attack states are float32."""
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Precisions whose weights, images and attack states are float32, and whose gradients do not
+underflow: in float16 a third of an attack's gradient is 0."""
 
 
 class Outcome(NamedTuple):
@@ -56,7 +57,7 @@ VOTES = {
 """What several tests of an image under fresh noise also tell."""
 
 Outcomes = dict[str, Outcome]
-"""Keyed ``<protocol>/clean`` (base, fixed) and ``<protocol>/adversarial``."""
+"""Keyed ``base/clean``, ``fixed/clean`` where the test purifies, ``<protocol>/adversarial``."""
 
 
 class PurifiedClassifier(RecordingModule):
@@ -76,7 +77,7 @@ class PurifiedClassifier(RecordingModule):
         classifier: g, images in [0, 1] to logits.
         seed: base seed s of the run. Everything random is derived from it.
         protocols: how the defence is attacked, see :mod:`lit_purify.modules.protocols`; none
-            measures clean images only.
+            measures clean images only, and ``base`` alone purifies nothing.
         test_draws: N, the randomness configurations that `transfer` and `fresh` test an adversarial
             image under. Their robust accuracy is that of a single draw, the mean over the N. With
             more than one, `fresh` also counts the images that are right in the worst of N draws
@@ -84,7 +85,7 @@ class PurifiedClassifier(RecordingModule):
         tf32: let float32 convolutions and matrix products run in TF32 during a test or prediction;
             otherwise they are IEEE float32 there, see :mod:`lit_purify.modules.numerics`.
         compile: compile the classifier and the networks of the purifier with ``torch.compile``, in
-            place. Figures then move as they do between two machines.
+            place. Numbers then move as they do between two machines.
 
     Attributes:
         preflight: what was found before the test, see :mod:`lit_purify.modules.preflight`.
@@ -152,14 +153,6 @@ class PurifiedClassifier(RecordingModule):
         """f, images to purified images."""
         return cast(Purifier, self.defence.purifier)
 
-    def purify(self, images: Tensor, noise: NoiseSource, indices: Tensor) -> Tensor:
-        """Purified images f_xi(x) under the source's next randomness configuration."""
-        return self.purifier.purify(images, noise.next_configuration(), indices)
-
-    def trajectory(self, images: Tensor, noise: NoiseSource, indices: Tensor) -> list[State]:
-        """Every state of a purification under the source's next randomness configuration."""
-        return list(self.purifier.trajectory(images, noise.next_configuration(), indices))
-
     @property
     def noise(self) -> FixedNoise:
         """The run's own randomness configuration: base seed ``seed``."""
@@ -170,25 +163,22 @@ class PurifiedClassifier(RecordingModule):
         """What the run's protocols need adversarial images against."""
         return list(dict.fromkeys(PROTOCOLS[name].surface for name in self.protocols))
 
-    @staticmethod
-    def surface(protocol: ProtocolName) -> Surface:
-        """What the adversarial images of a protocol were found against."""
-        return PROTOCOLS[protocol].surface
+    @property
+    def purifies(self) -> bool:
+        """Whether the test purifies: not where only the classifier alone is attacked."""
+        return self.protocols != ("base",)
 
-    def attacked(
-        self, surface: Surface, indices: Tensor, *, noise: NoiseSource | None = None
-    ) -> Defence:
+    def attacked(self, surface: Surface, indices: Tensor) -> Defence:
         """What an attack on these samples sees of the defence.
 
         Args:
             surface: the classifier alone, or the chain under fixed or fresh noise.
             indices: dataset indices of the samples that will be attacked, shape (B,).
-            noise: takes the place of the surface's own noise.
         """
         make_noise = ATTACK_NOISE[surface]
         if make_noise is None:
             return Defence(self.classifier, indices=indices)
-        return self.defence.bind(noise or make_noise(self.seed), indices)
+        return self.defence.bind(make_noise(self.seed), indices)
 
     def configure_callbacks(self) -> list[Callback]:
         # The first hook of every run: a test starts without the metrics of the one before, also
@@ -206,7 +196,8 @@ class PurifiedClassifier(RecordingModule):
         self.clear_records()
         self.preflight = Preflight()
         self._add_judged("base/clean", "Classifier alone, clean images")
-        self._add_judged("purified/clean", "Purified, clean images")
+        if self.purifies:
+            self._add_judged("purified/clean", "Purified, clean images")
         for protocol in self.protocols:
             self._add_judged(f"{protocol}/robust", PROTOCOLS[protocol].label)
         if self.test_draws > 1 and "fresh" in self.protocols:
@@ -240,13 +231,16 @@ class PurifiedClassifier(RecordingModule):
         return module
 
     def setup(self, stage: str) -> None:
+        data = getattr(self.trainer, "datamodule", None)
         if stage == "test":
             if self.trainer.test_loop.inference_mode:
                 raise InputError(
                     "trainer.inference_mode is true, which forbids the gradients attacks need; "
                     "set it to false"
                 )
-            self.check_data(getattr(self.trainer, "datamodule", None))
+            self.check_data(data)
+        if (shape := getattr(data, "image_shape", None)) is not None:
+            self.purifier.check_shape(tuple(shape))
         if self.trainer.precision not in PRECISIONS:
             raise InputError(
                 f"trainer.precision is {self.trainer.precision}; expected one of "
@@ -281,7 +275,7 @@ class PurifiedClassifier(RecordingModule):
         first = default_collate([test_set[i] for i in range(min(NUM_IMAGES, len(test_set)))])
         with self.trainer.precision_plugin.forward_context():
             self.preflight = preflight(
-                self.defence,
+                self.defence if self.purifies else Defence(self.classifier),
                 self.noise,
                 self.trainer.strategy.batch_to_device(first),
                 attacked=bool(self.protocols),
@@ -295,13 +289,12 @@ class PurifiedClassifier(RecordingModule):
                 "Trainer the callback lit_purify.callbacks.AdversarialExamples, or set protocols "
                 "to [] to measure clean images only"
             )
-        noise = self.noise.cached(index)
-        outcomes = {
-            "base/clean": self._judge(image, label),
-            "fixed/clean": self._judge(self.purify(image, noise, index), label),
-        }
-        for name, key in {"base": "base/clean", "purified": "fixed/clean"}.items():
-            self._record_tests(f"{name}/clean", [outcomes[key]])
+        outcomes = {"base/clean": self._judge(image, label)}
+        self._record_tests("base/clean", [outcomes["base/clean"]])
+        if self.purifies:
+            purified = self.purifier.purify(image, self.noise, index)
+            outcomes["fixed/clean"] = self._judge(purified, label)
+            self._record_tests("purified/clean", [outcomes["fixed/clean"]])
         for name in self.protocols:
             tests = self._test(name, batch)
             outcomes[f"{name}/adversarial"] = tests[0]
@@ -311,7 +304,7 @@ class PurifiedClassifier(RecordingModule):
         return outcomes
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[State]:
-        return self.trajectory(batch["image"], self.noise, batch["index"])
+        return list(self.purifier.trajectory(batch["image"], self.noise, batch["index"]))
 
     def _test(self, name: ProtocolName, batch: Batch) -> list[Outcome]:
         """What becomes of the adversarial images of a protocol, once for every draw."""
@@ -321,7 +314,7 @@ class PurifiedClassifier(RecordingModule):
             return [self._judge(images, label)]
         tests = []
         for k in range(self.test_draws if protocol.repeats else 1):
-            purified = self.purify(images, protocol.test_noise(self.seed, k), index)
+            purified = self.purifier.purify(images, protocol.test_noise(self.seed, k), index)
             tests.append(self._judge(purified, label))
         return tests
 

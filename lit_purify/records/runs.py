@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lit_purify.arguments import described
 from lit_purify.records.summary import read_summary, versions
 from lit_purify.types import Estimate
 
@@ -17,6 +19,8 @@ _SAME = (
     *("data", "data_sha256", "images", "seed", "test_draws", "precision"),
 )
 """Settings in which runs that are compared had better not differ."""
+DECISIVE = frozenset({*_ATTACK, "uniform_eps", "data", "data_sha256", "classifier"})
+"""Those of them that no curve may run across: only the purifier may change along it."""
 
 
 class FinishedRun(NamedTuple):
@@ -43,13 +47,15 @@ class FinishedRun(NamedTuple):
 
     @property
     def method(self) -> str:
-        """The paper's name of its purification, or that of its purifier's class."""
+        """The paper's name of its purification, or its purifier's class, and a class's options."""
         sampler = self.settings.get("sampler")
         if sampler is None:
-            return str(self.settings.get("purifier", "unknown"))
-        if self.settings.get("forward_process") == "none":
-            return "Reverse" if sampler == "DDPMSampler" else f"Reverse, {_short(sampler)}"
-        return _short(sampler)
+            name = str(self.settings.get("purifier", "unknown"))
+        elif self.settings.get("forward_process") == "none":
+            name = "Reverse" if sampler == "DDPMSampler" else f"Reverse, {_short(sampler)}"
+        else:
+            name = _short(sampler)
+        return described(name, self.settings.get("purifier_options", {}))
 
     def setting(self, name: str) -> Any:
         """A setting; ``None`` where it is unknown, or is of an attack that was not made."""
@@ -57,12 +63,16 @@ class FinishedRun(NamedTuple):
         return None if unused else self.settings.get(name)
 
     def estimate(self, name: str) -> Estimate | None:
-        """A figure with its interval; ``None`` where the run does not have it."""
-        entry = self.metrics.get(name, {})
-        value, low, high = (entry.get(key) for key in ("value", "low", "high"))
-        if value is None:
-            return None
-        return Estimate(value, value if low is None else low, value if high is None else high)
+        """A value with its interval; ``None`` where the run does not have it."""
+        return estimate(self.metrics.get(name, {}))
+
+
+def estimate(entry: Mapping[str, Any]) -> Estimate | None:
+    """A metric's statistics as a number with its interval; ``None`` where it is unknown."""
+    value, low, high = (entry.get(key) for key in ("value", "low", "high"))
+    if value is None:
+        return None
+    return Estimate(value, value if low is None else low, value if high is None else high)
 
 
 def _short(sampler: str) -> str:
@@ -131,12 +141,8 @@ def short_names(runs: Sequence[FinishedRun]) -> list[str]:
 
 def _shared(paths: Sequence[tuple[str, ...]]) -> int:
     """How many parts the paths have in common at their beginning."""
-    shared = 0
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        shared += 1
-    return shared
+    same = takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))
+    return len(list(same))
 
 
 def disagreements(runs: Sequence[FinishedRun]) -> list[str]:
@@ -145,35 +151,46 @@ def disagreements(runs: Sequence[FinishedRun]) -> list[str]:
     Purification (t*, steps, sampler, forward process) may differ; attack, data and models had
     better not. A setting that a run does not have, or not use, does not count.
     """
-    lines = []
-    folders = short_names(runs)
     own = versions().get(PACKAGE, "unknown")
-    for version in sorted({run.version for run in runs} - {own}):
-        names = _names(n for n, run in zip(folders, runs, strict=True) if run.version == version)
-        lines.append(f"made by {PACKAGE} {version}, while this is {own}: {names}")
+    other = named(runs, (None if run.version == own else run.version for run in runs))
+    return [
+        *(f"made by {PACKAGE} {its}, while this is {own}: {who}" for its, who in other.items()),
+        *(f"the runs differ in {name}: {who}" for name, who in differences(runs).items()),
+    ]
+
+
+def differences(runs: Sequence[FinishedRun]) -> dict[str, str]:
+    """Settings that runs do not share, and which of the runs has which value."""
     facts: dict[str, list[Any]] = {name: [run.setting(name) for run in runs] for name in _SAME}
     for role in ("classifier", "denoiser"):
         models = [run.settings.get("models", {}).get(role, {}) for run in runs]
         facts[role] = [model.get("sha256") or model.get("source") for model in models]
+    found = {}
     for name, values in facts.items():
-        groups: dict[str, list[str]] = {}
-        for folder, value in zip(folders, values, strict=True):
-            if value is not None:
-                groups.setdefault(_plain(value), []).append(folder)
+        groups = named(runs, (None if value is None else _plain(name, value) for value in values))
         if len(groups) > 1:
-            parts = "; ".join(f"{value} in {_names(group)}" for value, group in groups.items())
-            lines.append(f"the runs differ in {name}: {parts}")
-    return lines
+            found[name] = "; ".join(f"{value} in {who}" for value, who in groups.items())
+    return found
 
 
-def _plain(value: Any) -> str:
+def named(runs: Sequence[FinishedRun], values: Iterable[str | None]) -> dict[str, str]:
+    """The runs that share a value, by that value; ``None`` does not count."""
+    groups: dict[str, list[str]] = {}
+    for name, value in zip(short_names(runs), values, strict=True):
+        if value is not None:
+            groups.setdefault(value, []).append(name)
+    return {value: ", ".join(names) for value, names in groups.items()}
+
+
+def in_255ths(eps: float) -> str:
+    """A budget as it is written in the field, such as 8/255."""
+    return f"{255 * eps:.4g}/255"
+
+
+def _plain(name: str, value: Any) -> str:
+    if name.endswith("eps"):
+        return in_255ths(value)
     if isinstance(value, float):
         return f"{value:.6g}"
     text = value if isinstance(value, str) else json.dumps(value)
     return text[:12] if len(text) == 64 else text  # a hash
-
-
-def _names(folders: Iterable[str]) -> str:
-    names = list(folders)
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

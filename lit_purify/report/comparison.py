@@ -16,7 +16,16 @@ from lit_purify.figures import MeasuredPoint, magnitude_figure, sigmoid_figure
 from lit_purify.functional import SigmoidFit, fit_sigmoid
 from lit_purify.paper import PAPER_EPS, paper_fit
 from lit_purify.records.files import write_whole
-from lit_purify.records.runs import FinishedRun, disagreements, read_runs, short_names
+from lit_purify.records.runs import (
+    DECISIVE,
+    FinishedRun,
+    differences,
+    disagreements,
+    in_255ths,
+    named,
+    read_runs,
+)
+from lit_purify.report.numbers import percent
 from lit_purify.report.runs_table import runs_csv, runs_table
 from lit_purify.types import InputError
 
@@ -41,11 +50,12 @@ def report(
 
     ``runs.csv`` has the runs, ``law.json`` the fits and what was left out, ``law.png`` accuracy
     against ``key`` and, where attacks were measured, ``magnitude.png`` accuracy against their size.
+    No curve is fitted to runs that differ in more than how they purify.
 
     Args:
         folders: run folders; one that holds no finished run is left out, which is said.
         output: where to write; it is created, and an older report in it is replaced.
-        key: the figure for compression, such as ``attack/compression_rate``. The paper's points are
+        key: the metric for compression, such as ``attack/compression_rate``. The paper's points are
             drawn beside ``uniform/compression_rate`` only.
         free_ceiling: fit A of the sigmoid too, here and to the paper's points.
         weighted: weigh each run in the fit by the width of its accuracy's interval.
@@ -63,16 +73,19 @@ def report(
     if not points:
         known = sorted({n for run in runs for n in run.metrics if run.estimate(n) is not None})
         raise InputError(
-            f"no run has the figure {key}; give another one by --key, of "
+            f"no run has the metric {key}; give another one by --key, of "
             f"{', '.join(known) or 'none'}, or repeat the runs with what measures it"
         )
-    notes = [*disagreements(runs), *_unfit(runs, key)]
+    unfit = named(runs, (_unfit(run, key) for run in runs))
+    notes = disagreements(runs)
+    notes += [f"not in the fit ({why}): {names}" for why, names in unfit.items()]
     paper = None
     if key == KEY:
         paper = paper_fit(free_ceiling=free_ceiling)
         notes += _unlike_paper(runs)
     fit: SigmoidFit | None = None
     try:
+        _check_alike([run for run in runs if _unfit(run, key) is None])
         fit = _fit(points, free_ceiling=free_ceiling, weighted=weighted)
     except InputError as error:
         notes.append(f"no curve is fitted to these runs: {error}")
@@ -126,31 +139,35 @@ def report(
     return output
 
 
-def _unfit(runs: Sequence[FinishedRun], key: str) -> list[str]:
-    """Why runs do not take part in the fit."""
-    reasons: dict[str, list[str]] = {}
-    for name, run in zip(short_names(runs), runs, strict=True):
-        if run.estimate(key) is None:
-            why = f"there is no {key}, so that it is in the table only"
-        elif run.estimate(ACCURACY) is not None:
-            continue
-        elif run.estimate(f"{ACCURACY}_any_iteration") is not None:
-            why = "the attack stopped early, so the accuracy after its last iteration is unknown"
-        else:
-            why = "it was not attacked under fixed noise"
-        reasons.setdefault(why, []).append(name)
-    return [f"not in the fit ({why}): {', '.join(names)}" for why, names in reasons.items()]
+def _unfit(run: FinishedRun, key: str) -> str | None:
+    """Why a run does not take part in the fit; ``None`` where it does."""
+    if run.estimate(key) is None:
+        return f"there is no {key}, so that it is in the table only"
+    if run.estimate(ACCURACY) is not None:
+        return None
+    if run.estimate(f"{ACCURACY}_any_iteration") is not None:
+        return "the attack stopped early, so the accuracy after its last iteration is unknown"
+    return "it was not attacked under fixed noise"
+
+
+def _check_alike(runs: Sequence[FinishedRun]) -> None:
+    """Raise :class:`InputError` where runs differ in more than how they purify."""
+    if unlike := [name for name in differences(runs) if name in DECISIVE]:
+        raise InputError(
+            f"they differ in {', '.join(unlike)}; expected runs that differ in how they purify; "
+            "report alike runs together"
+        )
 
 
 def _unlike_paper(runs: Sequence[FinishedRun]) -> list[str]:
     lines = []
-    for name, what in (
-        ("eps", "the paper attacked with 8/255, these runs with"),
-        ("uniform_eps", "the paper's rates are of perturbations of 8/255, these runs' of"),
+    for setting, what in (
+        ("eps", "the paper attacked with 8/255, and not with"),
+        ("uniform_eps", "the paper's rates are of perturbations of 8/255, and not of"),
     ):
-        other = {run.setting(name) for run in runs} - {PAPER_EPS, None}
-        if other:
-            lines.append(f"{what} {', '.join(f'{255 * eps:.4g}/255' for eps in sorted(other))}")
+        values = (run.setting(setting) for run in runs)
+        other = (None if eps in (PAPER_EPS, None) else in_255ths(eps) for eps in values)
+        lines += [f"{what} {eps} as in {names}" for eps, names in named(runs, other).items()]
     return lines
 
 
@@ -183,15 +200,15 @@ def _base_clean(runs: Sequence[FinishedRun]) -> float | None:
 
 
 def _numbers(fit: SigmoidFit) -> dict[str, Any]:
-    k, m, a = fit.standard_errors
+    errors = fit.standard_errors
     low, high = fit.band(0.0)
     return {
         "steepness": fit.steepness,
-        "steepness_error": k,
+        "steepness_error": errors[0],
         "middle": fit.middle,
-        "middle_error": m,
+        "middle_error": errors[1],
         "ceiling": fit.ceiling,
-        "ceiling_error": a if fit.parameters == 3 else None,
+        "ceiling_error": errors[2] if fit.parameters == 3 else None,
         "r_squared": fit.r_squared,
         "at_zero": fit.at_zero,
         "at_zero_low": float(low),
@@ -201,15 +218,13 @@ def _numbers(fit: SigmoidFit) -> dict[str, Any]:
 
 
 def _sentence(fit: SigmoidFit) -> str:
-    numbers = _numbers(fit)
-    ceiling = "A = 1 (not fitted)"
-    if fit.parameters == 3:
-        ceiling = f"A = {fit.ceiling:.3f} ± {fit.standard_errors[2]:.3f}"
-    zero, low, high = (100 * numbers[name] for name in ("at_zero", "at_zero_low", "at_zero_high"))
+    k, m, a = fit.standard_errors
+    ceiling = f"A = {fit.ceiling:.3f} ± {a:.3f}" if fit.parameters == 3 else "A = 1 (not fitted)"
+    low, high = map(float, fit.band(0.0))
     return (
-        f"k = {fit.steepness:.3f} ± {numbers['steepness_error']:.3f}, m = {fit.middle:.4f} ± "
-        f"{numbers['middle_error']:.4f}, {ceiling}, R2 = {fit.r_squared:.4f}, {fit.points} points; "
-        f"at 0: {zero:.1f} % (95 %: {low:.1f} to {high:.1f})"
+        f"k = {fit.steepness:.3f} ± {k:.3f}, m = {fit.middle:.4f} ± {m:.4f}, {ceiling}, "
+        f"R2 = {fit.r_squared:.4f}, {fit.points} points; at 0: {percent(fit.at_zero)} % "
+        f"(95 %: {percent(low)} to {percent(high)})"
     )
 
 

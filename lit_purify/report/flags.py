@@ -1,7 +1,7 @@
 """What in the numbers of a run looks wrong, gradient masking above all, in plain sentences.
 
 A flag is no proof. It says that the robust accuracy may be the failure of an attack, and what to
-try. Most compare one figure with a threshold: they are the RULES, each with its reason.
+try. Most compare one metric with a threshold: they are the RULES, each with its reason.
 """
 
 from __future__ import annotations
@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from lit_purify.diffusion.architectures import UNTRAINED
+from lit_purify.report.numbers import percent
 
 Metrics = Mapping[str, Mapping[str, Any]]
 
 
 class Rule(NamedTuple):
-    """One figure and when it is suspicious.
+    """One metric and when it is suspicious.
 
     Attributes:
-        metric: the figure; one without a value is never suspicious.
+        metric: its name; one without a value is never suspicious.
         suspicious: says so of its entry, beside all metrics. The lower end of an interval is judged
             where a few samples could be chance.
-        sentence: with ``{value}`` and ``{n}`` of the figure, ``{share}``, its value in percent, and
+        sentence: with ``{value}`` and ``{n}`` of the metric, ``{share}``, its value in percent, and
             ``{fixed}``, ``fixed/robust_accuracy`` in percent.
     """
 
@@ -184,6 +185,8 @@ attack with BPDA or without gradients.
 def _of_preflight(
     preflight: Mapping[str, Any], settings: Mapping[str, Any], metrics: Metrics
 ) -> Iterator[str]:
+    if odd := preflight.get("odd_values"):
+        yield odd
     for module in preflight.get("training", []):
         yield (
             f"The module {module} is in training mode, so that its answers may change from pass to "
@@ -233,7 +236,7 @@ def _of_broken_answers(metrics: Metrics) -> Iterator[str]:
         share = _value(metrics, name)
         if name.endswith("_nonfinite") and share:
             yield (
-                f"In {_percent(share)} of the samples the purified image or the logits are not "
+                f"In {percent(share)} % of the samples the purified image or the logits are not "
                 f"finite ({name}); they count as wrong, so that the accuracies are those of a "
                 "broken defence; look for a division by zero, an overflow or a lower precision."
             )
@@ -248,8 +251,8 @@ def _of_chance(metrics: Metrics, num_classes: int | None) -> Iterator[str]:
         # The interval of a few images reaches down to chance too, and up beyond the middle.
         if low <= chance and high < (1 + chance) / 2:
             yield (
-                f"{who} right on {_percent(metrics[name]['value'])} of the clean images, where "
-                f"chance gives {_percent(chance)}: there is no accuracy that an attack could take; "
+                f"{who} right on {percent(metrics[name]['value'])} % of the clean images, where "
+                f"chance gives {percent(chance)} %: there is nothing that an attack could take; "
                 "check that the images are in [0, 1], that the labels and the logits name the "
                 "classes in the same order, and that the weights belong to these data."
             )
@@ -260,7 +263,7 @@ def _of_rules(metrics: Metrics) -> Iterator[str]:
     for metric, suspicious, sentence in RULES:
         value, entry = _value(metrics, metric), metrics.get(metric, {})
         if value is not None and suspicious(entry, metrics):
-            yield sentence.format(**entry, share=_percent(value), fixed=_percent(fixed))
+            yield sentence.format(**entry, share=f"{percent(value)} %", fixed=f"{percent(fixed)} %")
 
 
 def _of_autoattack(metrics: Metrics) -> Iterator[str]:
@@ -271,12 +274,12 @@ def _of_autoattack(metrics: Metrics) -> Iterator[str]:
         if start or not found or share is None or share <= 0:
             continue
         meaning = AUTOATTACK.get(ending, "see its documentation")
-        of = f"{ending}, {_percent(share)} of the samples"
+        of = f"{ending}, {percent(share)} % of the samples"
         yield f"AutoAttack warns on {surface} ({of}): {meaning}."
 
 
 def _of_settings(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]:
-    """No masking, but figures that say less than they seem to."""
+    """No masking, but numbers that say less than they seem to."""
     if settings.get("early_stop") and "transfer/robust_accuracy" in metrics:
         yield (
             "The attack stopped at the first image that fooled the known noise, at the edge of "
@@ -287,7 +290,7 @@ def _of_settings(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]
         if model["source"].startswith(UNTRAINED):
             yield (
                 f"The {role} has random weights ({model['source']}): this run shows what an "
-                "evaluation costs, and its figures mean nothing; name trained weights."
+                "evaluation costs, and its numbers mean nothing; name trained weights."
             )
     wanted, found = settings.get("classifier_preprocessing"), settings.get("data_preprocessing")
     if wanted and found and wanted != found:
@@ -311,7 +314,3 @@ def _end(entry: Mapping[str, Any], key: str, unknown: float) -> float:
     """An end of an interval. Without a sample it is all of [0, 1], and says nothing."""
     end = entry.get(key)
     return unknown if end is None else end
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

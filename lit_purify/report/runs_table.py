@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from lit_purify.records.runs import FinishedRun, short_names
+from lit_purify.report.numbers import percent
 
 COLUMNS = {
     "purified/clean_accuracy": "clean\n%",
@@ -23,7 +24,7 @@ OPTIONAL = {
     "magnitude/l2": "attack's\nl2",
     "magnitude/linf": "attack's\nl_inf",
 }
-"""Figures that a table has where a run has them."""
+"""Metrics that a table has where a run has them."""
 
 _MORE = (
     *("base/clean_accuracy", "base/robust_accuracy", "fixed/robust_accuracy_any_iteration"),
@@ -41,30 +42,30 @@ def runs_table(runs: Sequence[FinishedRun], key: str) -> Table:
 
     Args:
         runs: finished runs.
-        key: the figure in the place of the compression rate, such as ``uniform/compression_rate``.
+        key: the metric in the place of the compression rate, such as ``uniform/compression_rate``.
 
     Returns:
-        A rich table. Below each figure stands its 95 % interval; accuracies are in percent.
+        A rich table. Below each value stands its 95 % interval; accuracies are in percent.
     """
-    figures = _figures(runs, key)
+    columns = _columns(runs, key)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), highlight=False)
     table.add_column("run", overflow="fold", min_width=9, max_width=24)
     table.add_column("t*\nsteps", justify="right", no_wrap=True)
     table.add_column("sampler\nforward", no_wrap=True)
-    for heading in figures.values():
+    for heading in columns.values():
         table.add_column(heading, justify="right", no_wrap=True)
     for name, run in zip(short_names(runs), runs, strict=True):
         table.add_row(
             name,
             "\n".join(_setting(run, setting) for setting in ("t_star", "num_steps")),
             "\n".join(_setting(run, setting) for setting in ("sampler", "forward_process")),
-            *(_cell(run, figure) for figure in figures),
+            *(_cell(run, metric) for metric in columns),
         )
     return table
 
 
-def _figures(runs: Sequence[FinishedRun], key: str) -> dict[str, str]:
-    """The figures of a table by name, with their headings."""
+def _columns(runs: Sequence[FinishedRun], key: str) -> dict[str, str]:
+    """The metrics of a table, with their headings."""
     what, _, measure = key.partition("/")
     heading = f"{what}\n{measure.removeprefix('compression_').replace('_', ' ')}"
     headings = {key: heading} | COLUMNS
@@ -83,25 +84,25 @@ def _cell(run: FinishedRun, name: str) -> str:
     if estimate is None:
         return "-"
     value, low, high = (
-        f"{100 * number:.1f}" if run.is_share(name) else f"{number:.3g}" for number in estimate
+        percent(number) if run.is_share(name) else f"{number:.3g}" for number in estimate
     )
     return f"{value}\n{low}–{high}"
 
 
 def runs_csv(runs: Sequence[FinishedRun], key: str) -> str:
-    """The runs as CSV: settings, then value, low, high, std and n of every figure.
+    """The runs as CSV: settings, then value, low, high, std and n of every metric.
 
     Accuracies are shares in [0, 1]; what a run does not have is empty.
     """
-    figures = list(dict.fromkeys([key, *COLUMNS, *_MORE, *OPTIONAL]))
+    metrics = list(dict.fromkeys([key, *COLUMNS, *_MORE, *OPTIONAL]))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     columns = [
-        f"{name}{'' if part == 'value' else '_' + part}" for name in figures for part in _PARTS
+        f"{name}{'' if part == 'value' else '_' + part}" for name in metrics for part in _PARTS
     ]
     writer.writerow(["run", "method", "version", *_SETTINGS, *columns])
     for run in runs:
-        entries = [run.metrics.get(name, {}) for name in figures]
+        entries = [run.metrics.get(name, {}) for name in metrics]
         writer.writerow(
             [
                 *(run.folder, run.method, run.version),

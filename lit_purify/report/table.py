@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lit_purify.metrics import NOTED, OTHER
+from lit_purify.report.numbers import percent
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -20,12 +21,11 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
 
     Returns:
         A rich table with the columns measurement, result, 95 % interval and n. Shares are in
-        percent. What an attack noted of no sample is left out. The caption says so when the run is
-        not finished.
+        percent. What an attack noted of no sample is left out.
     """
     metrics: Mapping[str, Mapping[str, Any]] = summary["metrics"]
     labels: Mapping[str, Mapping[str, str]] = summary.get("labels", {})
-    table = Table(title_justify="left", caption_justify="left", highlight=False)
+    table = Table(highlight=False)
     table.add_column("Measurement", ratio=1)
     table.add_column("Result", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
@@ -42,9 +42,6 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             shown = labels.get(name, {})
             cells = _cells(metrics[name], shown.get("unit", ""))
             table.add_row(Text(f"  {shown.get('label', name)}"), *cells)
-    status = summary.get("status", "unknown")
-    if status != "finished":
-        table.caption = f"Status: {status}. The numbers cover the samples measured so far."
     return table
 
 
@@ -59,4 +56,4 @@ def _cells(entry: Mapping[str, Any], unit: str) -> tuple[str, str, str]:
 
 
 def _number(value: float, unit: str) -> str:
-    return f"{100 * value:.1f}" if unit == "%" else f"{value:#.3g}".rstrip(".")
+    return percent(value) if unit == "%" else f"{value:#.3g}".rstrip(".")

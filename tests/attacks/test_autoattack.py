@@ -208,7 +208,14 @@ def test_a_version_is_that_of_the_library() -> None:
 
 @pytest.mark.parametrize(
     ("num_classes", "options", "targets"),
-    [(4, {}, 3), (9, {}, 8), (10, {}, 9), (12, {}, 9), (5, {"norm": "L1"}, 4), (6, {}, 5)],
+    [
+        (4, {}, 3),
+        (9, {}, 8),
+        (10, {}, 9),
+        (12, {}, 9),
+        (5, {"norm": "L1", "eps": 12}, 4),
+        (6, {}, 5),
+    ],
 )
 def test_targets_are_as_many_as_there_are_wrong_classes(
     num_classes: int, options: dict[str, Any], targets: int
@@ -251,13 +258,15 @@ def test_tiny_images_are_refused_where_square_cannot_work() -> None:
     images = some_images(1, (3, 4, 4)).float()
     defence = Defence(lambda x: x.flatten(1)[:, :4])
     with pytest.raises(InputError, match="5 x 5 pixels"):
-        AutoAttack(norm="L2")(defence, images, defence(images).argmax(1), INDICES[:1])
+        AutoAttack(norm="L2", eps=0.5)(defence, images, defence(images).argmax(1), INDICES[:1])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"norm": "L0"}, "norm"),
+        ({"norm": "L2"}, "eps"),
+        ({"norm": "L1", "version": "rand"}, "eps"),
         ({"version": "custom"}, "version"),
         ({"attacks": ["pgd"]}, "apgd-ce"),
         ({"attacks": []}, "apgd-ce"),
@@ -269,6 +278,11 @@ def test_tiny_images_are_refused_where_square_cannot_work() -> None:
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         AutoAttack(**options)
+
+
+def test_a_radius_is_taken_for_granted_in_linf_alone() -> None:
+    assert AutoAttack().eps == 8 / 255
+    assert AutoAttack(norm="L1", eps=12).eps == 12
 
 
 def test_settings_and_names_are_for_reports() -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,29 @@ QUICK = {
     "hopskipjump": fa.HopSkipJumpAttack(steps=1, initial_gradient_eval_steps=10),
     "repeated": fa.LinfPGD(steps=3).repeat(2),
 }
+
+
+CLASSES = sorted(
+    {
+        kind.__name__
+        for kind in vars(fa).values()
+        if isinstance(kind, type) and issubclass(kind, fa.Attack) and kind is not fa.Attack
+    }
+)
+REFUSED = {
+    "BinarizationRefinementAttack",
+    "BinarySearchContrastReductionAttack",
+    "DatasetAttack",
+    "GaussianBlurAttack",
+    "GenAttack",
+    "InversionAttack",
+    "L0FMNAttack",
+    "LinearSearchBlendedUniformNoiseAttack",
+    "LinearSearchContrastReductionAttack",
+    "PointwiseAttack",
+    "SpatialAttack",
+}
+"""What has none of these norms unless it is given one, or wants a target class."""
 
 
 def fools(found: Tensor, rows: slice = slice(None)) -> Tensor:
@@ -137,26 +161,83 @@ def test_a_gradient_of_nan_does_no_harm(name: str) -> None:
     assert not attack.findings["not_finite"].any()
 
 
-class Raises(FixedEpsilonAttack):
+class Fails(FixedEpsilonAttack):
+    """Raises for images of these channels."""
+
     distance = LpDistance(2)
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: Exception, channels: tuple[int, ...]) -> None:
         self.error = error
+        self.channels = channels
 
     def run(self, model: Any, inputs: Any, criterion: Any, *, epsilon: float, **_: Any) -> Any:
-        raise self.error
+        if inputs.shape[1] in self.channels:
+            raise self.error
+        return inputs
 
 
 def test_an_attack_that_breaks_off_leaves_the_clean_image() -> None:
-    attack = FoolboxAttack(attack=Raises(AssertionError()), eps=0.3)
+    attack = FoolboxAttack(attack=Fails(AssertionError(), (1,)), eps=0.3)
     assert torch.equal(attack(LINEAR.defence(), *BATCH), IMAGES)
     assert attack.findings["broke_off"].all()
 
 
-def test_an_attack_that_wants_a_target_class_is_refused() -> None:
-    attack = FoolboxAttack(attack=Raises(ValueError("unsupported criterion")), eps=0.3)
-    with pytest.raises(InputError, match="target class"):
-        attack(LINEAR.defence(), *BATCH)
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        (lambda: fa.GenAttack(), "criterion.*untargeted"),
+        (lambda: fa.GenAttack().repeat(2), "GenAttack.*untargeted"),
+        (lambda: fa.BinarizationRefinementAttack(distance=LpDistance(2)), "starting_points"),
+        (lambda: fa.DatasetAttack(distance=LpDistance(2)), "feed"),
+        (lambda: fa.L2DeepFoolAttack(candidates=1), "2 classes"),
+        (lambda: fa.LinfDeepFoolAttack(loss="hinge"), "hinge"),  # type: ignore[arg-type]
+        (lambda: fa.L2PGD(steps=0), "0 steps"),
+        (lambda: Fails(AssertionError(), (1, 3, 4)), "asserts"),
+        (lambda: Fails(KeyError("temperature"), (1, 3, 4)), "temperature"),
+    ],
+)
+def test_an_attack_that_cannot_run_is_refused_where_it_is_made(
+    attack: Callable[[], fa.Attack], words: str
+) -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(InputError, match=words), torch.inference_mode():
+        FoolboxAttack(attack=attack(), eps=0.3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_trial_of_an_attack_is_short_and_leaves_no_trace() -> None:
+    attack = fa.LinfPGD(steps=10**9)
+    before = dict(vars(attack))
+    FoolboxAttack(attack=attack, eps=0)
+    assert vars(attack) == before
+
+
+UNTRIED = {
+    "BinarizationRefinementAttack": "starting_points",
+    "DatasetAttack": "feed",
+    "GenAttack": "untargeted",
+    "L0FMNAttack": "l1, l2 or linf",
+    "PointwiseAttack": "l1, l2 or linf",
+    "SpatialAttack": "l1, l2 or linf",
+}
+"""What foolbox exports and cannot run here -> a word of the reason."""
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_attack_of_foolbox_runs_or_is_refused_in_one_line(name: str) -> None:
+    if "BrendelBethge" in name:
+        pytest.importorskip("numba")
+    kind = getattr(fa, name)
+    known = inspect.signature(kind).parameters
+    options: dict[str, Any] = {"steps": 3} if "steps" in known else {}
+    if "distance" in known and name in REFUSED:
+        options["distance"] = LpDistance(2)
+    if name in UNTRIED:
+        with pytest.raises(InputError, match=UNTRIED[name]):
+            FoolboxAttack(attack=kind(**options), eps=0.3)
+    else:
+        attack = FoolboxAttack(attack=kind(**options), eps=0.3)
+        assert attack.admits(attack(LINEAR.defence(), *BATCH), IMAGES).all()
 
 
 @pytest.mark.parametrize(
@@ -196,25 +277,6 @@ def parser() -> ArgumentParser:
     return parser
 
 
-CLASSES = sorted(
-    {
-        kind.__name__
-        for kind in vars(fa).values()
-        if isinstance(kind, type) and issubclass(kind, fa.Attack) and kind is not fa.Attack
-    }
-)
-REFUSED = {
-    "BinarizationRefinementAttack",
-    "BinarySearchContrastReductionAttack",
-    "DatasetAttack",
-    "GaussianBlurAttack",
-    "InversionAttack",
-    "L0FMNAttack",
-    "LinearSearchBlendedUniformNoiseAttack",
-    "LinearSearchContrastReductionAttack",
-    "PointwiseAttack",
-    "SpatialAttack",
-}
 NO_DEFAULT = {"VirtualAdversarialAttack": ["--attack.attack.steps=5"]}
 
 
@@ -230,7 +292,7 @@ def test_every_attack_can_be_named(name: str) -> None:
         pytest.importorskip("numba")
     path, more = f"foolbox.attacks.{name}", NO_DEFAULT.get(name, [])
     if name in REFUSED:
-        with pytest.raises(ValueError, match="linf"):
+        with pytest.raises(ValueError, match=r"linf|untargeted"):
             named(path, *more)
     else:
         attack = named(path, *more)
@@ -249,6 +311,31 @@ OVERLAYS = [
     for path in sorted(CONFIGS.glob("attack/*.yaml"))
     if path.name.startswith(("autoattack", "foolbox"))
 ]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--attack=lit_purify.attacks.FoolboxAttack", "--attack.attack=foolbox.attacks.L2PGD"],
+        ["--attack=lit_purify.attacks.FoolboxAttack", "--attack.attack=foolbox.attacks.EADAttack"],
+        ["--attack=lit_purify.attacks.AutoAttack", "--attack.norm=L2"],
+        ["--attack=lit_purify.attacks.AutoAttack", "--attack.norm=L1"],
+    ],
+)
+@pytest.mark.parametrize("radius", ["8/255", "4/255", "0.5"])
+def test_a_radius_that_an_attack_inherits_from_linf_is_told(
+    words: list[str], radius: str, tmp_path: Path
+) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text(
+        f"attack: {{class_path: lit_purify.attacks.PGD, init_args: {{eps: {radius}, steps: 40}}}}"
+    )
+    config = parser().parse_args([f"--config={base}", *words])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        parser().instantiate_classes(config)
+    found = [str(w.message) for w in told if "l_inf" in str(w.message)]
+    assert len(found) == (radius != "0.5")
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -112,12 +112,18 @@ def measure(npz: str, tmp_path: Path) -> Callable[..., MeasuredRun]:
         folder: str = "run",
         classifier: Classifier | None = None,
     ) -> MeasuredRun:
-        purifier = rule if isinstance(rule, Purifier) else ByConfiguration(rule)
         classifier = classifier or linear()
-        module = PurifiedClassifier(purifier, classifier, protocols=protocols)
-        kind = tiny.TwoClasses if classifier.num_classes == 2 else CIFAR10DataModule
-        data, measure = kind(source=npz, batch_size=4), AttackAgreement(eot=eot)
-        return measured_run(tmp_path / folder, module, data, measure, attack=attack)
+        return measured_run(
+            tmp_path / folder,
+            npz,
+            rule if isinstance(rule, Purifier) else ByConfiguration(rule),
+            AttackAgreement(eot=eot),
+            classifier=classifier,
+            protocols=protocols,
+            data=tiny.TwoClasses if classifier.num_classes == 2 else CIFAR10DataModule,
+            attack=attack,
+            batch_size=4,
+        )
 
     return measure
 
@@ -190,7 +196,7 @@ def test_the_rows_are_what_the_definition_says(measure: Any, npz: str) -> None:
         image = torch.from_numpy(data["images"][i]).permute(2, 0, 1)[None]
         label, index = torch.tensor([i % 2]), torch.tensor([i])
         own = module.attacked("fixed", index)
-        another = module.attacked("fixed", index, noise=other)
+        another = module.defence.bind(other, index)
         fresh = module.attacked("fresh", index)
         first = attack(own, image, label, index, seed=0) - image
         second = attack(another, image, label, index, seed=other.seed) - image

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from measured_run import MeasuredRun, measured_run, rows_of
+from measured_run import MeasuredRun, measured_run
 from PIL import Image
+from run_files import RunFiles
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import IdentityPurifier, ScalingPurifier
 from torch import Tensor, nn
@@ -26,7 +27,6 @@ from lit_purify.classifiers import Classifier
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.cli import main
 from lit_purify.functional import wilson_interval
-from lit_purify.modules import PurifiedClassifier
 from lit_purify.records import read_summary
 from lit_purify.types import InputError
 
@@ -88,17 +88,16 @@ def run(npz: str) -> Callable[..., MeasuredRun]:
         **options: Any,
     ) -> MeasuredRun:
         purifier, classifier = purifier or IdentityPurifier(), classifier or linear()
-        module = PurifiedClassifier(purifier, classifier, protocols=protocols)
-        data = tiny.TwoClasses(source=npz, batch_size=3)
         callbacks = (*more, BaseClassifierCurve(**options))
-        return measured_run(folder, module, data, *callbacks, attack=attack)
+        own: Any = {"classifier": classifier, "data": tiny.TwoClasses, "protocols": protocols}
+        return measured_run(folder, npz, purifier, *callbacks, attack=attack, **own)
 
     return run
 
 
 def curve_of(folder: Path) -> list[dict[str, Any]]:
     """The columns of the curve, one row per image."""
-    return [{key: row[key] for key in row if "base_curve" in key} for row in rows_of(folder)]
+    return [{key: row[key] for key in row if "base_curve" in key} for row in RunFiles(folder).rows]
 
 
 def test_each_image_falls_at_its_budget(run: Any, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """No measurement depends on the batches or on how many sessions a run takes."""
 
 import pytest
-import tiny
 import torch
 from measured_run import measured_run
 
@@ -16,9 +15,7 @@ from lit_purify.callbacks import (
     MaskingDiagnostics,
     OutputVariability,
 )
-from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import Purifier
-from lit_purify.modules import PurifiedClassifier
 
 MEASURED = {
     "agreement": (lambda: AttackAgreement(eot=PGDEOT(eps=0.1, steps=2, draws=2)), 1e-9),
@@ -59,11 +56,9 @@ def case(request, npz, tmp_path_factory):
     """(tolerance, a function that measures into a folder, an undisturbed run)."""
     make, tolerance = MEASURED[request.param]
 
-    def run(folder, *, at=None, batch_size=3, resume=False):
-        module = PurifiedClassifier(Noisy(at), tiny.classifier(), protocols=("base", "fixed"))
-        data = CIFAR10DataModule(source=npz, batch_size=batch_size)
+    def run(folder, *, at=None, **options):
         attack = PGD(eps="2/255", steps=3, rel_stepsize=0.3)
-        return measured_run(folder, module, data, make(), attack=attack, resume=resume)
+        return measured_run(folder, npz, Noisy(at), make(), attack=attack, **options)
 
     return tolerance, run, run(tmp_path_factory.mktemp("whole"))
 

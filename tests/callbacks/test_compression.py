@@ -13,10 +13,8 @@ from lit_purify.diffusion import FixedNoise
 from lit_purify.modules import PurifiedClassifier
 
 
-def measure(npz, folder, purifier, *, protocols=("base", "fixed"), attack=None):
-    module = PurifiedClassifier(purifier, tiny.classifier(), protocols=protocols)
-    data = CIFAR10DataModule(source=npz, batch_size=3)
-    return measured_run(folder, module, data, CompressionRate(), attack=attack)
+def measure(npz, folder, purifier, **options):
+    return measured_run(folder, npz, purifier, CompressionRate(), **options)
 
 
 @pytest.mark.parametrize("factor", [0.25, 1.0, 3.0])
@@ -27,6 +25,13 @@ def test_scaling_by_c_has_rate_c(npz, tmp_path, factor):
         assert metric["value"] == pytest.approx(factor, rel=1e-5)
         assert metric["std"] == pytest.approx(0, abs=1e-5)
         assert metric["n"] == 7
+
+
+def test_a_run_that_purifies_nothing_has_none_and_says_so(npz, tmp_path):
+    run = measure(npz, tmp_path, NoisyPurifier(), protocols=("base",))
+    assert "base" in run.settings["compression_left_out"]
+    assert not any("compression" in name for name in run.metrics)
+    assert not run.seen.test_calls
 
 
 def test_noise_that_is_added_does_not_count(npz, tmp_path):
@@ -57,7 +62,7 @@ def test_a_part_without_samples_has_no_value(npz, tmp_path):
 
 def test_the_perturbation_is_uniform_and_not_clipped(npz):
     # The measurement purifies after the recorder has looked: only its call is left.
-    module = PurifiedClassifier(purifier := NoisyPurifier(), tiny.classifier(), protocols=("base",))
+    module = PurifiedClassifier(purifier := NoisyPurifier(), tiny.classifier(), protocols=())
     images = tiny.images_and_labels(7)[0]
     tiny.evaluate(module, CIFAR10DataModule(source=npz, batch_size=7), CompressionRate(eps=0.5))
     ((perturbed, seed, indices, _),) = purifier.calls

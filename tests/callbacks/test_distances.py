@@ -11,9 +11,7 @@ from oracles import TinyDenoiser, reference_chain
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier
 
 from lit_purify.callbacks import DistanceTrajectories
-from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import DDIMSampler, DiffusionPurifier, FixedNoise
-from lit_purify.modules import PurifiedClassifier
 from lit_purify.types import InputError
 
 N = 7
@@ -25,10 +23,8 @@ def run(npz):
     """A function that measures into a folder."""
 
     def run(folder, purifier, *, protocols=("fixed",), batch_size=3, seed=0, **options):
-        module = PurifiedClassifier(purifier, tiny.classifier(), protocols=protocols, seed=seed)
-        data = CIFAR10DataModule(source=npz, batch_size=batch_size)
-        measure = DistanceTrajectories(**options)
-        return measured_run(folder, module, data, measure)
+        measure, more = DistanceTrajectories(**options), {"batch_size": batch_size, "seed": seed}
+        return measured_run(folder, npz, purifier, measure, protocols=protocols, **more)
 
     return run
 

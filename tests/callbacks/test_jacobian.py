@@ -94,11 +94,15 @@ def run(npz):
         with torch.random.fork_rng():
             network = nn.Sequential(nn.Flatten(), nn.Linear(N, 10))
         classifier = from_module(fill(network, seed=1, std=0.2), 10, SHAPE)
-        module = PurifiedClassifier(purifier, classifier, protocols=(), seed=5)
-        data = SmallImages(source=npz, batch_size=batch_size, indices=indices)
         options = {"images": 3, "top_k": 2, "probes": 4, "lanczos_steps": 20, **options}
-        measure = JacobianSpectrum(**options)
-        return measured_run(folder, module, data, *more, measure, resume=resume)
+        return measured_run(
+            folder,
+            npz,
+            purifier,
+            *(*more, JacobianSpectrum(**options)),
+            **{"classifier": classifier, "protocols": (), "seed": 5, "data": SmallImages},
+            **{"batch_size": batch_size, "indices": indices, "resume": resume},
+        )
 
     return run
 

@@ -11,8 +11,6 @@ from tiny import IdentityPurifier, NoisyPurifier
 from lit_purify.attacks import Attack
 from lit_purify.callbacks import AttackMagnitude
 from lit_purify.cli import main
-from lit_purify.data import CIFAR10DataModule
-from lit_purify.modules import PurifiedClassifier
 from lit_purify.records import read_summary
 
 N = 7
@@ -26,11 +24,8 @@ class TowardsHalf(Attack):
         return images + self.eps * torch.where(images < 0.5, 1.0, -1.0)
 
 
-def measure(npz, folder, *, protocols=("base", "fixed"), attack=None, purifier=None):
-    purifier = purifier or IdentityPurifier()
-    module = PurifiedClassifier(purifier, tiny.classifier(), protocols=protocols)
-    data = CIFAR10DataModule(source=npz, batch_size=3)
-    return measured_run(folder, module, data, AttackMagnitude(), attack=attack)
+def measure(npz, folder, purifier=None, **options):
+    return measured_run(folder, npz, purifier or IdentityPurifier(), AttackMagnitude(), **options)
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.25])

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from measured_run import MeasuredRun, measured_run, rows_of
+from measured_run import MeasuredRun, measured_run
 from oracles import fill
 from PIL import Image
+from run_files import RunFiles
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier
 from torch import nn
@@ -83,12 +84,12 @@ def pixels():
 
 
 def diagnose(
-    npz, folder, purifier, classifier=None, *, protocols=("fixed",), attack=None, **options
+    npz, folder, purifier, classifier=None, *, longer=10, samples=8, protocols=("fixed",), **options
 ):
     """A run with the diagnostics."""
-    module = PurifiedClassifier(purifier, classifier or tiny.classifier(), protocols=protocols)
-    data = CIFAR10DataModule(source=npz, batch_size=options.pop("batch_size", 3))
-    return measured_run(folder, module, data, MaskingDiagnostics(**options), attack=attack)
+    measure = MaskingDiagnostics(longer=longer, samples=samples)
+    options |= {"classifier": classifier, "protocols": protocols}
+    return measured_run(folder, npz, purifier, measure, **options)
 
 
 def column(run, name):
@@ -311,7 +312,7 @@ def test_mixed_precision(npz, tmp_path):
     callbacks = AdversarialExamples(PGD(eps="1/255", steps=2)), MaskingDiagnostics(), Records()
     trainer = tiny.trainer(tmp_path, *callbacks, precision="bf16-mixed")
     trainer.test(module, CIFAR10DataModule(source=npz, batch_size=4), verbose=False)
-    errors = [row["masking/derivative_error"] for row in rows_of(tmp_path)]
+    errors = [row["masking/derivative_error"] for row in RunFiles(tmp_path).rows]
     assert 1e-5 < max(errors) < 0.05
 
 

@@ -14,10 +14,8 @@ from lit_purify.attacks import PGD
 from lit_purify.callbacks import ImageQuality
 from lit_purify.classifiers import from_module, inception
 from lit_purify.classifiers.features import ClassifierFeatures
-from lit_purify.data import CIFAR10DataModule
 from lit_purify.functional import feature_moments, frechet_distance
 from lit_purify.metrics import structural_similarity
-from lit_purify.modules import PurifiedClassifier
 from lit_purify.types import InputError
 
 N = 7
@@ -47,20 +45,9 @@ def classifier(features=12):
 def run(npz):
     """A function that measures into a folder."""
 
-    def run(
-        folder,
-        purifier,
-        *,
-        features="classifier",
-        dimension=12,
-        protocols=("base", "fixed"),
-        attack=None,
-        **options,
-    ):
-        module = PurifiedClassifier(purifier, classifier(dimension), protocols=protocols, seed=3)
-        data = CIFAR10DataModule(source=npz, batch_size=3)
-        measure = ImageQuality(features=features, **options)
-        return measured_run(folder, module, data, measure, attack=attack)
+    def run(folder, purifier, *, features="classifier", dimension=12, attack=None, **options):
+        measure, of = ImageQuality(features=features, **options), classifier(dimension)
+        return measured_run(folder, npz, purifier, measure, classifier=of, seed=3, attack=attack)
 
     return run
 

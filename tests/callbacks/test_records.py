@@ -23,11 +23,6 @@ FIRST, SECOND = "batch_00000000.safetensors", "batch_00000003.safetensors"
 
 
 @pytest.fixture(scope="module")
-def npz(tmp_path_factory):
-    return str(tiny.npz_file(tmp_path_factory.mktemp("data") / "images.npz", N))
-
-
-@pytest.fixture(scope="module")
 def run(npz):
     """A function that evaluates a defence into a folder and returns what was logged."""
 
@@ -313,13 +308,6 @@ def test_a_run_of_some_batches_is_refused(npz, tmp_path, limit):
     some = trainer(tmp_path, Records(), limit_test_batches=limit)
     with pytest.raises(InputError, match="limit_test_batches"):
         some.test(module, CIFAR10DataModule(source=npz, batch_size=2), verbose=False)
-    assert not [*tmp_path.iterdir()]
-
-
-def test_a_smoke_test_leaves_no_trace(npz, tmp_path):
-    module = PurifiedClassifier(IdentityPurifier(), tiny.classifier())
-    smoke = trainer(tmp_path, Records(), Summary(), fast_dev_run=True)
-    smoke.test(module, CIFAR10DataModule(source=npz, batch_size=2), verbose=False)
     assert not [*tmp_path.iterdir()]
 
 

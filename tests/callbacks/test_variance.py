@@ -7,6 +7,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from oracles import ALPHA_BAR, GaussianDenoiser, draws, hash_by_hand
 from tiny import IdentityPurifier, ScalingPurifier
 from torch import Tensor
 
-from lit_purify.callbacks import OutputVariability
+from lit_purify.callbacks import OutputVariability, variance
 from lit_purify.callbacks.replay import Replay
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import (
@@ -29,6 +30,7 @@ from lit_purify.diffusion import (
     derive_seed,
 )
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records import Column, SampleTable
 
 COUNT, M, N, EPS, SEED = 7, 4, 3, 8 / 255, 5
 NAMES = {
@@ -53,17 +55,11 @@ class Affine(Purifier):
 
 
 def run(
-    npz: str,
-    purifier: Purifier,
-    folder: Path,
-    *,
-    batch_size: int = 3,
-    rows_per_pass: int = 128,
+    npz: str, purifier: Purifier, folder: Path, *, rows_per_pass: int = 128, batch_size: int = 3
 ) -> MeasuredRun:
-    module = PurifiedClassifier(purifier, tiny.classifier(), protocols=(), seed=SEED)
-    data = CIFAR10DataModule(source=npz, batch_size=batch_size)
     callback = OutputVariability(inputs=M, draws=N, eps=EPS, rows_per_pass=rows_per_pass)
-    return measured_run(folder, module, data, callback)
+    options: dict[str, Any] = {"protocols": (), "seed": SEED, "batch_size": batch_size}
+    return measured_run(folder, npz, purifier, callback, **options)
 
 
 def measure(npz: str, purifier: Purifier, folder: Path, **options: Any) -> dict[str, np.ndarray]:
@@ -241,6 +237,21 @@ def test_summary_settings_and_picture(npz: str, tmp_path: Path) -> None:
         assert metric["value"] == pytest.approx(values.mean(), rel=1e-12)
         assert metric["std"] == pytest.approx(values.std(ddof=1), rel=1e-9)
     assert (tmp_path / "variance.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("source", ["embedded", "npz"])
+def test_the_papers_values_stand_beside_its_own_images_alone(
+    npz: str, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(variance, "variance_figure", lambda *_, **options: drawn.append(options))
+    data = CIFAR10DataModule(source=npz if source == "npz" else source)
+    trainer: Any = SimpleNamespace(datamodule=data)
+    module = PurifiedClassifier(IdentityPurifier(), tiny.classifier())
+    table = SampleTable({name: Column(torch.ones(1)) for name in NAMES})
+    for eps in ("8/255", "4/255"):
+        OutputVariability(eps=eps).figures(trainer, module, table)
+    assert [options["paper"] for options in drawn] == [source == "embedded", False]
 
 
 def test_a_replay_computes_once_and_reads_to_the_bit() -> None:

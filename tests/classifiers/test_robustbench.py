@@ -85,7 +85,7 @@ def assert_same(ours: Classifier, *others: nn.Module) -> None:
             assert torch.equal(other(images), logits)
 
 
-def test_standard_from_a_file_in_robustbench_layout(folder: Path) -> None:
+def test_standard_from_a_file_in_robustbench_layout(folder):
     network = zoo("Standard")
     state = network.state_dict()
     assert len(state) == 155
@@ -113,14 +113,14 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_files_are_read_as_robustbench_reads_them(folder: Path, name: str) -> None:
+def test_files_are_read_as_robustbench_reads_them(folder, name):
     network = zoo(name)
     save(PUBLISHED[name](network.state_dict()), folder, f"{name}.pt")
     classifier = robustbench_classifier(name=name, model_dir=str(folder))
     assert_same(classifier, theirs(name, folder), network)
 
 
-def test_constants_that_are_weights_may_not_be_missing(folder: Path) -> None:
+def test_constants_that_are_weights_may_not_be_missing(folder):
     """Modas2021PRIMEResNet18 was published with its own."""
     name = "Modas2021PRIMEResNet18"
     state = zoo(name, threat_model="corruptions").state_dict()
@@ -130,7 +130,7 @@ def test_constants_that_are_weights_may_not_be_missing(folder: Path) -> None:
         robustbench_classifier(name=name, threat_model="corruptions", file=str(path))
 
 
-def test_an_ensemble_has_several_files(folder: Path) -> None:
+def test_an_ensemble_has_several_files(folder):
     name = "Chen2020Adversarial"
     network = zoo(name)
     parts = [
@@ -144,9 +144,7 @@ def test_an_ensemble_has_several_files(folder: Path) -> None:
         assert f"{part.name} SHA-256 {files.sha256(part)[:12]}" in classifier.source
 
 
-def test_a_network_that_robustbench_leaves_to_timm(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_that_robustbench_leaves_to_timm(folder, monkeypatch):
     import_robustbench()
     import timm
 
@@ -162,7 +160,7 @@ def test_a_network_that_robustbench_leaves_to_timm(
     assert "state_dict" not in classifier.module.model.pretrained_cfg
 
 
-def test_standard_r50_is_torchvisions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_r50_is_torchvisions(folder, monkeypatch):
     from torchvision.models import resnet50
 
     network = build(resnet50)
@@ -193,7 +191,7 @@ def test_standard_r50_is_torchvisions(folder: Path, monkeypatch: pytest.MonkeyPa
     assert (wong.preprocessing, wong.image_shape) == ("Crop288", (3, 288, 288))
 
 
-def test_a_larger_network_does_not_pass_for_a_smaller(folder: Path) -> None:
+def test_a_larger_network_does_not_pass_for_a_smaller(folder):
     """A ResNet-34 has all the tensors of a ResNet-18, which is enough for RobustBench."""
     from torchvision.models import resnet34
 
@@ -204,7 +202,7 @@ def test_a_larger_network_does_not_pass_for_a_smaller(folder: Path) -> None:
         robustbench_classifier(name=name, dataset="imagenet", file=str(path))
 
 
-def test_files_that_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_refused(folder, monkeypatch):
     monkeypatch.delattr(requests, "get")  # nothing is downloaded in place of a named file
     made, path = folder / "made", folder / "Standard.pt"
 
@@ -230,7 +228,7 @@ def test_files_that_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "does not hold the weights of RobustBench's 'Rice2020Overfitting'" in refusal()
 
 
-def test_a_missing_file_is_fetched_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_fetched_once(folder, monkeypatch):
     name = "Rice2020Overfitting"
     network = zoo(name, threat_model="L2")
     monkeypatch.setenv("LIT_PURIFY_MIRROR", str(folder / "mirror"))
@@ -252,9 +250,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("name", ["Wong2020Fast", "Debenedetti2022Light_XCiT-S12"])
-def test_without_a_network_the_message_says_what_to_put_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_without_a_network_the_message_says_what_to_put_where(tmp_path, monkeypatch, name):
     addresses = []
 
     def get(url: str, **_: Any) -> None:
@@ -280,9 +276,7 @@ def test_without_a_network_the_message_says_what_to_put_where(
     assert f"{page} in a browser" in message
 
 
-def test_the_papers_classifier_is_that_of_the_command_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_papers_classifier_is_that_of_the_command_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("LIT_PURIFY_CACHE", str(tmp_path))
     monkeypatch.setenv("LIT_PURIFY_MIRROR", str(tmp_path / "nothing"))
     with pytest.raises(InputError, match="robustbench_cifar10_standard could not be fetched"):
@@ -300,19 +294,19 @@ def test_the_papers_classifier_is_that_of_the_command_weights(
         *(({"threat_model": name}, "cifar10 and corruptions_3d") for name in ("L1", "Linf_3d")),
     ],
 )
-def test_names_that_the_zoo_does_not_have(arguments: dict[str, Any], message: str) -> None:
+def test_names_that_the_zoo_does_not_have(arguments, message):
     with pytest.raises(InputError, match=message):
         robustbench_classifier(**arguments)
 
 
-def test_names_are_those_of_robustbench() -> None:
+def test_names_are_those_of_robustbench():
     assert {"Standard", "Carmon2019Unlabeled"} <= set(robustbench_names())
     assert robustbench_names("imagenet", "corruptions_3d") == robustbench_names(
         "imagenet", "corruptions"
     )
 
 
-def test_an_entry_that_needs_a_gpu_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_that_needs_a_gpu_says_so(folder, monkeypatch):
     zoo_of_cifar10 = import_robustbench("robustbench.model_zoo.cifar10")
 
     def needs_gpu() -> nn.Module:
@@ -323,7 +317,7 @@ def test_an_entry_that_needs_a_gpu_says_so(folder: Path, monkeypatch: pytest.Mon
         robustbench_classifier(name="Wong2020Fast", file=str(folder / "w.pt"))
 
 
-def test_robustbench_is_as_it_was() -> None:
+def test_robustbench_is_as_it_was():
     utils = import_robustbench("robustbench.utils")
     assert utils.torch is torch
     assert utils.os is os
@@ -355,7 +349,7 @@ assert len(open(path).readlines()) == 5000
 """
 
 
-def test_imports() -> None:
+def test_imports():
     """RobustBench is imported when it is needed, and its stand-ins are seen by it alone."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120
@@ -363,7 +357,7 @@ def test_imports() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_without_robustbench(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_robustbench(monkeypatch):
     monkeypatch.setitem(sys.modules, "robustbench.utils", None)
     with pytest.raises(InputError, match=r"pip install robustbench==1\.1\.1"):
         import_robustbench("robustbench.utils")

@@ -13,7 +13,7 @@ HALVES = np.full((2, 4, 4, 3), 0.5)
 ONE_NAN = np.where(np.arange(96).reshape(HALVES.shape) == 77, np.nan, HALVES)
 
 
-def test_uint8_image_is_channels_first_in_unit_range() -> None:
+def test_uint8_image_is_channels_first_in_unit_range():
     images = np.zeros((1, 2, 3, 3), np.uint8)
     images[0, 1, 2, 0] = 51
     sample = ImageArrays(images, np.array([4]))[0]
@@ -23,20 +23,20 @@ def test_uint8_image_is_channels_first_in_unit_range() -> None:
     assert sample["image"].sum() == sample["image"][0, 1, 2]
 
 
-def test_float_images_keep_their_values() -> None:
+def test_float_images_keep_their_values():
     image = np.linspace(0, 1, 48).reshape(1, 4, 4, 3)
     sample = ImageArrays(image, np.array([1]))[0]
     assert sample["image"].dtype == torch.float32
     assert np.array_equal(sample["image"].permute(1, 2, 0).numpy(), image[0].astype(np.float32))
 
 
-def test_read_only_and_big_endian_arrays_are_accepted() -> None:
+def test_read_only_and_big_endian_arrays_are_accepted():
     images = np.full((1, 2, 2, 3), 0.25, ">f4")
     images.flags.writeable = False
     assert ImageArrays(images, None)[0]["image"].unique().tolist() == [0.25]
 
 
-def test_unknown_labels_are_minus_one() -> None:
+def test_unknown_labels_are_minus_one():
     assert ImageArrays(ONES, None)[1]["label"].item() == -1
 
 
@@ -53,16 +53,18 @@ def test_unknown_labels_are_minus_one() -> None:
         (ONES.astype(object), "object"),
         (HALVES * 510, r"\[255, 255\].*divide"),
         (HALVES * -2, r"\[-1, -1\]"),
+        (HALVES.astype(np.float32) * (2 + 2**-21), r"1\.0000002.*rounding"),
+        (HALVES * (2 + 2**-50), r"1\.0000000000000004.*rounding"),
         (HALVES * np.inf, "infinity"),
         (ONE_NAN, "NaN"),
     ],
 )
-def test_refused_images(images: np.ndarray, message: str) -> None:
+def test_refused_images(images, message):
     with pytest.raises(InputError, match=message):
         ImageArrays(images, LABELS)
 
 
-def test_refused_size() -> None:
+def test_refused_size():
     assert len(ImageArrays(ONES, LABELS, image_shape=(3, 4, 4))) == 2
     with pytest.raises(InputError, match=r"4 x 4 pixels.*5 x 4"):
         ImageArrays(ONES, LABELS, image_shape=(3, 4, 5))
@@ -78,6 +80,6 @@ def test_refused_size() -> None:
         (np.array([-1, 3]), r"-1 \.\. 3"),
     ],
 )
-def test_refused_labels(labels: np.ndarray, message: str) -> None:
+def test_refused_labels(labels, message):
     with pytest.raises(InputError, match=message):
         ImageArrays(ONES, labels, num_classes=10)

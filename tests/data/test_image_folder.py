@@ -21,7 +21,7 @@ def _batches(source: Path | str, **arguments: Any) -> tuple[ImageFolderDataModul
     return data, list(data.predict_dataloader())
 
 
-def test_folder_is_read_by_name(tmp_path: Path) -> None:
+def test_folder_is_read_by_name(tmp_path):
     for name, value in {"b.png": 2, "a.PNG": 1, "c.webp": 3}.items():
         Image.new("RGB", (6, 8), (value,) * 3).save(tmp_path / name, lossless=True)
     (tmp_path / "notes.txt").write_text("no image")
@@ -35,7 +35,7 @@ def test_folder_is_read_by_name(tmp_path: Path) -> None:
     assert pixels.round().tolist() == [1, 2, 3]
 
 
-def test_pixels_stay_and_a_damaged_file_is_named_unless_left_out(tmp_path: Path) -> None:
+def test_pixels_stay_and_a_damaged_file_is_named_unless_left_out(tmp_path):
     Image.fromarray(RGB).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"damaged")
     data, (batch,) = _batches(tmp_path, limit=1)
@@ -46,33 +46,31 @@ def test_pixels_stay_and_a_damaged_file_is_named_unless_left_out(tmp_path: Path)
         _batches(tmp_path)
 
 
-def test_folder_without_images_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "below").mkdir()
-    Image.fromarray(RGB).save(tmp_path / "below" / "a.png")
-    with pytest.raises(InputError, match="no images"):
-        _batches(tmp_path)
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["below/a.png"], "no images"),
+        (["a.png", "a.webp"], r"a\.png and a\.webp"),
+        ([], "neither"),
+    ],
+)
+def test_refused_folders(tmp_path, names, message):
+    for name in names:
+        path = tmp_path / "here" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RGB).save(path)
+    with pytest.raises(InputError, match=message):
+        _batches(tmp_path / "here")
 
 
-def test_equal_stems_are_refused(tmp_path: Path) -> None:
-    for suffix in ("png", "webp"):
-        Image.fromarray(RGB).save(tmp_path / f"a.{suffix}")
-    with pytest.raises(InputError, match=r"a\.png and a\.webp"):
-        _batches(tmp_path)
-
-
-def test_missing_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="neither"):
-        _batches(tmp_path / "nowhere")
-
-
-def test_refused_shape_and_stage() -> None:
+def test_refused_shape_and_stage():
     with pytest.raises(InputError, match="image_shape"):
         ImageFolderDataModule(source="embedded", image_shape=(1, 32, 32))
     with pytest.raises(InputError, match="no test images"):
         ImageFolderDataModule(source="embedded").setup("test")
 
 
-def test_npz_with_and_without_labels(tmp_path: Path) -> None:
+def test_npz_with_and_without_labels(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, images=np.stack([RGB] * 3))
     data, (batch,) = _batches(path, limit=2)
@@ -84,7 +82,7 @@ def test_npz_with_and_without_labels(tmp_path: Path) -> None:
         _batches(path, image_shape=(3, 32, 32))
 
 
-def test_embedded_images() -> None:
+def test_embedded_images():
     data, (batch,) = _batches("embedded", limit=13, image_shape=(3, 32, 32))
     assert data.names[12] == "image_00012"
     assert batch["label"].tolist() == sources.embedded()[1][:13].tolist()

@@ -18,15 +18,13 @@ TENCH, HEN, TISSUE = "n01440764", "n01514859", "n15075141"
 CLASSES = ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
 
 
-def test_class_indices_are_those_of_timms_list() -> None:
+def test_class_indices_are_those_of_timms_list():
     spec = importlib.util.find_spec("timm")  # a dependency of robustbench, slow to import
-    assert spec is not None
-    assert spec.origin is not None
     listed = (Path(spec.origin).parent / "data/_info/imagenet_synsets.txt").read_text()
     assert class_indices() == {wnid: k for k, wnid in enumerate(listed.splitlines())}
 
 
-def test_foolbox_samples() -> None:
+def test_foolbox_samples():
     samples = foolbox_samples()
     assert [path.name.split("_")[1] for path, _ in samples] == [f"{k:02d}" for k in range(20)]
     assert all(path.stem.endswith(f"_{label}") for path, label in samples)
@@ -44,7 +42,7 @@ def _installed_at(monkeypatch: pytest.MonkeyPatch, folder: Path | None) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
 
 
-def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(monkeypatch):
     _installed_at(monkeypatch, None)
     with pytest.raises(InputError, match=r"pip install foolbox"):
         foolbox_samples()
@@ -52,7 +50,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         class_indices()
 
 
-def test_missing_samples_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_samples_are_refused(monkeypatch, tmp_path):
     (tmp_path / "data").mkdir()
     for path, _ in foolbox_samples()[:-1]:
         shutil.copy(path, tmp_path / "data")
@@ -66,9 +64,7 @@ def test_missing_samples_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     [None, "", "[]", '{"n01440764": 0}', json.dumps({f"n{k:08d}": 999 - k for k in range(1000)})],
     ids=["missing", "empty", "list", "short", "reversed"],
 )
-def test_damaged_list_of_classes_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
-) -> None:
+def test_damaged_list_of_classes_is_refused(monkeypatch, tmp_path, content):
     (tmp_path / "helper_files").mkdir()
     if content is not None:
         path = tmp_path / "helper_files" / "imagenet_class_to_id_map.json"
@@ -98,14 +94,14 @@ def _validation(folder: Path) -> Path:
     return folder
 
 
-def test_validation_order_goes_by_number(tmp_path: Path) -> None:
+def test_validation_order_goes_by_number(tmp_path):
     samples = folder_files(_validation(tmp_path), "validation")
     assert [int(path.stem[-8:]) for path, _ in samples] == [1, 2, 3, 4, 293, 40_000, 50_000]
     assert [label for _, label in samples] == [999, 8, 999, 0, 0, 8, 999]
     assert all({0: TENCH, 8: HEN, 999: TISSUE}[k] == path.parent.name for path, k in samples)
 
 
-def test_folder_order_is_image_folders(tmp_path: Path) -> None:
+def test_folder_order_is_image_folders(tmp_path):
     samples = folder_files(_validation(tmp_path), "folder")
     shutil.rmtree(tmp_path / ".cache")  # ImageFolder takes it for a class
     (tmp_path / TENCH / ("._" + _name(9))).unlink()
@@ -114,7 +110,7 @@ def test_folder_order_is_image_folders(tmp_path: Path) -> None:
     assert samples == [(Path(path), (0, 8, 999)[label]) for path, label in oracle]
 
 
-def test_what_holds_val_is_as_good(tmp_path: Path) -> None:
+def test_what_holds_val_is_as_good(tmp_path):
     _validation(tmp_path / "val")
     _touch(tmp_path / "train" / TENCH, "n01440764_18.JPEG")
     _touch(tmp_path, "ILSVRC2012_devkit_t12.tar.gz")
@@ -122,7 +118,7 @@ def test_what_holds_val_is_as_good(tmp_path: Path) -> None:
     assert folder_files(str(tmp_path), "folder") == folder_files(tmp_path / "val", "folder")
 
 
-def test_names_without_numbers_go_class_by_class_only(tmp_path: Path) -> None:
+def test_names_without_numbers_go_class_by_class_only(tmp_path):
     _touch(tmp_path / TENCH, "n01440764_18.JPEG", "a.webp")
     samples = [(path.name, label) for path, label in folder_files(tmp_path, "folder")]
     assert samples == [("a.webp", 0), ("n01440764_18.JPEG", 0)]
@@ -130,42 +126,33 @@ def test_names_without_numbers_go_class_by_class_only(tmp_path: Path) -> None:
         folder_files(tmp_path, "validation")
 
 
-def _flat(folder: Path) -> None:
-    _touch(folder, _name(1), _name(2))
-
-
-def _flat_beside_classes(folder: Path) -> None:
-    _validation(folder)
-    _touch(folder, _name(77))
-
-
-def _twice(folder: Path) -> None:
-    _validation(folder)
-    _touch(folder / HEN, _name(293))
+def _beside(*place: str) -> Callable[[Path], None]:
+    """Three classes, and one file more."""
+    return lambda folder: _touch(_validation(folder).joinpath(*place[:-1]), place[-1])
 
 
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "missing": (lambda folder: None, "no folder"),
     "a file": (lambda folder: folder.write_text("x"), "no folder"),
     "empty": (lambda folder: folder.mkdir(), "holds no folders"),
-    "flat": (_flat, r"directly.*00000001\.JPEG"),
-    "flat beside classes": (_flat_beside_classes, r"directly.*00000077\.JPEG"),
+    "flat": (lambda folder: _touch(folder, _name(1), _name(2)), r"directly.*00000001\.JPEG"),
+    "flat beside classes": (_beside(_name(77)), r"directly.*00000077\.JPEG"),
     "other names": (lambda folder: _touch(folder / "tench", _name(1)), "holds tench"),
     "train alone": (lambda folder: _touch(folder / "train" / HEN, "a.JPEG"), "holds train"),
     "no images": (lambda folder: _touch(folder / HEN, "a.txt"), "no images"),
-    "one number twice": (_twice, rf"{TENCH}.*293\.JPEG and .*{HEN}"),
+    "one number twice": (_beside(HEN, _name(293)), rf"{TENCH}.*293\.JPEG and .*{HEN}"),
 }
 
 
 @pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED.keys())
-def test_refused_folders(tmp_path: Path, make: Callable[[Path], None], message: str) -> None:
+def test_refused_folders(tmp_path, make, message):
     make(tmp_path / "here")
     with pytest.raises(InputError, match=message) as caught:
         folder_files(tmp_path / "here", "validation")
     assert "here" in str(caught.value)
 
 
-def test_unreadable_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folder_is_refused(tmp_path, monkeypatch):
     def refuse(folder: Path) -> None:
         raise PermissionError(13, "Permission denied")
 

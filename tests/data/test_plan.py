@@ -16,17 +16,12 @@ every_number_of_processes = pytest.mark.parametrize("processes", [1, 2, 3, 8])
 
 
 @every_number_of_processes
-def test_every_position_once_and_in_order(processes):
+def test_every_position_once_in_equally_many_batches_of_about_equal_size(processes):
     for n, batch_size in SIZES:
         batches = plan_batches(range(n), batch_size, processes=processes)
         assert list(itertools.chain(*batches)) == list(range(n))
-        assert all(1 <= len(batch) <= batch_size for batch in batches)
-
-
-@every_number_of_processes
-def test_processes_get_equally_many_batches_of_about_equal_size(processes):
-    for n, batch_size in SIZES:
-        sizes = [len(batch) for batch in plan_batches(range(n), batch_size, processes=processes)]
+        sizes = [len(batch) for batch in batches]
+        assert all(1 <= size <= batch_size for size in sizes)
         if processes == 1:  # all full but the last
             whole, rest = divmod(n, batch_size)
             assert sizes == [batch_size] * whole + [rest] * (rest > 0)

@@ -8,13 +8,14 @@ import seen_indices
 import torch
 from processes import finish, forks
 from seen_indices import seen
+from tiny import training
 from torch.distributed import HashStore
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lit_purify.data import ArrayDataModule
 from lit_purify.data.peers import Peers
 from lit_purify.data.plan import plan_batches
-from lit_purify.data.sampler import SharedBatchSampler, shared_sampler
+from lit_purify.data.sampler import SharedBatchSampler, TrainingSampler, shared_sampler
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 7, 8])
@@ -85,3 +86,38 @@ def test_lightning_on_two_processes(tmp_path, stage, n):
     batches = plan_batches(range(n), 2, processes=2)
     found = [json.loads(run.printed.splitlines()[-1]) for run in running]
     assert found == [batches[rank::2] for rank in (0, 1)]
+
+
+def order(trainer, n=23, batch_size=3):
+    return list(TrainingSampler(range(n), batch_size=batch_size, seed=5, trainer=trainer))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_training_takes_up_the_rest_of_an_epoch(world):
+    batches = 23 // world // 3
+    for epoch in range(2):
+        parts = []
+        for rank in range(world):
+            plain = DistributedSampler(range(23), world, rank, seed=5, drop_last=True)
+            plain.set_epoch(epoch)
+            whole = list(plain)
+            for done in range(batches):
+                place = training(epoch * batches + done, rank=rank, world=world)
+                assert order(place) == whole[3 * done :]
+            parts += whole
+        assert len(set(parts)) == len(parts)
+
+
+@pytest.mark.parametrize(("limit", "batches"), [(1.0, 7), (4, 4), (100, 7), (0.5, 3), (1, 1)])
+def test_an_epoch_is_as_long_as_the_trainer_makes_it(limit, batches):
+    first, second = (order(training(k * batches, limit=limit)) for k in (0, 1))
+    assert first != second
+    assert sorted(first) == sorted(second) == list(range(23))
+    if batches > 1:
+        assert order(training(batches - 1, limit=limit)) == first[3 * (batches - 1) :]
+
+
+def test_without_a_trainer_the_epoch_is_the_callers():
+    sampler = TrainingSampler(range(23), batch_size=3, seed=5, trainer=None)
+    sampler.set_epoch(1)
+    assert list(sampler) == order(training(7))

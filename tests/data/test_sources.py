@@ -14,7 +14,7 @@ from lit_purify.data import sources
 from lit_purify.types import InputError
 
 
-def test_embedded_images_are_the_official_ones() -> None:
+def test_embedded_images_are_the_official_ones():
     images, labels = sources.embedded()
     assert images.shape == (1000, 32, 32, 3)
     assert images.dtype == labels.dtype == np.uint8
@@ -27,7 +27,7 @@ def test_embedded_images_are_the_official_ones() -> None:
     assert hashlib.sha256(images.tobytes()).hexdigest() == thousand
 
 
-def test_embedded_images_agree_with_foolbox() -> None:
+def test_embedded_images_agree_with_foolbox():
     pytest.importorskip("foolbox")
     images, labels = sources.embedded()
     samples = [p for p in (files("foolbox") / "data").iterdir() if p.name.startswith("cifar10_")]
@@ -39,27 +39,10 @@ def test_embedded_images_agree_with_foolbox() -> None:
         assert labels[position] == label
 
 
-def test_missing_asset_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_asset_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.resources.files", lambda _: tmp_path)
     with pytest.raises(InputError, match="reinstall"):
         sources.embedded()
-
-
-def test_npz_round_trip(tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
-    np.savez(path, images=images, labels=np.array([1, 2]))
-    read, labels = sources.npz(path)
-    assert np.array_equal(read, images)
-    assert labels.tolist() == [1, 2]
-
-
-def test_npz_without_labels(tmp_path: Path) -> None:
-    path = tmp_path / "a.npz"
-    np.savez(path, images=np.zeros((1, 4, 4, 3), np.uint8))
-    assert sources.npz_optional_labels(path)[1] is None
-    with pytest.raises(InputError, match="labels"):
-        sources.npz(path)
 
 
 def _truncated(path: Path) -> None:
@@ -90,10 +73,11 @@ def _single_array(path: Path) -> None:
         (_single_array, "cannot be read"),
         (lambda p: np.savez(p, x=np.zeros(3)), r"holds \['x'\]"),
         (lambda p: np.savez(p), "holds nothing"),
+        (lambda p: np.savez(p, images=np.zeros((1, 4, 4, 3), np.uint8)), "labels"),
         (lambda p: np.savez(p, images=np.array([None, {}])), "object arrays"),
     ],
 )
-def test_refused_npz(tmp_path: Path, write, message: str) -> None:
+def test_refused_npz(tmp_path, write, message):
     path = tmp_path / "a.npz"
     write(path)
     with pytest.raises(InputError, match=message) as caught:
@@ -102,7 +86,7 @@ def test_refused_npz(tmp_path: Path, write, message: str) -> None:
 
 
 @pytest.mark.parametrize("error", [URLError("no route"), RuntimeError("corrupted"), OSError("x")])
-def test_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_failed_download_says_what_to_do(monkeypatch, error):
     def fail(*args: object, **kwargs: object) -> None:
         raise error
 
@@ -111,7 +95,7 @@ def test_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, error:
         sources.torchvision_cifar10("somewhere", train=False)
 
 
-def test_torchvision_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchvision_arrays(monkeypatch):
     class Stub:
         def __init__(self, root: str, train: bool, download: bool) -> None:
             assert (root, train, download) == ("somewhere", True, True)

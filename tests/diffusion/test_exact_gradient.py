@@ -1,5 +1,6 @@
 """The gradient through every step against plain autograd and finite differences, in float64."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from oracles import (
     some_images,
 )
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from unets import BOTH, Factory, small_guided
 
 from lit_purify.diffusion import (
     PRESETS,
     DDIMSampler,
     DDPMSampler,
+    Denoiser,
     DiffusionPurifier,
     FixedNoise,
 )
@@ -151,6 +154,45 @@ def test_every_state_of_the_trajectory_carries_its_gradient() -> None:
         (a,) = torch.autograd.grad(state.image.square().sum(), x, retain_graph=True)
         (b,) = torch.autograd.grad(plain.square().sum(), x, retain_graph=True)
         assert (a - b).norm() <= 1e-10 * b.norm()
+
+
+@BUDGET
+@pytest.mark.parametrize(
+    "factory", [TinyDenoiser, lambda: fill(small_guided().double(), seed=4, std=0.2)]
+)
+def test_the_transforms_of_torch_func(factory: Callable[[], Denoiser], budget: float) -> None:
+    """``vjp``, ``grad`` and ``jacrev`` give what autograd gives, and ``hessian`` its derivative."""
+    purifier = DiffusionPurifier(
+        factory(), t_star=6, num_steps=2, sampler=DDIMSampler(clip=False), memory_budget_gib=budget
+    )
+    images, cotangent, v = (some_images(2, seed=seed) for seed in (0, 1, 2))
+
+    def purify(x: Tensor) -> Tensor:
+        return purifier.purify(x, FixedNoise(0), INDICES)
+
+    def plain_gradient(x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad((purify(x) * cotangent).sum(), x)
+        return gradient
+
+    def loss(x: Tensor) -> Tensor:
+        return (purify(x) * cotangent).sum()
+
+    want = plain_gradient(images)
+    rows = torch.func.jacrev(lambda x: purify(x).flatten()[:3])(images)
+    for found in (
+        torch.func.vjp(purify, images)[1](cotangent)[0],
+        torch.func.grad(loss)(images),
+    ):
+        torch.testing.assert_close(found, want, rtol=1e-10, atol=1e-12)
+    x = images.clone().requires_grad_()
+    (row,) = torch.autograd.grad(purify(x).flatten()[1], x)
+    torch.testing.assert_close(rows[1], row, rtol=1e-10, atol=1e-12)
+    with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have one derivative
+        _, curved = torch.func.jvp(torch.func.grad(loss), (images,), (v,))
+    h = 1e-5
+    slope = (plain_gradient(images + h * v) - plain_gradient(images - h * v)) / (2 * h)
+    torch.testing.assert_close(curved, slope, rtol=1e-4, atol=1e-6)
 
 
 def test_weights_are_frozen_and_get_no_gradient() -> None:

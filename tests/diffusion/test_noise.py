@@ -20,7 +20,7 @@ from lit_purify.diffusion import (
     seed_hash,
 )
 from lit_purify.diffusion.noise import bound_randomness
-from lit_purify.types import Process
+from lit_purify.types import InputError, Process
 
 LIKE = torch.zeros(1, 3, 8, 8)
 BIG = [0, 1, 51, 52, 999, 2**16 + 1, 2**32 - 1, 2**32, 2**32 + 7, 2**63 + 5, 10**30]
@@ -222,6 +222,19 @@ def test_an_attacked_purification_leaves_the_global_generators_alone(source: Noi
     found = PGD(steps=2)(defence, some_images(2), torch.tensor([0, 1]), torch.arange(2))
     assert before.unchanged()
     assert not torch.equal(found, some_images(2).float())
+
+
+def test_randomness_takes_a_list_of_indices() -> None:
+    with randomness(FixedNoise(1), [5, 9]):
+        source, indices = bound_randomness()
+    assert indices.tolist() == [5, 9]
+    assert source.cached(indices) is source
+
+
+@pytest.mark.parametrize("indices", [[0.5], "3", [[1]]])
+def test_randomness_takes_indices_only(indices: object) -> None:
+    with pytest.raises(InputError, match="dataset indices"), randomness(FixedNoise(1), indices):  # type: ignore[arg-type]
+        pass
 
 
 def test_randomness_binds_nests_and_unbinds() -> None:

@@ -217,7 +217,7 @@ def test_impossible_sizes_are_refused_at_once(side: int, message: str) -> None:
     ("shape", "resize_to", "message"),
     [
         ((2, 3, 14, 12), 16, "square"),
-        ((2, 1, 14, 14), 16, "square"),
+        ((2, 1, 14, 14), 16, "(3, 16, 16)"),
         ((3, 14, 14), 16, "square"),
         ((2, 3, 14, 14), None, "resize_to"),
         ((2, 3, 8, 8), None, "(3, 16, 16)"),

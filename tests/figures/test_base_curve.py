@@ -15,15 +15,12 @@ CURVE = [
 
 @pytest.mark.parametrize(
     ("eps", "p", "name", "places"),
-    [
-        (8 / 255, math.inf, ("l_inf", "(1/255)"), [0, 4, 8]),
-        (0.5, 2, ("l2", "[0, 1]"), [0, 0.25, 0.5]),
-    ],
+    [(8 / 255, math.inf, "l_inf", [0, 4, 8]), (0.5, 2, "l2", [0, 0.25, 0.5])],
 )
 def test_axes_and_points(eps, p, name, places):
     measured = [CurvePoint(0.25, Estimate(0.5, 0.4, 0.6), "DDPM t* = 100")]
     (axes,) = base_curve_figure(CURVE, measured, eps=eps, p=p).axes
-    assert all(part in axes.get_xlabel() for part in name)
+    assert name in axes.get_xlabel()
     alone, point = axes.lines[0], axes.lines[-1]
     assert np.allclose(alone.get_xdata(), places)
     assert np.allclose(alone.get_ydata(), [100, 50, 0])
@@ -33,7 +30,6 @@ def test_axes_and_points(eps, p, name, places):
     assert ends[:, 1] == pytest.approx([40, 60])
     assert [text.get_text() for text in axes.texts] == ["DDPM t* = 100"]
     (above,) = axes.child_axes
-    assert above.get_xlabel() == "compression rate alpha"
     assert axes.get_xlim() == pytest.approx((0, 1.02 * places[-1]))
     above.figure.canvas.draw()
     assert above.get_xlim() == pytest.approx((0, 1.02))

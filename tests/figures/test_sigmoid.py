@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lit_purify.figures import MeasuredPoint, magnitude_figure, sigmoid_figure
+from lit_purify.figures import MeasuredPoint, sigmoid_figure
 from lit_purify.paper import PAPER_POINTS, paper_fit
 from lit_purify.types import Estimate
 
@@ -61,9 +61,3 @@ def test_the_own_curve_has_its_band():
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert any("k = 17.45, m = 0.163, 95 % band" in label for label in labels)
     assert len(labels) == len(set(labels))
-
-
-def test_the_size_of_an_attack_has_its_unit():
-    (axes,) = magnitude_figure([MEASURED[0]]).axes
-    assert "l2" in axes.get_xlabel()
-    assert "pixels in [0, 1]" in axes.get_xlabel()

@@ -29,13 +29,9 @@ def test_bars_are_means_over_the_images_that_have_a_value():
     left, right = figure.axes
     assert bars(right) == pytest.approx([1.0, 0.25, 3.2, 3.275])
     assert sum(bars(left)) == 3 + 4
-    assert [text.get_text() for text in left.get_legend().get_texts()] == [
-        "same input, other noises (mean 0.25)",
-        "same noise, other inputs (mean 0.92)",
-    ]
-    assert "4 images, 8 inputs and 8 noise draws" in figure.get_supxlabel()
-    assert "cosine" in left.get_xlabel()
-    assert "pixels in [0, 1]" in right.get_ylabel()
+    for text, mean in zip(left.get_legend().get_texts(), ("0.25", "0.92"), strict=True):
+        assert mean in text.get_text()
+    assert "4 images" in figure.get_supxlabel()
     # Hatched or not: the histograms can be told without colour.
     assert len({patch.get_hatch() for patch in left.patches}) == 2
 

@@ -15,7 +15,7 @@ from lit_purify.functional import (
 )
 
 
-def test_distances_of_a_constant_shift() -> None:
+def test_distances_of_a_constant_shift():
     a = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     shift = torch.tensor([0.1, -0.2, 0.0, 1.0], dtype=torch.float64)
     b = a + shift.view(-1, 1, 1, 1)
@@ -24,7 +24,7 @@ def test_distances_of_a_constant_shift() -> None:
     torch.testing.assert_close(lp_distance(a, b, 1), shift.abs() * 3 * 8 * 8)
 
 
-def test_other_norms_and_shapes_are_refused() -> None:
+def test_other_norms_and_shapes_are_refused():
     with pytest.raises(ValueError, match="one shape"):  # nothing is broadcast
         lp_distance(torch.zeros(2, 3, 4, 4), torch.zeros(1, 3, 4, 4))
     with pytest.raises(ValueError, match="inf"):
@@ -32,7 +32,7 @@ def test_other_norms_and_shapes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.2, 1.0, 3.0])
-def test_a_scaling_purifier_has_its_scale_as_rate(scale: float) -> None:
+def test_a_scaling_purifier_has_its_scale_as_rate(scale):
     generator = torch.Generator().manual_seed(1)
     clean = torch.rand(3, 3, 8, 8, generator=generator, dtype=torch.float64)
     perturbed = clean + 0.03 * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
@@ -40,7 +40,7 @@ def test_a_scaling_purifier_has_its_scale_as_rate(scale: float) -> None:
     torch.testing.assert_close(rate, torch.full((3,), scale, dtype=torch.float64))
 
 
-def test_a_zero_perturbation_has_no_rate() -> None:
+def test_a_zero_perturbation_has_no_rate():
     clean = torch.zeros(2, 3, 4, 4)
     perturbed = clean.clone()
     perturbed[1] += 0.1
@@ -49,16 +49,15 @@ def test_a_zero_perturbation_has_no_rate() -> None:
     assert rate[1].isfinite()
 
 
-def test_the_rate_keeps_the_graph() -> None:
+def test_the_rate_keeps_the_graph():
     clean = torch.zeros(1, 3, 4, 4)
     perturbed = (clean + 0.1).requires_grad_()
     compression_rate(perturbed**2, clean, perturbed, clean).sum().backward()
     # Rate of squaring a constant shift d is |d|; its derivatives over all pixels sum to 1.
-    assert perturbed.grad is not None
     torch.testing.assert_close(perturbed.grad.sum(), torch.tensor(1.0))
 
 
-def test_a_trajectory_has_the_distance_of_every_state() -> None:
+def test_a_trajectory_has_the_distance_of_every_state():
     clean = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     shifts = [0.1, -3.0, 0.5]
     found = trajectory_distances((clean + shift for shift in shifts), clean)
@@ -67,7 +66,7 @@ def test_a_trajectory_has_the_distance_of_every_state() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_states_are_taken_one_by_one() -> None:
+def test_states_are_taken_one_by_one():
     alive: list[weakref.ref] = []
 
     def states():
@@ -83,7 +82,7 @@ def test_states_are_taken_one_by_one() -> None:
     assert len(alive) == 5
 
 
-def test_a_trajectory_without_states_or_of_another_size_is_refused() -> None:
+def test_a_trajectory_without_states_or_of_another_size_is_refused():
     clean = torch.zeros(1, 3, 4, 4)
     with pytest.raises(ValueError, match="states"):
         trajectory_distances([], clean)
@@ -91,7 +90,7 @@ def test_a_trajectory_without_states_or_of_another_size_is_refused() -> None:
         trajectory_distances([torch.zeros(1, 3, 8, 8)], clean)
 
 
-def test_init_max_end() -> None:
+def test_init_max_end():
     distances = torch.tensor([[1.0, 9.0, 3.6], [5.0, 2.0, 0.0]])
     found = {name: values.tolist() for name, values in init_max_end(distances).items()}
     assert found == {"init": [1, 5], "max": [9, 5], "end": [pytest.approx(3.6), 0]}
@@ -105,7 +104,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("p", "eps"), [(math.inf, 0.03), (2, 0.3), (1, 2.0)])
-def test_the_result_is_in_the_ball_and_in_the_box(p: float, eps: float) -> None:
+def test_the_result_is_in_the_ball_and_in_the_box(p, eps):
     clean, perturbed = batch()
     found = project(perturbed, clean, eps, p)
     assert (lp_distance(found.double(), clean.double(), p) <= eps + 1e-6).all()
@@ -117,7 +116,7 @@ def test_the_result_is_in_the_ball_and_in_the_box(p: float, eps: float) -> None:
 
 
 @pytest.mark.parametrize("p", [1, 2])
-def test_a_long_perturbation_keeps_its_direction(p: int) -> None:
+def test_a_long_perturbation_keeps_its_direction(p):
     clean = torch.full((1, 3, 2, 2), 0.5, dtype=torch.float64)
     delta = torch.linspace(-0.4, 0.4, 12, dtype=torch.float64).view(1, 3, 2, 2)
     found = project(clean + delta, clean, 0.1, p) - clean
@@ -126,7 +125,7 @@ def test_a_long_perturbation_keeps_its_direction(p: int) -> None:
 
 
 @pytest.mark.parametrize("p", [1, 2, math.inf])
-def test_no_perturbation_and_no_radius(p: float) -> None:
+def test_no_perturbation_and_no_radius(p):
     clean, perturbed = batch()
     assert torch.equal(project(clean, clean, 0.1, p), clean)
     assert torch.equal(project(perturbed, clean, 0.0, p), clean)

@@ -121,14 +121,6 @@ class TestWeights:
         alike = fit_sigmoid(RATES, y, errors=[0.1] * len(RATES))
         assert alike.middle == pytest.approx(fit_sigmoid(RATES, y).middle, rel=1e-9)
 
-    def test_a_point_of_half_the_variance_counts_twice(self):
-        y, errors = noisy(5), np.full(len(RATES), 1.0)
-        errors[3] = math.sqrt(0.5)
-        weighted = fit_sigmoid(RATES, y, errors=errors)
-        repeated = fit_sigmoid([*RATES, RATES[3]], [*y, y[3]])
-        assert weighted.steepness == pytest.approx(repeated.steepness, rel=1e-8)
-        assert weighted.middle == pytest.approx(repeated.middle, rel=1e-8)
-
 
 class TestBand:
     @pytest.mark.parametrize("free", [False, True])

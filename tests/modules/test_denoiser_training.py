@@ -5,7 +5,7 @@ import math
 import pytest
 import tiny
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from oracles import ALPHA_BAR, cosine_alpha_bar, random_unet
 from torch.utils.data import DataLoader
 
@@ -65,6 +65,17 @@ def trainer(max_steps, folder, **options):
 def loader(n, batch_size):
     images = tiny.images_and_labels(n)[0].permute(0, 2, 3, 1).numpy()
     return DataLoader(ImageArrays(images, None), batch_size=batch_size)
+
+
+def test_images_that_the_denoiser_does_not_take_are_refused_before_them(tmp_path):
+    class Small(LightningDataModule):
+        image_shape = (3, 16, 16)
+
+        def train_dataloader(self):
+            raise AssertionError
+
+    with pytest.raises(InputError, match=r"\(3, 32, 32\)"):
+        trainer(1, tmp_path).fit(DenoiserTraining(tiny.denoiser()), Small())
 
 
 class TestLoss:

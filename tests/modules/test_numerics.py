@@ -6,7 +6,7 @@ from contextlib import nullcontext
 import pytest
 import tiny
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from tiny import FailingPurifier, IdentityPurifier, evaluate
 from torch import nn
 
@@ -219,3 +219,18 @@ class TestDeterministic:
         for surface in ("base", "fixed"):
             first, second = (run.adversarial(surface) for run in runs)
             assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "16-true", "bf16-true", "64-true"])
+def test_precisions_that_would_change_an_attack_are_refused(tmp_path, monkeypatch, precision):
+    """Float16 turns small gradients into 0; the others change the images of the attack."""
+    module = PurifiedClassifier(IdentityPurifier(), tiny.classifier(), protocols=["base"])
+    # On a CPU Lightning itself takes bf16-mixed for 16-mixed.
+    monkeypatch.setattr(Trainer, "precision", property(lambda self: precision))
+    for run in ("test", "predict"):
+        trainer = tiny.trainer(tmp_path)
+        with pytest.raises(InputError, match="bf16-mixed") as refused:
+            getattr(trainer, run)(module, CIFAR10DataModule(limit=1))
+        assert "16-mixed" not in str(refused.value).replace(f"is {precision}", "").replace(
+            "bf16-mixed", ""
+        )

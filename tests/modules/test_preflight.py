@@ -71,10 +71,12 @@ class Does(nn.Module):
         return self.change(images)  # type: ignore[no-any-return]
 
 
-def tried(purifier: Purifier | None = None, classifier: Classifier | None = None) -> list[str]:
+def tried(
+    purifier: Purifier | None = None, classifier: Classifier | None = None, scale: float = 1
+) -> list[str]:
     """The flags of a defence, before any attack."""
     images, labels = tiny.images_and_labels(2)
-    batch = Batch(image=images, label=labels, index=torch.tensor([5, 9]))
+    batch = Batch(image=images * scale, label=labels, index=torch.tensor([5, 9]))
     defence = Defence(classifier or tiny.classifier(), purifier or IdentityPurifier())
     with torch.no_grad():
         found = preflight(defence, FixedNoise(0), batch, attacked=True)
@@ -108,6 +110,10 @@ class TestTried:
         assert "purifier answers an image differently when it is alone" in flag
         (flag,) = tried(classifier=network(Does(change)))
         assert "classifier answers an image differently when it is alone" in flag
+
+    def test_images_of_another_scale(self) -> None:
+        (flag,) = tried(scale=1 / 255)
+        assert "nearly black" in flag
 
     def test_training_mode(self) -> None:
         (flag,) = tried(classifier=network(NeverEvaluates()))
@@ -191,6 +197,7 @@ class TestRun:
         summary = self.run(npz, tmp_path, IdentityPurifier())
         assert summary["preflight"]["indices"] == [0, 1]
         assert summary["preflight"]["nonfinite"] == []
+        assert summary["preflight"]["draws_noise"] is False
         assert summary["preflight"]["zero_gradient"] == 0
         assert summary["flags"] == []
 

@@ -3,7 +3,8 @@
 import pytest
 import tiny
 import torch
-from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
+from lightning.pytorch import LightningDataModule
+from tiny import FailingPurifier, IdentityPurifier, NoisyPurifier, ScalingPurifier, evaluate
 from torch import nn
 
 from lit_purify.attacks import PGD
@@ -45,6 +46,43 @@ def accuracies(metrics):
 
 def diffusion():
     return DiffusionPurifier(tiny.Float64Denoiser(tiny.denoiser()), t_star=20, num_steps=2)
+
+
+class Declared(LightningDataModule):
+    """Says its images' shape, and must not be asked for one."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.image_shape = shape
+
+    def test_dataloader(self):
+        raise AssertionError
+
+    predict_dataloader = test_dataloader
+
+
+def sized(image_shape=(3, 32, 32), **options):
+    denoiser = tiny.denoiser()
+    denoiser.image_shape = image_shape
+    return DiffusionPurifier(denoiser, t_star=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "purifier", "message"),
+    [
+        ((3, 16, 16), sized(), r"\(3, 32, 32\)"),
+        ((1, 32, 32), sized(), r"\(3, 32, 32\)"),
+        ((3, 30, 34), sized(resize_to=32), "square"),
+        ((3, 34, 34), sized(None), "multiples of 4"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["test", "predict"])
+def test_a_purifier_for_other_images_is_refused_before_them(
+    shape, purifier, message, stage, tmp_path
+):
+    module = PurifiedClassifier(purifier, from_module(nn.Flatten(), 10), protocols=[])
+    with pytest.raises(InputError, match=message):
+        getattr(tiny.trainer(tmp_path), stage)(module, Declared(shape))
 
 
 class TestCounting:
@@ -175,6 +213,12 @@ class TestProtocols:
         assert accuracies(metrics) == {"base/clean_accuracy", "purified/clean_accuracy"}
         assert metrics["base/clean_accuracy"] == metrics["purified/clean_accuracy"]
         assert seen.batches[0]["adversarial"] == {}
+
+    def test_the_classifier_alone_is_attacked_without_a_purification(self, npz):
+        module = defence(FailingPurifier(at=0), ("base",))
+        metrics, _ = evaluate(module, data(npz, 3))
+        whole, _ = evaluate(defence(IdentityPurifier()), data(npz, 3))
+        assert metrics == {name: whole[name] for name in whole if name.startswith("base/")}
 
     def test_a_protocol_given_twice_counts_once(self):
         assert defence(IdentityPurifier(), ("fixed", "fixed")).protocols == ("fixed",)

@@ -1,38 +1,40 @@
 """The sentence says what the numbers allow, and no more."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from lit_purify.functional import wilson_interval
-from lit_purify.report import conclusion
+from lit_purify.report import conclusion, summary_table
 
 
-def said(n=200, **successes):
+def said(n=200, noisy=True, **successes):
     """What is concluded from so many correct images of n, by protocol (``clean``: base, clean)."""
     metrics = {}
     for name, number in successes.items():
         low, high = wilson_interval(number, n)
         key = "base/clean_accuracy" if name == "clean" else f"{name}/robust_accuracy"
         metrics[key] = {"value": number / n if n else None, "low": low, "high": high, "n": n}
-    return conclusion({"metrics": metrics})
+    return conclusion({"metrics": metrics, "preflight": {"draws_noise": noisy}})
 
 
 @pytest.mark.parametrize(
     ("numbers", "parts"),
     [
-        ({"fresh": 104, "fixed": 12}, ["keeps 52 %", "only 6 % remain", "46 points of"]),
-        # 51.5 - 6.5 is 45, but rounded to even the reader sees 52 and 6.
-        ({"fresh": 103, "fixed": 13}, ["52 %", "only 6 %", "46 points"]),
-        ({"fresh": 12, "fixed": 104}, ["keeps 52 % when", "only 6 % with fresh", "no robustness"]),
-        ({"fresh": 30, "fixed": 28}, ["15 %", "14 %", "intervals overlap", "200 samples do not"]),
-        ({"fresh": 700, "fixed": 237, "n": 1000}, ["70.0 %", "23.7 %", "46.3 points"]),
-        ({"fixed": 237, "base": 0, "n": 1000}, ["alone keeps 0.0 %", "worth 23.7 points"]),
-        ({"fixed": 12, "base": 11}, ["keeps 6 %", "too close to tell"]),
+        ({"fresh": 104, "fixed": 12}, ["on 52.0 %", "only 6.0 %", "46.0 points of"]),
+        # 70.04 - 23.65 is 46.39, but a reader sees 70.0 and 23.6.
+        ({"fresh": 7004, "fixed": 2365, "n": 10000}, ["70.0 %", "23.6 %", "46.4 points"]),
+        ({"fresh": 12, "fixed": 104}, ["on 52.0 %", "only 6.0 %", "no robustness"]),
+        ({"fresh": 30, "fixed": 28}, ["15.0 %", "14.0 %", "intervals overlap", "200 samples"]),
+        ({"fixed": 237, "base": 0, "n": 1000}, ["right on 0.0 %", "worth 23.7 points"]),
+        ({"fixed": 12, "base": 11}, ["right on 6.0 %", "too close to tell"]),
         ({"fixed": 2, "base": 50}, ["does harm"]),
-        ({"fixed": 12, "transfer": 80}, ["34 points hang on knowing"]),
+        ({"fixed": 12, "transfer": 80}, ["worth 34.0 points"]),
         ({"fixed": 80, "transfer": 12}, ["no weaker"]),
         ({"fixed": 12, "transfer": 13}, ["intervals overlap"]),
-        ({"fresh": 104}, ["keeps 52 %", "was not measured"]),
-        ({"base": 0, "clean": 188}, ["94 % of the clean", "0 % of the attacked"]),
+        ({"fresh": 104}, ["on 52.0 %", "was not measured"]),
+        ({"base": 0, "clean": 188}, ["94.0 % of the clean", "0.0 % of the attacked"]),
     ],
 )
 def test_it_follows_the_numbers(numbers, parts):
@@ -49,3 +51,29 @@ def test_what_has_no_samples_is_not_spoken_of():
     alone = conclusion({"metrics": {"fresh/robust_accuracy": known}})
     both = {"fresh/robust_accuracy": known, "fixed/robust_accuracy": empty}
     assert conclusion({"metrics": both}) == alone
+
+
+@pytest.mark.parametrize(
+    ("numbers", "parts"),
+    [
+        ({"fixed": 12, "transfer": 12, "base": 0}, ["no noise", "on 6.0 %", "on 0.0 %"]),
+        ({"fresh": 30}, ["no noise", "on 15.0 %"]),
+    ],
+)
+def test_without_noise_nothing_is_said_about_randomness(numbers, parts):
+    text = said(noisy=False, **numbers)
+    assert all(part in text for part in parts)
+    assert not any(word in text for word in ("know", "fresh", "random"))
+
+
+def test_its_digits_are_those_of_the_table():
+    low, high = wilson_interval(5, 8)
+    entry = {"value": 5 / 8, "low": low, "high": high, "n": 8}
+    summary = {
+        "metrics": {"fixed/robust_accuracy": entry},
+        "labels": {"fixed/robust_accuracy": {"section": "", "label": "", "unit": "%"}},
+    }
+    console = Console(record=True, file=io.StringIO())
+    console.print(summary_table(summary))
+    assert "62.5 %" in console.export_text()
+    assert "62.5 %" in conclusion(summary)

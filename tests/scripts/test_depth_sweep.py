@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import tiny
+from run_files import RunFiles
 from script_files import load_script
 
 script = load_script("depth_sweep")
@@ -20,28 +21,26 @@ def sweep(root, denoiser, *more):
     arguments = ["--presets", "ddpm", "reverse", "--t_star", "10", "--num_steps", "2"]
     arguments += ["--limit", "4", "--root", str(root), *more, "--"]
     assert script.main([*arguments, *(word for option in options.items() for word in option)]) == 0
-    return json.loads((root / "report" / "law.json").read_text())
+    law = json.loads((root / "report" / "law.json").read_text())
+    runs = [RunFiles(Path(run)) for run in law["runs"]]
+    points = [root / f"{preset}_t10_n2" for preset in ("ddpm", "reverse")]
+    assert [run.folder for run in runs] == [tiny.run_folder(point) for point in points]
+    return law, [run.summary for run in runs]
 
 
 def test_every_point_is_measured_once(tmp_path, capsys):
     root, denoiser = tmp_path / "sweep", tiny.denoiser_file(tmp_path)
-    law = sweep(root, denoiser)
-    points = [root / f"{preset}_t10_n2" for preset in ("ddpm", "reverse")]
-    folders = [point / "lightning_logs" / "version_0" for point in points]
-    assert law["runs"] == [str(folder) for folder in folders]
-    summaries = [(folder / "summary.json").read_text() for folder in folders]
+    first = sweep(root, denoiser)
     capsys.readouterr()
-
-    again = sweep(root, denoiser)
-    assert again == law
-    assert [(folder / "summary.json").read_text() for folder in folders] == summaries
+    assert sweep(root, denoiser) == first
     assert capsys.readouterr().out.count("resumed: 4 of 4 images are recorded") == 2
     assert not list(root.glob("*/lightning_logs/version_1"))
 
 
 def test_attacked(tmp_path):
-    law = sweep(tmp_path / "sweep", tiny.denoiser_file(tmp_path), "--protocols", "fixed")
-    for run in law["runs"]:
-        metrics = json.loads((Path(run) / "summary.json").read_text())["metrics"]
-        assert metrics["fixed/robust_accuracy"]["n"] == metrics["magnitude/l2"]["n"] == 4
-    assert (tmp_path / "sweep" / "report" / "magnitude.png").is_file()
+    root = tmp_path / "sweep"
+    _, summaries = sweep(root, tiny.denoiser_file(tmp_path), "--protocols", "fixed")
+    for summary in summaries:
+        for name in ("fixed/robust_accuracy", "magnitude/l2"):
+            assert summary["metrics"][name]["n"] == 4
+    assert (root / "report" / "magnitude.png").is_file()

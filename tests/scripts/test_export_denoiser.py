@@ -9,7 +9,6 @@ import tiny
 import torch
 
 from lit_purify.checkpoints import load_denoiser, model_card
-from lit_purify.cli import main
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "export_denoiser.py"
 
@@ -18,29 +17,11 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "export_denoiser.py"
 def exported(tmp_path_factory):
     """(checkpoint, file exported from it) of two training steps of a tiny network."""
     folder = tmp_path_factory.mktemp("fit")
-    options = {
-        "--config": str(tiny.CONFIGS / "train_cifar_small.yaml"),
-        "--trainer.default_root_dir": str(folder),
-        "--trainer.accelerator": "cpu",
-        "--trainer.max_steps": "2",
-        "--trainer.val_check_interval": "1",
-        "--trainer.enable_progress_bar": "false",
-        "--model.denoiser.block_out_channels": "[8,16]",
-        "--model.denoiser.norm_num_groups": "4",
-        "--model.compile": "false",
-        "--data.train_source": str(tiny.npz_file(folder / "train.npz", 21)),
-        "--data.num_holdout": "13",
-        "--data.batch_size": "4",
-    }
-    assert main(["fit", *(word for option in options.items() for word in option)]) == 0
-    checkpoint = tiny.run_folder(folder) / "checkpoints" / "last.ckpt"
-    target = folder / "exported.safetensors"
-    before = sys.argv
-    sys.argv = [str(SCRIPT), str(checkpoint), str(target)]
-    try:
+    run = tiny.fit(folder, "train_cifar_small.yaml", steps=2, images=21, holdout=13)
+    checkpoint, target = run / "checkpoints" / "last.ckpt", folder / "exported.safetensors"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(SCRIPT), str(checkpoint), str(target)])
         runpy.run_path(str(SCRIPT), run_name="__main__")
-    finally:
-        sys.argv = before
     return checkpoint, target
 
 
@@ -58,16 +39,12 @@ def test_the_weights_are_those_of_the_checkpoint(exported):
         assert torch.equal(found[name], tensor.half().float())
 
 
-def test_the_card_tells_of_the_training(exported):
+def test_the_card_tells_of_the_training_and_the_error_by_t(exported):
     card = model_card(str(exported[1]))
     assert "2 steps of batch 4 (8 images)" in card
     assert "but the last 13" in card
     assert "Seed: 0 (draws), 0 (initial weights)" in card
-    assert "python -m lit_purify fit --config configs/train_cifar_small.yaml" in card
-
-
-def test_the_card_has_the_error_by_t(exported):
-    rows = [line.split("|") for line in model_card(str(exported[1])).splitlines()]
+    rows = [line.split("|") for line in card.splitlines()]
     errors = {int(row[1]): float(row[2]) for row in rows if row[1:] and row[1].strip().isdigit()}
     assert sorted(errors) == [1, 5, 10, 20]  # the holdout comes in batches of four
     assert all(error > 0 for error in errors.values())

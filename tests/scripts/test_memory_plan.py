@@ -59,9 +59,10 @@ def network(request, monkeypatch):
 def test_it_prints_the_plan_of_the_configs(capsys, monkeypatch, network):
     """On ImageNet noise is drawn once on the way up, on CIFAR-10 at every step."""
     monkeypatch.setattr(script, "RESERVE", 0.25)
+    monkeypatch.setattr(script, "MOST_IMAGES", 8)
     imagenet = network == "guided_diffusion_256"
     forward, side, t_star = ("one_shot", 224, 150) if imagenet else ("stepwise", 32, 100)
-    gib = 12 if imagenet else 3
+    gib = 6 if imagenet else 3
     arguments = ["--network", network, "--batch_sizes", "2", "--gib", str(gib)]
     assert script.main(arguments) == 0
     printed = capsys.readouterr().out

@@ -1,9 +1,8 @@
 """The emulation of TF32 against exact arithmetic, and the table the script makes of its rows."""
 
-import json
-
 import numpy as np
 import pytest
+import tiny
 import torch
 from script_files import load_script
 from torch.nn import functional as F
@@ -78,36 +77,24 @@ PRODUCTS = {
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
-class TestProducts:
-    """A product is linear in each factor: its gradients are products with the rounded factors."""
+def test_a_product_is_that_of_the_rounded_factors(name):
+    """It is linear in each factor: its gradients are products with the rounded factors, too."""
+    product, *shapes = PRODUCTS[name]
+    x, w = (draw(*shape, seed=n) for n, shape in enumerate(shapes))
+    g = draw(*product(x, w).shape, seed=2)
 
-    def gradients(self, name, emulated):
-        product, *shapes = PRODUCTS[name]
-        x, w = (draw(*shape, seed=n).requires_grad_() for n, shape in enumerate(shapes))
-        if emulated:
-            with script.emulated_tf32():
-                y = product(x, w)
-                g = draw(*y.shape, seed=2)
-                return y.detach(), *torch.autograd.grad(y, (x, w), g)
-        g = draw(*product(x, w).shape, seed=2)
-        x, w, g = rounded(x, w, g)
+    def product_and_gradients(x, w, g):
         y = product(x.requires_grad_(), w.requires_grad_())
         return y.detach(), *torch.autograd.grad(y, (x, w), g)
 
-    def test_forward_and_backward(self, name):
-        exact = self.gradients(name, emulated=False)
-        for found, expected in zip(self.gradients(name, emulated=True), exact, strict=True):
-            torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
-
-    def test_outside_nothing_is_rounded(self, name):
-        with script.emulated_tf32():
-            pass
-        product, *shapes = PRODUCTS[name]
-        x, w = (draw(*shape, seed=n) for n, shape in enumerate(shapes))
-        torch.testing.assert_close(
-            product(x, w).double(), product(x.double(), w.double()), rtol=1e-5, atol=1e-5
-        )
-        assert (product(x, w).double() - self.gradients(name, emulated=False)[0]).abs().max() > 1e-4
+    exact = product_and_gradients(*(factor.double() for factor in (x, w, g)))
+    expected = product_and_gradients(*rounded(x, w, g))
+    with script.emulated_tf32():
+        emulated = product_and_gradients(x.clone(), w.clone(), g)
+    outside = product_and_gradients(x.clone(), w.clone(), g)
+    for found, want in zip((*emulated, *outside), (*expected, *exact), strict=True):
+        torch.testing.assert_close(found.double(), want, rtol=1e-5, atol=1e-5)
+    assert (expected[0] - exact[0]).abs().max() > 1e-4
 
 
 class TestEmulation:
@@ -151,43 +138,33 @@ class TestEmulation:
 
 
 def row(mode, clean, robust, logits):
-    settings = {"eps": "2/255", "limit": 4, "steps": 40, "batch_size": 50}
-    return {
-        "mode": mode,
-        **settings,
-        "clean": clean,
-        "robust": robust,
-        "robust_in_float32": robust,
-        "logits": logits,
-    }
+    outcomes = {"clean": clean, "robust": robust, "robust_in_float32": robust, "logits": logits}
+    return {"mode": mode, **{name: torch.tensor(values) for name, values in outcomes.items()}}
 
 
-ROWS = [
-    row("float32", [1, 1, 1, 0], [1, 0, 0, 0], [[1.0, 2.0]] * 4),
-    row("bf16-mixed", [1, 1, 0, 1], [0, 1, 1, 0], [[1.0, 2.0]] * 3 + [[1.0, 1.75]]),
-]
+def test_images_are_compared_one_by_one():
+    # The clean counts are equal, three of four; two images changed sides all the same.
+    rows = [
+        row("float32", [1, 1, 1, 0], [1, 0, 0, 0], [[1.0, 2.0]] * 4),
+        row("bf16-mixed", [1, 1, 0, 1], [0, 1, 1, 0], [[1.0, 2.0]] * 3 + [[1.0, 1.75]]),
+    ]
+    last = script.table(rows).splitlines()[-1]
+    assert last.startswith("| bf16-mixed | 75.0 % (30.1 to 95.4) | 50.0 % (15.0 to 85.0) |")
+    assert last.endswith("| 2, 3 | 2.5e-01 |")
 
 
-class TestTable:
-    def test_images_are_compared_one_by_one(self):
-        # The clean counts are equal, three of four; two images changed sides all the same.
-        last = script.table(ROWS).splitlines()[-1]
-        assert last.startswith("| bf16-mixed | 75.0 % (30.1 to 95.4) | 50.0 % (15.0 to 85.0) |")
-        assert last.endswith("| 2, 3 | 2.5e-01 |")
-
-    def test_a_finished_row_is_not_measured_again(self, tmp_path, monkeypatch, capsys):
-        measured = []
-
-        def measure(mode, eps, **settings):
-            measured.append(mode)
-            (found,) = [row for row in ROWS if row["mode"] == mode]
-            return found
-
-        monkeypatch.setattr(script, "measure", measure)
-        output = tmp_path / "rows.jsonl"
-        arguments = ["--output", str(output), "--eps", "2/255", "--limit", "4", "--modes"]
-        script.main([*arguments, "float32"])
-        script.main([*arguments, "float32", "bf16-mixed"])
-        assert measured == ["float32", "bf16-mixed"]
-        assert [json.loads(line) for line in output.read_text().splitlines()] == ROWS
-        assert script.table(ROWS) in capsys.readouterr().out
+def test_what_is_recorded_is_not_measured_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(script, "embedded_denoiser", tiny.denoiser)
+    monkeypatch.setattr(script, "embedded_resnet18", tiny.classifier)
+    few = ["--root", str(tmp_path), "--eps", "2/255", "--limit", "2", "--steps", "1"]
+    tables = []
+    for resumed in (0, 2):
+        script.main([*few, "--modes", "TF32 (emulated)"])
+        out, err = capsys.readouterr()
+        assert (out + err).count("resumed: 2 of 2 images are recorded") == resumed
+        tables.append(out[out.index("eps 2/255") :])
+    assert tables[0] == tables[1]
+    *_, first, second = tables[0].splitlines()
+    assert first.startswith("| float32 | ")
+    assert second.startswith("| TF32 (emulated) | ")
+    assert float(second.split(" | ")[-1].removesuffix(" |")) > 0  # the factors were rounded
