@@ -45,6 +45,20 @@ def with_run_config(args: Sequence[str]) -> list[str]:
     return list(args)
 
 
+def check_configured(args: Sequence[str]) -> None:
+    """Raise :class:`InputError` where a command has no configuration, and say which one it wants.
+
+    Whoever names a model needs none, nor who asks for help.
+    """
+    own = ("-c", "--config", "--model", "--resume", "-h", "--help", "--print_config")
+    shipped = {"test": "cifar_fixed", "predict": "predict", "fit": "train_cifar_small"}
+    if args[0] in shipped and not {word.partition("=")[0] for word in args} & set(own):
+        raise InputError(
+            f"{args[0]} has no configuration: model and data are required; start from the one that "
+            f"comes with lit_purify: {args[0]} --config {shipped[args[0]]}"
+        )
+
+
 def with_attack_class(args: Sequence[str]) -> list[str]:
     """Arguments in which the short name of an attack, such as ``--attack pgd``, is its class path.
 

@@ -47,12 +47,15 @@ def explanation(error: BaseException | None) -> str | None:
             "--trainer.default_root_dir; a run goes on where it stopped by --resume RUN_FOLDER"
         )
     if isinstance(error, ArgumentError) or type(error).__name__ == MISCONFIGURATION:
-        text = re.sub(r"Does not validate against any.*?Errors:\s+- ", "", str(error), flags=re.S)
-        text = re.sub(
-            r"\s+(- Expected a <class 'NoneType'>|Given value type:).*", "", text, flags=re.S
-        )
-        return " ".join(text.split())
+        return readable(str(error))
     return None
+
+
+def readable(message: str) -> str:
+    """A message of the parser's in one line, without its lists of types."""
+    text = re.sub(r"Does not validate against any.*?Errors:\s+- ", "", message, flags=re.S)
+    text = re.sub(r"\s+(- Expected a <class 'NoneType'>|Given value type:).*", "", text, flags=re.S)
+    return " ".join(text.split())
 
 
 def _shortened(line: str, length: int = 1000) -> str:

@@ -25,17 +25,26 @@ from lit_purify.callbacks import (
     Summary,
     Terminated,
 )
+from lit_purify.callbacks.interruption import interruptible
+from lit_purify.callbacks.quiet import quiet
 from lit_purify.callbacks.run_config import CONFIG, RunConfig
-from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.callbacks.run_folder import remove_unused, run_folder, run_logger
+from lit_purify.callbacks.trainers import make_trainer
 from lit_purify.checkpoints.files import check_resumable
 from lit_purify.cli import COMMANDS, strict_yaml
-from lit_purify.cli.arguments import AUTO, with_attack_class, with_run_config
+from lit_purify.cli.arguments import (
+    AUTO,
+    check_configured,
+    given,
+    with_attack_class,
+    with_run_config,
+)
 from lit_purify.cli.configs import ConfigFile
-from lit_purify.cli.errors import STATUS, explanation
-from lit_purify.cli.measure import add_measurements, measurements
+from lit_purify.cli.empties import unknown_keys
+from lit_purify.cli.errors import STATUS, explanation, readable
+from lit_purify.cli.measure import add_measurements, check_named, measurements
 from lit_purify.cli.nulls import check_nulls
-from lit_purify.cli.quiet import quiet
-from lit_purify.cli.runs import deciding, find_run, remove_unused, run_logger
+from lit_purify.cli.runs import deciding, find_run
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.types import InputError
 
@@ -52,7 +61,8 @@ class PurifyCLI(LightningCLI):
         try:
             super().__init__(*args, **kwargs)
         except BaseException:
-            if self.new_folder is not None:
+            trained = getattr(getattr(self, "trainer", None), "global_step", 0)
+            if self.new_folder is not None and not trained:
                 remove_unused(self.new_folder)
             raise
 
@@ -95,7 +105,15 @@ class PurifyCLI(LightningCLI):
         self._subcommand_parsers["predict"].set_defaults({"return_predictions": False})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        check_named(args)
         super().parse_arguments(parser, args)
+        parsed = self.config[self.config.subcommand]
+        for option in {word.partition("=")[0] for word in args if word.startswith("--")}:
+            name = option.removeprefix("--").removesuffix("+")
+            for _, value in given(args, option) if name != "config" else ():
+                if value.startswith(("{", "[")):
+                    for key in unknown_keys(strict_yaml.load(value), parsed.get(name), name):
+                        raise InputError(f"{option} has the unknown key {key}")
         callbacks = self.config.get(f"{self.config.subcommand}.trainer.callbacks")
         option = next((word for word in args if word.startswith("--trainer.callbacks.")), None)
         if option is not None and isinstance(callbacks, list) and len(callbacks) > 1:
@@ -108,7 +126,13 @@ class PurifyCLI(LightningCLI):
         config = self.config[self.subcommand].clone()
         if self.subcommand == "test":
             config.resume = None  # whoever repeats the run wants a new one
-        self.config_text = self._parser(self.subcommand).dump(config, skip_none=False)
+        try:
+            self.config_text = self._parser(self.subcommand).dump(config, skip_none=False)
+        except ValueError as error:
+            raise InputError(
+                f"the configuration cannot be written to {CONFIG}: {readable(str(error))}; leave "
+                "out what it says, or give it as text or a number"
+            ) from error
         self.plain_config = yaml.safe_load(self.config_text)
         check_nulls(self.plain_config)
 
@@ -175,10 +199,8 @@ class PurifyCLI(LightningCLI):
         own_logger = settings["logger"] in (None, True) and not settings["fast_dev_run"]
         if own_logger:
             kwargs["logger"] = False
-        try:
-            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        except (TypeError, ValueError, ImportError) as error:
-            raise InputError(f"the trainer cannot be set up so: {error}") from error
+        make = super().instantiate_trainer
+        trainer = make_trainer(lambda: make(callbacks=callbacks, **kwargs))
         if own_logger:
             trainer.logger = logger = run_logger(trainer, self.run_folder)
             if self.run_folder is None and trainer.is_global_zero:
@@ -217,12 +239,14 @@ def command(args: Sequence[str]) -> int:
     Raises:
         Exception: what was given is wrong, and this is the first process; or a defect.
     """
+    check_configured(args)
     threading.excepthook = _in_thread
     strict_yaml.install()
     raising = {"exit_on_error": False}  # jsonargparse then raises instead of printing its usage
     descriptions = {name: {"description": COMMANDS[name][1], **raising} for name in RUNS}
     try:
-        with quiet():
+        # A training finishes its step first, as Lightning has it.
+        with quiet(), interruptible(by_sigterm="fit" not in args[:1]):
             PurifyCLI(
                 LightningModule,
                 LightningDataModule,
@@ -235,13 +259,10 @@ def command(args: Sequence[str]) -> int:
                 parser_kwargs={**raising, **descriptions},
                 args=with_attack_class(with_run_config(args)),
             )
-    except SystemExit as stop:
-        # Lightning turns an interruption into exit status 1; shells and schedulers know better.
-        if isinstance(stop.__context__, Terminated):
-            return 128 + signal.SIGTERM
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            return 128 + signal.SIGINT
-        raise
+    except Terminated:
+        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except Exception as error:
         # What is wrong with the input is so on every process: one says it.
         if rank_zero_only.rank != 0 and explanation(error) is not None:  # type: ignore[attr-defined]

@@ -47,6 +47,9 @@ def test_another_name_is_refused_with_what_there_is(name, meant):
         ("measure: {magnitud: {}}", ["measure.magnitud", "magnitude"]),
         ("mesure: {compression: {}}", ["mesure", "measure"]),
         ("trainer: {callbaks: {}}", ["trainer.callbaks", "callbacks"]),
+        ("attack: {init_args: {stpes: {}}}", ["attack.init_args.stpes", "steps"]),
+        ("model: {init_args: {purifier: {init_args: {t_stra: {}}}}}", ["t_stra", "t_star"]),
+        ("measure: {jacobian: {init_args: {mod: {x: {}}}}}", ["measure.jacobian.init_args.mod"]),
     ],
 )
 def test_a_misspelt_key_that_holds_nothing_is_refused(text, words, tmp_path, capsys):

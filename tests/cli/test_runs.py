@@ -1,13 +1,13 @@
 """Which folder a run gets, which one it goes on with, and what of a configuration decides."""
 
+import copy
 import json
-import multiprocessing
 from pathlib import Path
 
 import pytest
 
 from lit_purify.cli.arguments import AUTO, with_run_config
-from lit_purify.cli.runs import deciding, find_run, new_run
+from lit_purify.cli.runs import deciding, find_run
 from lit_purify.records import records_folder
 from lit_purify.records.header import new_header, write_header
 from lit_purify.types import InputError
@@ -63,10 +63,22 @@ CONFIG = {
     "seed_everything": False,
     "model": {
         "class_path": "lit_purify.PurifiedClassifier",
-        "init_args": {"seed": 0, "purifier": {"init_args": {"memory_budget_gib": 2, "t_star": 50}}},
+        "init_args": {
+            "seed": 0,
+            "purifier": {
+                "class_path": "lit_purify.diffusion.DiffusionPurifier",
+                "init_args": {"memory_budget_gib": 2, "t_star": 50},
+            },
+        },
     },
-    "attack": {"init_args": {"eps": "8/255", "parts": [{"batch_size": 1, "steps": 3}, 7]}},
-    "data": {"init_args": {"source": "a.npz", "batch_size": 64, "num_workers": 4, "root": "d"}},
+    "attack": {
+        "class_path": "tiny.Own",
+        "init_args": {"eps": "8/255", "batch_size": 1, "parts": [{"root": 2, "steps": 3}, 7]},
+    },
+    "data": {
+        "class_path": "tiny.TwoClasses",
+        "init_args": {"source": "a.npz", "batch_size": 64, "num_workers": 4, "root": "d"},
+    },
     "trainer": {
         **{"precision": "32-true", "deterministic": None, "callbacks": [{"class_path": "C"}]},
         **{"devices": 2, "logger": True, "accelerator": "gpu", "default_root_dir": "x"},
@@ -95,22 +107,16 @@ def changed(path, value):
 
 class TestDeciding:
     def test_by_hand(self):
-        purifier = {"init_args": {"t_star": 50}}
-        assert deciding(CONFIG) == {
-            "seed_everything": False,
-            "model": {
-                "class_path": "lit_purify.PurifiedClassifier",
-                "init_args": {"seed": 0, "purifier": purifier},
-            },
-            "attack": {"init_args": {"eps": "8/255", "parts": [{"steps": 3}, 7]}},
-            "data": {"init_args": {"source": "a.npz"}},
-            "trainer": {
-                "precision": "32-true",
-                "deterministic": None,
-                "callbacks": [{"class_path": "C"}],
-            },
-            "measure": {"jacobian": {"init_args": {"top_k": 2}}},
-        }
+        expected = copy.deepcopy(CONFIG)
+        for name in ("resume", "next_step", "verbose", "ckpt_path"):
+            del expected[name]
+        for name in ("devices", "logger", "accelerator", "default_root_dir"):
+            del expected["trainer"][name]
+        for name in ("batch_size", "num_workers", "root"):
+            del expected["data"]["init_args"][name]
+        del expected["model"]["init_args"]["purifier"]["init_args"]["memory_budget_gib"]
+        del expected["measure"]["images"]
+        assert deciding(CONFIG) == expected
 
     def test_measurements_that_are_off_decide_nothing(self):
         assert "measure" not in deciding({**CONFIG, "measure": {"jacobian": None}})
@@ -124,7 +130,6 @@ class TestDeciding:
 IGNORED = [
     *(f"data.init_args.{name}" for name in ("batch_size", "num_workers", "root")),
     "model.init_args.purifier.init_args.memory_budget_gib",
-    "attack.init_args.parts.0.batch_size",
     *(f"trainer.{name}" for name in ("devices", "logger", "accelerator", "default_root_dir")),
     *("resume", "next_step"),
 ]
@@ -132,6 +137,8 @@ DECIDING = [
     *("seed_everything", "model.class_path", "model.init_args.seed"),
     "model.init_args.purifier.init_args.t_star",
     *(f"attack.init_args.{name}" for name in ("eps", "parts.0.steps", "parts.1")),
+    # Of a user's own class they decide.
+    *(f"attack.init_args.{name}" for name in ("batch_size", "parts.0.root")),
     "data.init_args.source",
     *(f"trainer.{name}" for name in ("precision", "deterministic", "callbacks")),
     "measure.jacobian",
@@ -190,29 +197,3 @@ class TestFindRun:
         assert find_run(tmp_path, {}) is None
         assert find_run(tmp_path / "nowhere", {}) is None
         assert not (tmp_path / "nowhere").exists()
-
-
-def _new_runs(root: Path) -> list[str]:
-    return [str(new_run(root)) for _ in range(10)]
-
-
-class TestNewRun:
-    def test_they_are_numbered(self, tmp_path):
-        root = tmp_path / "a" / "b"
-        for number in range(3):
-            assert new_run(root) == root / "lightning_logs" / f"version_{number}"
-
-    def test_after_the_last_one(self, tmp_path):
-        logs = tmp_path / "lightning_logs"
-        for name in ("version_9", "version_10", "version_x", "other_99", "version_"):
-            (logs / name).mkdir(parents=True)
-        (logs / "version_11").touch()  # a file takes a number too
-        assert new_run(tmp_path) == logs / "version_12"
-
-    @pytest.mark.skipif(
-        "fork" not in multiprocessing.get_all_start_methods(), reason="a process by fork"
-    )
-    def test_processes_get_different_ones(self, tmp_path):
-        with multiprocessing.get_context("fork").Pool(8) as pool:
-            runs = [name for own in pool.map(_new_runs, [tmp_path] * 8, 1) for name in own]
-        assert {Path(name).name for name in runs} == {f"version_{k}" for k in range(80)}
