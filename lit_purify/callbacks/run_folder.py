@@ -63,13 +63,13 @@ def run_logger(trainer: Trainer, folder: Path | None = None) -> TensorBoardLogge
     Raises:
         InputError: no folder can be made there.
     """
-    root = trainer.default_root_dir
+    root = _local(trainer.default_root_dir)
     if folder is None and trainer.is_global_zero:
         try:
-            folder = new_run(_local(root).resolve())
+            folder = new_run(root.resolve())
         except (OSError, ValueError) as error:
             raise InputError(
-                f"no run folder can be made in {root!r} ({error}); choose another place by "
+                f"no run folder can be made in {str(root)!r} ({error}); choose another place by "
                 "--trainer.default_root_dir FOLDER (root in Python)"
             ) from error
     if folder is None:  # the first process tells the others which it is

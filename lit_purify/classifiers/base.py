@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from lit_purify.types import InputError
+
 
 class Classifier(nn.Module, ABC):
     """Names the class of an image: g in the paper.
@@ -34,6 +36,16 @@ class Classifier(nn.Module, ABC):
     def class_name(self, label: int) -> str:
         """The name of a class, or its number where names are unknown."""
         return self.class_names[label] if label < len(self.class_names) else str(label)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits = super().__call__(images)
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(
+                f"{type(self).__name__} gave {found} for {len(images)} images; expected logits of "
+                f"shape ({len(images)}, {self.num_classes}): return that tensor from forward"
+            )
+        return logits
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor: ...

@@ -35,7 +35,7 @@ def with_run_config(args: Sequence[str]) -> list[str]:
     for _, value in given(args, "--resume"):
         if value in (AUTO, "null"):
             continue
-        config = Path(value) / "config.yaml"
+        config = Path(value).expanduser() / "config.yaml"
         if not config.is_file():
             raise InputError(
                 f"there is no run in {value}: it holds no config.yaml; give the folder that a run "

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
+from lightning.pytorch.utilities import rank_zero_only
 from yaml import YAMLError
 
 from lit_purify.cli import strict_yaml
 from lit_purify.cli.empties import unknown_keys
+from lit_purify.cli.order import dropped
 from lit_purify.types import InputError, did_you_mean
 
 _PACKAGE = Path(__file__).parents[1]
@@ -59,6 +62,17 @@ def _content(given: str) -> Any:
     return strict_yaml.load(Path(given).read_text(encoding="utf-8"), given)
 
 
+def _warn_of_dropped(earlier: str, content: Any, *, given: str) -> None:
+    """Say what a configuration, which is given now, drops of one that was given before it."""
+    lost = dropped(_content(earlier), content)
+    if lost and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        print(
+            f"warning: --config {given} drops what {earlier} had set ({'; '.join(lost)}); "
+            f"put {earlier} after it; callbacks add up where both write callbacks+",
+            file=sys.stderr,
+        )
+
+
 class ConfigFile(ActionConfigFile):
     """The action of ``--config``."""
 
@@ -72,6 +86,8 @@ class ConfigFile(ActionConfigFile):
         file = find_config(value)
         try:
             content = _content(file)
+            for earlier in filter(None, cfg.get(dest) or ()):
+                _warn_of_dropped(str(earlier), content, given=value)
             ActionConfigFile.apply_config(parser, cfg, dest, file)
             for key in unknown_keys(content, cfg):
                 raise InputError(f"has the unknown key {key}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +29,13 @@ from lit_purify.callbacks import (
 from lit_purify.callbacks.interruption import interruptible
 from lit_purify.callbacks.quiet import quiet
 from lit_purify.callbacks.run_config import CONFIG, RunConfig
-from lit_purify.callbacks.run_folder import remove_unused, run_folder, run_logger
+from lit_purify.callbacks.run_folder import (
+    LOGS,
+    remove_unused,
+    run_folder,
+    run_logger,
+    version,
+)
 from lit_purify.callbacks.trainers import make_trainer
 from lit_purify.checkpoints.files import check_resumable
 from lit_purify.cli import COMMANDS, strict_yaml
@@ -41,7 +48,7 @@ from lit_purify.cli.arguments import (
 )
 from lit_purify.cli.configs import ConfigFile
 from lit_purify.cli.empties import unknown_keys
-from lit_purify.cli.errors import STATUS, explanation, readable
+from lit_purify.cli.errors import STATUS, explanation
 from lit_purify.cli.measure import add_measurements, check_named, measurements
 from lit_purify.cli.nulls import check_nulls
 from lit_purify.cli.runs import deciding, find_run
@@ -126,13 +133,7 @@ class PurifyCLI(LightningCLI):
         config = self.config[self.subcommand].clone()
         if self.subcommand == "test":
             config.resume = None  # whoever repeats the run wants a new one
-        try:
-            self.config_text = self._parser(self.subcommand).dump(config, skip_none=False)
-        except ValueError as error:
-            raise InputError(
-                f"the configuration cannot be written to {CONFIG}: {readable(str(error))}; leave "
-                "out what it says, or give it as text or a number"
-            ) from error
+        self.config_text = self._parser(self.subcommand).dump(config, skip_none=False)
         self.plain_config = yaml.safe_load(self.config_text)
         check_nulls(self.plain_config)
 
@@ -186,37 +187,46 @@ class PurifyCLI(LightningCLI):
             callbacks.append(RunConfig(self.config_text))
         if self.subcommand == "test":
             measured = measurements(self._get(self.config_init, "measure"))
-            config = deciding(self.plain_config)
-            self.run_folder = self._resumed(config)
             attack = AdversarialExamples(self._get(self.config_init, "attack"))
-            records = Records(config=config, resume=self.run_folder is not None)
+            records = Records(config=deciding(self.plain_config))
             summary = Summary(next_step=self._get(self.config_init, "next_step"))
             callbacks = [Interruption(), attack, *measured, *callbacks, records, summary]
         elif self.subcommand == "predict":
             callbacks.append(PredictionWriter())
         if self.subcommand != "fit" and settings["enable_progress_bar"] is not False:
             callbacks = [EvaluationProgress(), *callbacks]
-        own_logger = settings["logger"] in (None, True) and not settings["fast_dev_run"]
-        if own_logger:
+        default_logger = settings["logger"] in (None, True) and not settings["fast_dev_run"]
+        if default_logger:
             kwargs["logger"] = False
         make = super().instantiate_trainer
         trainer = make_trainer(lambda: make(callbacks=callbacks, **kwargs))
-        if own_logger:
+        if self.subcommand == "test":
+            self.run_folder = self._resumed(trainer, records, default_logger)
+            records.resume = self.run_folder is not None
+        if default_logger:
             trainer.logger = logger = run_logger(trainer, self.run_folder)
             if self.run_folder is None and trainer.is_global_zero:
                 self.new_folder = Path(logger.log_dir)
         self._check_folder(trainer)
         return trainer
 
-    def _resumed(self, config: dict[str, Any]) -> Path | None:
-        """The folder of the run to go on with."""
+    def _resumed(self, trainer: Trainer, records: Records, default_logger: bool) -> Path | None:
+        """The folder of the run to go on with; a logger of the user's own is led there."""
         resume = self._get(self.config_init, "resume")
-        if resume is None:
-            return None
-        if resume == AUTO:
-            root = self._get(self.config_init, "trainer")["default_root_dir"]
-            return find_run(Path(root or Path.cwd()).resolve(), config)
-        return Path(resume).resolve()
+        if resume != AUTO:
+            return None if resume is None else Path(resume).expanduser().resolve()
+        numbering = [logger for logger in trainer.loggers if getattr(logger, "_version", 0) is None]
+        if default_logger:
+            logs = Path(trainer.default_root_dir) / LOGS
+        else:
+            folder = run_folder(trainer)
+            logs = folder.parent if numbering else folder
+        found, passed_over = find_run(logs.resolve(), records.config or {})
+        for reason in passed_over[:3] if trainer.is_global_zero else ():
+            print(f"--resume auto passes over a run: {reason}", file=sys.stderr)
+        for logger in numbering if found else ():
+            logger._version = version(found)
+        return found
 
     def _check_folder(self, trainer: Trainer) -> None:
         folder = run_folder(trainer)

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
 
+from lit_purify.cli import main
 from lit_purify.cli.arguments import AUTO, with_run_config
 from lit_purify.cli.runs import deciding, find_run
 from lit_purify.records import records_folder
@@ -160,18 +162,28 @@ def record(root: Path, version: int, config: object) -> Path:
     return folder
 
 
+def found(root, config):
+    """The run that is gone on with."""
+    return find_run(root / "lightning_logs", config)[0]
+
+
 class TestFindRun:
     def test_the_newest_by_its_number(self, tmp_path):
         for version in (2, 10, 9):
             record(tmp_path, version, {"a": 1})
-        assert find_run(tmp_path, {"a": 1}) == tmp_path / "lightning_logs" / "version_10"
+        assert found(tmp_path, {"a": 1}) == tmp_path / "lightning_logs" / "version_10"
 
-    def test_another_configuration_is_passed_over(self, tmp_path):
+    def test_another_configuration_is_passed_over_and_that_is_said(self, tmp_path):
         expected = record(tmp_path, 0, {"a": 1, "b": [1.5, None]})
         record(tmp_path, 1, {"a": 2, "b": [1.5, None]})
         record(tmp_path, 2, {"a": 1})
         record(tmp_path, 3, None)
-        assert find_run(tmp_path, {"a": 1, "b": [1.5, None]}) == expected
+        logs = tmp_path / "lightning_logs"
+        folder, passed_over = find_run(logs, {"a": 1, "b": [1.5, None]})
+        assert folder == expected
+        expected = zip((3, 2, 1), passed_over, strict=True)
+        assert all(str(logs / f"version_{k}") in line for k, line in expected)
+        assert "a was 2 and now is 1" in passed_over[2]
 
     @pytest.mark.parametrize(
         "content",
@@ -185,15 +197,53 @@ class TestFindRun:
         for version in (1, 2):
             header = records_folder(record(tmp_path, version, {"a": 1})) / "header.json"
             header.write_text(content)
-        assert find_run(tmp_path, {"a": 1}) == expected
+        folder, passed_over = find_run(tmp_path / "lightning_logs", {"a": 1})
+        assert folder == expected
+        assert len(passed_over) == 2
+        assert all("header.json" in line for line in passed_over)
 
     def test_a_folder_without_records_is_passed_over(self, tmp_path):
         expected = record(tmp_path, 0, {})
         for name in ("version_1", "version_two", "other"):
             (tmp_path / "lightning_logs" / name).mkdir()
-        assert find_run(tmp_path, {}) == expected
+        assert found(tmp_path, {}) == expected
+
+    def test_the_folder_itself_may_be_the_run(self, tmp_path):
+        write_header(records_folder(tmp_path), HEADER)
+        assert find_run(tmp_path, {"a": 1}) == (tmp_path, [])
 
     def test_where_there_is_none(self, tmp_path):
-        assert find_run(tmp_path, {}) is None
-        assert find_run(tmp_path / "nowhere", {}) is None
+        assert found(tmp_path, {}) is None
+        assert found(tmp_path / "nowhere", {}) is None
         assert not (tmp_path / "nowhere").exists()
+
+
+LOGGER = "--trainer.logger={class_path: lightning.pytorch.loggers.%s, init_args: {save_dir: %s}}"
+
+
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        (["--trainer.default_root_dir=~/runs"], "runs/lightning_logs/version_0"),
+        ([LOGGER % ("TensorBoardLogger", "own")], "own/lightning_logs/version_0"),
+        ([LOGGER % ("CSVLogger", "own")], "own/lightning_logs/version_0"),
+        ([LOGGER % ("CSVLogger", "own, name: mine, version: first")], "own/mine/first"),
+        (["--trainer.default_root_dir=here", "--trainer.logger=false"], "here"),
+    ],
+)
+def test_a_second_call_goes_on_wherever_it_was_written(
+    options, place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = ["test", "--config", "cifar_fixed", "--model.purifier=tiny.IdentityPurifier"]
+    args += ["--model.classifier=tiny.classifier", "--model.protocols=[base]", "--attack.steps=1"]
+    args += ["--data.limit=2", "--trainer.accelerator=cpu", "--resume=auto", *tiny.UNMEASURED]
+    for _ in range(2):
+        assert main([*args, *options]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].endswith(place)
+    sessions = json.loads((tmp_path / place / "records" / "header.json").read_text())["sessions"]
+    assert len(sessions) == 2
+    assert len(list(tmp_path.rglob("header.json"))) == 1
+    assert main([*args, *options, "--attack.steps=2"]) == (0 if "version" in place else 2)
+    assert "steps was 1 and now is 2" in capsys.readouterr().err
