@@ -34,5 +34,17 @@ def unknown_keys(content: Any, parsed: Any, above: str = "") -> Iterator[str]:
             yield f"{name!r}{did_you_mean(key, vars(parsed))}"
 
 
+def part(parsed: Any, name: str) -> Any:
+    """What an option such as ``attack.eps`` stands for in what is parsed; ``None`` for nothing."""
+    for key in name.split("."):
+        if not isinstance(parsed, Namespace):
+            return None
+        found = vars(parsed)
+        if key not in found and isinstance(found.get("init_args"), Namespace):
+            found = vars(found["init_args"])
+        parsed = found.get(key)
+    return parsed
+
+
 def _holds_nothing(value: Any) -> bool:
     return isinstance(value, Mapping) and all(map(_holds_nothing, value.values()))

@@ -7,7 +7,7 @@ import sys
 
 from jsonargparse import ArgumentError
 
-from lit_purify.cli.foreign import advice, raised_by_a_plugin
+from lit_purify.cli.foreign import advice, is_of_the_parser, raised_by_a_plugin
 from lit_purify.cli.hints import hint
 from lit_purify.types import InputError
 
@@ -32,9 +32,17 @@ def tell(error: Exception) -> int:
 
 def explanation(error: BaseException | None) -> str | None:
     """What was wrong with the input, in one line; ``None`` where the error is a defect."""
+    line = _known(error)
+    if line is None and error is not None and is_of_the_parser(_unwrapped(error)):
+        line = readable(str(error)) if str(error).startswith(_WRAPPER) else None
+    return line
+
+
+def _known(error: BaseException | None) -> str | None:
+    """The line of an error, or of what caused it, that says more."""
     if error is None or isinstance(error, InputError):
         return None if error is None else " ".join(str(error).split())
-    if (cause := explanation(error.__cause__ or error.__context__)) is not None:
+    if (cause := _known(error.__cause__ or error.__context__)) is not None:
         return cause
     if isinstance(error, ArgumentError) or type(error).__name__ == MISCONFIGURATION:
         return readable(str(error))

@@ -100,6 +100,12 @@ _KINDS: tuple[Callable[[BaseException], str | None], ...] = (
 )
 
 
+def is_of_the_parser(error: BaseException) -> bool:
+    """Whether jsonargparse itself refuses something."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "jsonargparse" in Path(frames[-1].filename).parts
+
+
 def raised_by_a_plugin(error: BaseException) -> str | None:
     """The message of what a user's own code raised, and where; ``None`` of any other code."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -25,7 +25,7 @@ def hint(message: str) -> str:
     if found := _WRONG_CLASS.search(message):
         module, word = found.groups()
         return did_you_mean(word, getattr(import_module(module), "__all__", ()))
-    if _NO_CLASS.search(message):
+    if _NO_CLASS.search(message) and not _CALLBACKS.search(message):
         return (
             "; no class is named that could take it: an overlay stands behind the configuration "
             "that it changes, such as --config cifar_fixed --config protocol/all"

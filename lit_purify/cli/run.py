@@ -47,7 +47,7 @@ from lit_purify.cli.arguments import (
     with_run_config,
 )
 from lit_purify.cli.configs import ConfigFile
-from lit_purify.cli.empties import unknown_keys
+from lit_purify.cli.empties import part, unknown_keys
 from lit_purify.cli.errors import STATUS, explanation
 from lit_purify.cli.measure import add_measurements, check_named, measurements
 from lit_purify.cli.nulls import check_nulls
@@ -119,7 +119,7 @@ class PurifyCLI(LightningCLI):
             name = option.removeprefix("--").removesuffix("+")
             for _, value in given(args, option) if name != "config" else ():
                 if value.startswith(("{", "[")):
-                    for key in unknown_keys(strict_yaml.load(value), parsed.get(name), name):
+                    for key in unknown_keys(strict_yaml.load(value), part(parsed, name), name):
                         raise InputError(f"{option} has the unknown key {key}")
         callbacks = self.config.get(f"{self.config.subcommand}.trainer.callbacks")
         option = next((word for word in args if word.startswith("--trainer.callbacks.")), None)

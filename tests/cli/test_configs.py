@@ -74,9 +74,9 @@ CALLBACKS = "trainer: {callbacks%s: [lightning.pytorch.callbacks.%s]}\n"
         (["cifar_fixed", "attack/pgd_eot", "attack/bpda"], "attack: lit_purify.attacks.PGDEOT"),
         (
             ["cifar_fixed", "one", "two"],
-            "trainer.callbacks: lightning.pytorch.callbacks.ModelSummary",
+            "trainer.callbacks: lightning",
         ),
-        (["whole", "two"], "trainer.callbacks: lightning.pytorch.callbacks.ModelSummary"),
+        (["whole", "two"], "trainer.callbacks: lightning"),
         (["cifar_fixed", "attack/foolbox_deepfool"], None),
         (["cifar_fixed", "attack/pgd_eot", "protocol/all", "measure/jacobian"], None),
         (["measure/jacobian", "cifar_fixed"], None),

@@ -132,6 +132,14 @@ class TestRuns:
         assert "no attack on fixed noise" not in capsys.readouterr().out  # there was one
 
 
+@pytest.mark.parametrize("text", ["[/x]", "see [bold]docs[/bold] [red"])
+def test_a_users_words_are_no_markup(text, tmp_path, capsys):
+    more = [*tiny.UNMEASURED, "--model.protocols=[base]", f"--next_step={text!r}"]
+    assert main(tiny.command("test", "cifar_fixed.yaml", tmp_path, *more)) == 0
+    assert text in capsys.readouterr().out
+    assert read_summary(tiny.run_folder(tmp_path) / "summary.json")["status"] == "finished"
+
+
 def test_null_reaches_an_argument_two_classes_deep(tmp_path):
     args = tiny.command("test", "cifar_fixed.yaml", tmp_path, *tiny.UNMEASURED)
     more = ("--model.purifier.num_steps", "null", "--model.purifier.t_star", "4")
