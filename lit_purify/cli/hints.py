@@ -25,11 +25,6 @@ def hint(message: str) -> str:
     if found := _WRONG_CLASS.search(message):
         module, word = found.groups()
         return did_you_mean(word, getattr(import_module(module), "__all__", ()))
-    if _NO_CLASS.search(message) and not _CALLBACKS.search(message):
-        return (
-            "; no class is named that could take it: an overlay stands behind the configuration "
-            "that it changes, such as --config cifar_fixed --config protocol/all"
-        )
     if found := _WRONG_KIND.search(message):
         return _annotation(pydoc.locate(found[1]), found[2])
     if not (found := _WRONG_OPTION.search(message)):
@@ -41,6 +36,11 @@ def hint(message: str) -> str:
     meant = did_you_mean(wrong[0], known) if wrong else ""
     if _CALLBACKS.search(message):
         meant += "; measurements are changed by their names, such as --measure.jacobian.top_k 8"
+    if not meant and _NO_CLASS.search(message) and "class_path" not in message:
+        return (
+            "; no class is named that could take it: an overlay stands behind the configuration "
+            "that it changes, such as --config cifar_fixed --config protocol/all"
+        )
     return meant
 
 

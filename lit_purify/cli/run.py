@@ -224,8 +224,9 @@ class PurifyCLI(LightningCLI):
         found, passed_over = find_run(logs.resolve(), records.config or {})
         for reason in passed_over[:3] if trainer.is_global_zero else ():
             print(f"--resume auto passes over a run: {reason}", file=sys.stderr)
-        for logger in numbering if found else ():
-            logger._version = version(found)
+        for logger in numbering:
+            if found is not None:
+                logger._version = version(found)  # type: ignore[attr-defined]
         return found
 
     def _check_folder(self, trainer: Trainer) -> None:

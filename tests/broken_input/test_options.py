@@ -127,12 +127,12 @@ OPTIONS = {
         "misspelt argument that holds nothing": ("--attack={init_args: {stpes: {}}}", "steps"),
         "misspelt argument in a list": (
             "--trainer.callbacks=[{class_path: tiny.StatusSpy, init_args: {a: {b: {}}}}]",
-            "init_args.a",
+            "'a.b' is not accepted",
         ),
         "root directory is a bucket": ("--trainer.default_root_dir=s3://bucket/runs", "URL"),
         "logger writes to a bucket": (
             "--trainer.logger={class_path: lightning.pytorch.loggers.CSVLogger, init_args: "
-            "{save_dir: 'gs://bucket/runs'}}",
+            "{save_dir: 'memory://runs'}}",
             "URL",
         ),
         "misspelt configuration": ("--config=cifar_fixd", "did you mean cifar_fixed"),
