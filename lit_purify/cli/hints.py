@@ -15,7 +15,7 @@ _WRONG_OPTION = re.compile(
     r"(?:Option '|does not accept option '|unrecognized arguments: --)([\w.+-]+)"
 )
 _WRONG_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
-_NO_CLASS = re.compile(r"Option '[\w.+-]+' is not accepted")
+_NO_CLASS = re.compile(r"class_path 'lightning\.[\w.]*Lightning(?:Data)?Module':\s+Option")
 _WRONG_KIND = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
 _CALLBACKS = re.compile(r'Parser key "trainer\.callbacks"')
 
@@ -36,7 +36,7 @@ def hint(message: str) -> str:
     meant = did_you_mean(wrong[0], known) if wrong else ""
     if _CALLBACKS.search(message):
         meant += "; measurements are changed by their names, such as --measure.jacobian.top_k 8"
-    if not meant and _NO_CLASS.search(message) and "class_path" not in message:
+    if _NO_CLASS.search(message):
         return (
             "; no class is named that could take it: an overlay stands behind the configuration "
             "that it changes, such as --config cifar_fixed --config protocol/all"
