@@ -59,7 +59,10 @@ def _content(given: str) -> Any:
     with suppress(ValueError, YAMLError):  # no name of a file, no YAML: the parser says so
         if not Path(given).is_file():
             return strict_yaml.load(given)
-    return strict_yaml.load(Path(given).read_text(encoding="utf-8"), given)
+    text = Path(given).read_text(encoding="utf-8")
+    with suppress(YAMLError):
+        return strict_yaml.load(text, given)
+    return None
 
 
 def _warn_of_dropped(earlier: str, content: Any, *, given: str) -> None:
