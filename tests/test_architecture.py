@@ -81,6 +81,10 @@ def test_rooms_import_each_other_in_no_circle():
         graph = {name: targets for name, targets in graph.items() if name not in leaves}
 
 
+def test_python_calls_do_without_the_command_line():
+    assert "cli" not in rooms_imported(PACKAGE / "api.py")
+
+
 def test_every_room_has_its_level():
     assert {room(file) for file in FILES} <= set().union(*LEVELS)
 

@@ -174,9 +174,9 @@ class Summary(Callback):
         self._print_flags(summary["flags"])
         sentence = conclusion(summary)
         if sentence is not None:
-            self._console.print(f"\n{sentence}\n")
+            self._console.print(f"\n{sentence}\n", markup=False)
         if self.next_step is not None:
-            self._console.print(f"{self.next_step}\n", soft_wrap=True)
+            self._console.print(f"{self.next_step}\n", soft_wrap=True, markup=False)
         # Plain print: the last line is for scripts too, so it is never wrapped or coloured.
         print(folder, flush=True)
 

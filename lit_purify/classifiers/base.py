@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from lit_purify.arguments import NamesItself
+from lit_purify.types import InputError
 
 
 class Classifier(NamesItself, nn.Module, ABC):
@@ -36,6 +37,18 @@ class Classifier(NamesItself, nn.Module, ABC):
     def class_name(self, label: int) -> str:
         """The name of a class, or its number where names are unknown."""
         return self.class_names[label] if label < len(self.class_names) else str(label)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits = super().__call__(images)
+        expected = (len(images), self.num_classes)
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if found != expected:
+            raise InputError(
+                f"the classifier {type(self).__name__} gave {found} for {len(images)} images; "
+                f"expected logits of shape (B, num_classes) = {expected}: return that tensor from "
+                "forward, and say num_classes as it is"
+            )
+        return logits
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor: ...

@@ -111,6 +111,11 @@ class PurifiedClassifier(RecordingModule):
             raise InputError(f"the base seed must be at least 0, got {seed}")
         if test_draws < 1:
             raise InputError(f"test_draws must be at least 1, got {test_draws}")
+        if not isinstance(getattr(classifier, "num_classes", None), int):
+            raise InputError(
+                f"{type(classifier).__name__} does not say how many classes it has; give it the "
+                "attribute num_classes, such as num_classes = 10 in the class"
+            )
         for name, network in networks(purifier, classifier).items():
             if any(parameter.is_meta for parameter in network.parameters()):
                 raise InputError(

@@ -208,6 +208,12 @@ def _of_preflight(
                 "the numbers depend on how the images are batched; look for batch normalisation "
                 "without running statistics or a statistic over the batch."
             )
+    low, high = preflight.get("purified_range", (0, 1))
+    if low < -1 or high > 2:  # a chain that clips nothing ends a little outside [0, 1]
+        yield (
+            f"The purified images range over [{low:.3g}, {high:.3g}], and the classifier expects "
+            "[0, 1]: return images in the scale that they came in."
+        )
     for role in preflight.get("nonfinite", []):
         yield (
             f"The {role} gives numbers that are not finite for one of the first images: they count "
