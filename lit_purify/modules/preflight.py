@@ -40,7 +40,6 @@ class Preflight(TypedDict, total=False):
         nonfinite: who gave numbers that are not finite.
         zero_gradient: share of an image's pixels in which the gradient of its loss is exactly zero,
             in [0, 1]; ``None`` where the logits do not depend differentiably on the images.
-        nonfinite_gradient: whether that gradient is infinite or not a number somewhere.
     """
 
     indices: list[int]
@@ -53,7 +52,6 @@ class Preflight(TypedDict, total=False):
     draws_noise: bool
     nonfinite: list[str]
     zero_gradient: float | None
-    nonfinite_gradient: bool
 
 
 def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bool) -> Preflight:
@@ -81,13 +79,14 @@ def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bo
         nonfinite=[],
     )
     named = {
-        "classifier": f"the classifier ({classifier.source or type(classifier).__name__})",
+        "classifier": f"the classifier ({classifier.source})",
         "purifier": f"the purifier ({type(purifier).__name__})",
     }
 
     def purified(images: Tensor) -> Tensor:
-        kept = noise.cached(indices[: len(images)])
-        answer: object = defence.bind(kept, kept.samples).purify(images)
+        samples = indices[: len(images)]
+        kept = noise.cached(samples)
+        answer: object = defence.bind(kept, samples).purify(images)
         found["draws_noise"] = kept.drawn
         if not isinstance(answer, Tensor) or answer.shape != images.shape:
             got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
@@ -125,7 +124,6 @@ def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bo
     if attacked:
         gradient = _gradient(defence.bind(noise, indices[:1]), images[:1], batch["label"][:1])
         found["zero_gradient"] = None if gradient is None else float(zero_share(gradient))
-        found["nonfinite_gradient"] = gradient is not None and not bool(gradient.isfinite().all())
     return found
 
 
@@ -149,11 +147,13 @@ def _spread(logits: Tensor) -> float:
 
 def _gradient(defence: Defence, image: Tensor, label: Tensor) -> Tensor | None:
     """Gradient of the cross-entropy; ``None`` where it cannot be taken."""
+    x = image.detach().clone().requires_grad_()
     with torch.enable_grad():
-        x = image.detach().clone().requires_grad_()
-        logits = defence(x)
-        if not logits.requires_grad:
+        try:
+            loss = F.cross_entropy(defence(x), label)
+            (gradient,) = torch.autograd.grad(loss, x, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # such as NumPy's; an attack need not ask for a gradient
             return None
-        loss = F.cross_entropy(logits, label)
-        (gradient,) = torch.autograd.grad(loss, x, allow_unused=True)
     return gradient
