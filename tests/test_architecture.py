@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
     {"arguments", "functional", "types"},
-    {"diffusion", "checkpoints"},
+    {"diffusion", "checkpoints", "weights"},
     {"defence", "classifiers"},
     {"attacks", "metrics", "data", "paper"},
     {"report", "figures", "records"},

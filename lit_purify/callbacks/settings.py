@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from lit_purify.checkpoints.files import sha256
 from lit_purify.modules.purified_classifier import PurifiedClassifier
+from lit_purify.weights.content import sha256
 
 _PACKAGE = "lit_purify."
 

@@ -15,11 +15,11 @@ from lit_purify.checkpoints import (
     guided_diffusion_format,
     own_format,
 )
-from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.checkpoints.layout import Reading, fill
 from lit_purify.diffusion.denoiser import UNetDenoiser
 from lit_purify.diffusion.schedule import Schedule, checked_schedule
 from lit_purify.types import InputError
+from lit_purify.weights.files import load_state_dict
 
 PREFIXES = ("module.", "_orig_mod.")
 """What data-parallel training and ``torch.compile`` put before the names of a network."""
@@ -119,7 +119,7 @@ def official_denoiser(*, name: str) -> UNetDenoiser:
     """
     if name not in OFFICIAL:
         raise InputError(f"there is no official denoiser {name!r}; expected {', '.join(OFFICIAL)}")
-    from lit_purify.checkpoints.weights import weights_file
+    from lit_purify.weights import weights_file
 
     denoiser = load_denoiser(str(weights_file(name)))
     denoiser.source = OFFICIAL[name]

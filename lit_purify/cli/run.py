@@ -37,7 +37,6 @@ from lit_purify.callbacks.run_folder import (
     version,
 )
 from lit_purify.callbacks.trainers import make_trainer
-from lit_purify.checkpoints.files import check_resumable
 from lit_purify.cli import COMMANDS, strict_yaml
 from lit_purify.cli.arguments import (
     AUTO,
@@ -54,6 +53,7 @@ from lit_purify.cli.nulls import check_nulls
 from lit_purify.cli.runs import deciding, find_run
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.types import InputError
+from lit_purify.weights.files import check_resumable
 
 RUNS = ("test", "predict", "fit")
 """Commands with a trainer."""
