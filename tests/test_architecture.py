@@ -1,6 +1,8 @@
 """Imports go one way, and heavy frameworks stay in their rooms: read from the source."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,3 +108,17 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
         "lit_purify.data.z.a",
     }
     assert rooms_imported(file) == {"cli", "data", "__init__"}
+
+
+@pytest.mark.parametrize("args", [["--help"], [], ["weights", "list"], ["weights", "--help"]])
+def test_what_needs_no_pytorch_does_not_load_it(args):
+    code = f"""
+import contextlib, sys
+from lit_purify.cli import main
+
+with contextlib.suppress(SystemExit):
+    main({args})
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "False"
