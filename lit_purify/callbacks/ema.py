@@ -46,8 +46,8 @@ class EMA(WeightAveraging):
             return
         self._latest_update_step = step
         assert self._average_model is not None
-        average = list(self._average_model.module.parameters())
-        weights = list(pl_module.parameters())
+        average = tuple(self._average_model.module.parameters())
+        weights = tuple(pl_module.parameters())
         n = step - getattr(pl_module, "first_step", 0)
         if n == 1:
             torch._foreach_copy_(average, weights)

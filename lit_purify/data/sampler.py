@@ -59,7 +59,7 @@ class Batches(Dataset[Batch]):
         return len(self.dataset)
 
 
-def as_batch(batch: Batch) -> Batch:
+def as_batch(batch: Any) -> Batch:
     """What a loader of :class:`Batches` collates by: there is nothing left to do."""
     return batch
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from lit_purify.data.sampler import batches_trained
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.schedule import checked_schedule, diffuse
-from lit_purify.modules.collapse import CollapseWatch, collapsed
+from lit_purify.modules.collapse import WINDOW, CollapseWatch
 from lit_purify.modules.learning_rate import rate_factor, share_done
 from lit_purify.types import Batch, InputError
 
@@ -164,9 +164,17 @@ class DenoiserTraining(LightningModule):
         return loss
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        loss = self._watch.loss()
-        if loss is not None and self.trainer.strategy.broadcast(collapsed(loss)):
-            self._restart(loss)
+        if self._watch.full:
+            loss = self.trainer.strategy.broadcast(self._watch.close())
+            # A window after the warm-up, a network has begun to learn if it can at all.
+            steps = self.trainer.global_step - self.first_step
+            if self._watch.collapsed(loss, due=steps >= self.warmup_steps + WINDOW):
+                self._restart(loss)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        # Having it stop validates and saves the last weights, wherever in an interval they come.
+        if self.trainer.global_step >= self.trainer.estimated_stepping_batches:
+            self.trainer.should_stop = True
 
     def _restart(self, loss: float) -> None:
         """Begin anew with half the learning rate.
@@ -189,6 +197,7 @@ class DenoiserTraining(LightningModule):
         self.first_step = step
         self.restarts += 1
         rank_zero_warn(f"{what}; it begins anew at step {step}, at {rate / 2:g}")
+        self._watch = CollapseWatch()
         self.denoiser.load_state_dict(self._first_weights)
         optimizer = self._optimizer()
         optimizer.zero_grad()
@@ -244,7 +253,7 @@ class DenoiserTraining(LightningModule):
             fused=True,
         )
         # Gradients of float16 are unscaled before they are clipped, not by the optimizer.
-        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+        optimizer._step_supports_amp_scaling = False
         # A function: of a method, the scheduler would put attributes into the checkpoint.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self._rate(step))
         return {
