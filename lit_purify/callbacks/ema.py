@@ -46,10 +46,12 @@ class EMA(WeightAveraging):
             return
         self._latest_update_step = step
         assert self._average_model is not None
-        average = tuple(self._average_model.module.parameters())
-        weights = tuple(pl_module.parameters())
-        n = step - getattr(pl_module, "first_step", 0)
+        average, network = self._average_model.module, pl_module
+        pairs = tuple(average.parameters()), tuple(network.parameters())
+        n = step - getattr(network, "first_step", 0)
         if n == 1:
-            torch._foreach_copy_(average, weights)
+            torch._foreach_copy_(*pairs)
         else:
-            torch._foreach_lerp_(average, weights, 1 - min(self.decay, (1 + n) / (10 + n)))
+            torch._foreach_lerp_(*pairs, 1 - min(self.decay, (1 + n) / (10 + n)))
+        # Buffers are statistics and constants: they are the network's.
+        torch._foreach_copy_(tuple(average.buffers()), tuple(network.buffers()))
