@@ -106,9 +106,9 @@ class DenoiserTraining(LightningModule):
         self._first_weights: dict[str, Tensor] = {}
 
     def setup(self, stage: str) -> None:
-        # Before a checkpoint is loaded.
-        state = self.denoiser.state_dict()
-        self._first_weights = {name: value.to("cpu", copy=True) for name, value in state.items()}
+        if stage == "fit":  # before a checkpoint is loaded
+            state = self.denoiser.state_dict()
+            self._first_weights = {name: x.to("cpu", copy=True) for name, x in state.items()}
         shape = getattr(getattr(self.trainer, "datamodule", None), "image_shape", None)
         if shape is not None:
             self.denoiser.check_shape(tuple(shape))

@@ -1,6 +1,7 @@
 """Training of the denoiser: closed-form losses, the law of the steps, a fit, a resume."""
 
 import math
+from collections import Counter
 
 import pytest
 import tiny
@@ -8,8 +9,10 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from oracles import ALPHA_BAR, cosine_alpha_bar, random_unet
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from lit_purify.callbacks import EMA
 from lit_purify.data.arrays import ImageArrays
 from lit_purify.diffusion import CosineSchedule, Denoiser, LinearSchedule
 from lit_purify.modules import DenoiserTraining
@@ -231,6 +234,22 @@ class TestFit:
         run.fit(module, loader(8, 4))
         squares = [p.grad.square().sum() for p in module.denoiser.parameters()]
         assert sum(squares).sqrt() == pytest.approx(1e-3, rel=1e-3)
+
+    def test_no_step_waits_for_the_device(self, tmp_path):
+        """No number is read from it, and all weights are updated and averaged at once."""
+        calls = Counter()
+
+        class Counting(TorchDispatchMode):
+            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+                if 2 <= run.global_step < 6:
+                    calls[function.overloadpacket.__name__] += 1
+                return function(*args, **(kwargs or {}))
+
+        run = tiny.trainer(tmp_path, EMA(), max_steps=7, gradient_clip_val=1.0)
+        with Counting():
+            run.fit(DenoiserTraining(tiny.denoiser()), loader(24, 4))
+        assert calls["_fused_adamw_"] == calls["_foreach_lerp_"] == 4
+        assert calls["_local_scalar_dense"] == calls["nonzero"] == 0
 
     def test_a_last_validation_batch_of_one_image_leaves_the_loss_finite(self, tmp_path):
         module = DenoiserTraining(ConstantDataDenoiser(0.0))
