@@ -18,8 +18,9 @@ def rate_factor(step: int, done: float, *, warmup_steps: int, decay_share: float
         decay_share: share of the training, at its end, in which the rate falls by a half cosine.
 
     Example:
-        >>> [rate_factor(k, k / 8, warmup_steps=2, decay_share=0.5) for k in (0, 1, 4, 6, 8)]
-        [0.5, 1.0, 1.0, 0.5, 0.0]
+        >>> rates = [rate_factor(k, k / 8, warmup_steps=2, decay_share=0.5) for k in range(9)]
+        >>> [round(rate, 2) for rate in rates]
+        [0.5, 1.0, 1.0, 1.0, 1.0, 0.85, 0.5, 0.15, 0.0]
     """
     warm = min(1.0, (step + 1) / max(1, warmup_steps))
     left = max(0.0, 1 - done)
