@@ -5,6 +5,7 @@ from lit_purify.callbacks.attack import AdversarialExamples
 from lit_purify.callbacks.base_curve import BaseClassifierCurve
 from lit_purify.callbacks.compression import CompressionRate
 from lit_purify.callbacks.distances import DistanceTrajectories
+from lit_purify.callbacks.ema import EMA
 from lit_purify.callbacks.images import ImageGrid
 from lit_purify.callbacks.interruption import Interruption, Terminated
 from lit_purify.callbacks.jacobian import JacobianSpectrum
@@ -20,6 +21,7 @@ from lit_purify.callbacks.summary import Summary
 from lit_purify.callbacks.variance import OutputVariability
 
 __all__ = [
+    "EMA",
     "AdversarialExamples",
     "AttackAgreement",
     "AttackMagnitude",
