@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
-    {"arguments", "functional", "types"},
+    {"arguments", "functional", "precision", "types"},
     {"diffusion", "checkpoints"},
     {"defence", "classifiers"},
     {"attacks", "metrics", "data", "paper"},
