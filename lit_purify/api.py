@@ -20,6 +20,7 @@ from lit_purify.callbacks import (
     AdversarialExamples,
     EvaluationProgress,
     Measurement,
+    MemoryUse,
     Records,
     Summary,
 )
@@ -38,7 +39,7 @@ from lit_purify.modules import PurifiedClassifier
 from lit_purify.modules.protocols import ProtocolName
 from lit_purify.records import SampleTable, read_summary
 from lit_purify.report import flags, summary_table
-from lit_purify.types import InputError
+from lit_purify.types import Auto, InputError
 
 
 def purify(
@@ -135,7 +136,7 @@ def evaluate(
     measurements: Sequence[Measurement] = (),
     seed: int = 0,
     test_draws: int = 1,
-    batch_size: int = 64,
+    batch_size: int | Auto = 64,
     root: str | Path = ".",
     resume: str | Path | None = None,
     progress: bool = True,
@@ -152,7 +153,8 @@ def evaluate(
         measurements: what to measure besides, such as ``lit_purify.callbacks.CompressionRate()``.
         seed: base seed of everything random.
         test_draws: noise draws that `transfer` and `fresh` test an image under.
-        batch_size: images per batch, where ``data`` are images and labels.
+        batch_size: images per batch, where ``data`` are images and labels; ``auto`` for as many as
+            the memory takes.
         root: folder in which ``lightning_logs/version_N`` is made.
         resume: run folder of an interrupted evaluation of the same settings, to go on with.
         progress: show a progress bar.
@@ -211,6 +213,7 @@ def evaluate(
             )
     records, summary = Records(resume=resume is not None), Summary(verbose=False)
     callbacks = [
+        MemoryUse(verbose=progress),
         *([EvaluationProgress()] if progress else []),
         AdversarialExamples(PGD() if attack is None else attack),
         *measurements,

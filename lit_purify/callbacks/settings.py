@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lit_purify.checkpoints.files import sha256
 from lit_purify.modules.purified_classifier import PurifiedClassifier
 
-HARDWARE = ("batch_size", "device", "processes")
+HARDWARE = ("batch_size", "memory_budget_gib", "device", "processes")
 """Settings that may change between the sessions of a run: they move floats in the last digits."""
 
 

@@ -20,6 +20,7 @@ from lit_purify.callbacks import (
     AdversarialExamples,
     EvaluationProgress,
     Interruption,
+    MemoryUse,
     PredictionWriter,
     Records,
     Summary,
@@ -172,6 +173,8 @@ class PurifyCLI(LightningCLI):
             callbacks.append(PredictionWriter())
         if self.subcommand != "fit" and settings["enable_progress_bar"] is not False:
             callbacks = [EvaluationProgress(), *callbacks]
+        if self.subcommand != "fit":
+            callbacks = [MemoryUse(), *callbacks]
         own_logger = settings["logger"] in (None, True) and not settings["fast_dev_run"]
         if own_logger:
             kwargs["logger"] = False

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Subset
 from lit_purify.data import sources
 from lit_purify.data.base import ImageDataModule
 from lit_purify.data.sampler import ResumableLoader, TrainingSampler
-from lit_purify.types import Batch, InputError
+from lit_purify.types import Auto, Batch, InputError
 
 
 class CIFAR10DataModule(ImageDataModule):
@@ -24,7 +24,7 @@ class CIFAR10DataModule(ImageDataModule):
             or the path of an ``.npz`` file with the keys ``images`` (N, 32, 32, 3) and ``labels``.
         train_source: training images: ``torchvision`` or the path of an ``.npz`` file.
         root: folder of the torchvision download.
-        batch_size: images per batch, for each process.
+        batch_size: images per batch, for each process; ``auto`` chooses by the memory.
         limit: evaluate on the first ``limit`` images only, or on all where there are fewer; applied
             to ``indices`` where both are given. Training is not limited.
         indices: positions in the source of the images to evaluate on, in this order.
@@ -46,7 +46,7 @@ class CIFAR10DataModule(ImageDataModule):
         source: str = "embedded",
         train_source: str = "torchvision",
         root: str = "data",
-        batch_size: int = 64,
+        batch_size: int | Auto = 64,
         limit: int | None = None,
         indices: list[int] | None = None,
         num_holdout: int = 2000,
