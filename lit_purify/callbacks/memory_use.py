@@ -75,7 +75,7 @@ class MemoryUse(Callback):
             chosen = images_that_fit(fits, min(share, LARGEST if on_gpu else LARGEST_ON_CPU))
             data.batch_size = int(min(peers_of(trainer).gather(chosen)))
         planned = one + (_rows_per_pass(trainer, data.batch_size) - 1) * added
-        said = f"{data.batch_size} images per batch: {planned / GIB:.3g} GiB"
+        said = f"batch size {data.batch_size}: {planned / GIB:.3g} GiB"
         if chain is not None and auto_budget:
             chain.budget.gib = max(0, usable - planned) / GIB
             self._said = {"memory_budget_gib": chain.budget.gib}

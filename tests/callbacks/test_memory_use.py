@@ -201,13 +201,13 @@ class TestCommands:
         arguments = tiny.command("test", "cifar_fixed.yaml", tmp_path, *options)
         assert main([*arguments, *tiny.UNMEASURED]) == 0
         printed = capsys.readouterr()
-        assert "3 images per batch" in printed.err
+        assert "batch size 3:" in printed.err
         assert "memory_budget_gib" in printed.out
 
     def test_predict_takes_it(self, tmp_path, capsys):
         arguments = tiny.command("predict", "predict.yaml", tmp_path)
         assert main([*arguments, "--data.batch_size", "auto"]) == 0
-        assert "3 images per batch" in capsys.readouterr().err
+        assert "batch size 3:" in capsys.readouterr().err
 
 
 def test_who_chooses_nothing_is_told(npz):

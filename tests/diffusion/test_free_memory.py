@@ -86,11 +86,11 @@ def test_a_system_that_does_not_tell_is_named(tmp_path, table):
 
 
 def test_this_machine_tells():
-    assert 0 < usable_bytes(torch.device("cpu")) <= 0.8 * 2**50
+    assert 0 < usable_bytes(torch.device("cpu")) < 2**50
 
 
 @pytest.mark.parametrize(
-    ("free", "usable"), [(1000, 768), (1200, 896), (1279, 896), (1281, 1024), (5, 4), (1, 0)]
+    ("free", "usable"), [(1000, 384), (1100, 384), (1119, 384), (1121, 448), (5, 2), (1, 0)]
 )
 def test_a_margin_is_left_and_small_changes_change_nothing(monkeypatch, free, usable):
     monkeypatch.setattr(free_memory, "host_bytes", lambda: free)
