@@ -1,12 +1,13 @@
 # make demo         see the paper's result in minutes
 # make test         everything CI checks
+# make bench        how fast everything is beside plain code and other libraries
 # make test-quick   the equations, the imports, the reports, the command line: under three minutes
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 QUICK := tests/test_architecture.py tests/functional tests/metrics tests/report tests/cli lit_purify
 
-.PHONY: install demo test test-quick lint clean
+.PHONY: install demo bench test test-quick lint clean
 
 install: $(VENV)/.installed
 
@@ -17,6 +18,9 @@ $(VENV)/.installed: pyproject.toml
 
 demo: install
 	$(RUN) -m lit_purify test --config configs/demo.yaml
+
+bench: install
+	$(RUN) scripts/bench.py
 
 lint: install
 	$(RUN) -m ruff check .

@@ -4,6 +4,7 @@ What a user needs can be imported from here; it is loaded when it is first used.
 """
 
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -69,16 +70,10 @@ __all__ = [
 ]
 
 
-_ROOMS = (
-    *("attacks", "callbacks", "checkpoints", "classifiers", "data", "diffusion", "figures"),
-    *("functional", "metrics", "modules", "records", "report"),
-)
-
-
 if not TYPE_CHECKING:  # or type checkers would take any name
 
     def __getattr__(name: str) -> Any:
-        if name in _ROOMS:
+        if name in (room.name for room in iter_modules(__path__)):
             return import_module(f"lit_purify.{name}")
         for home, names in _HOMES.items():
             if name in names:

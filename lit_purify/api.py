@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from rich.console import Console
 from torch import Tensor
 
@@ -19,15 +18,19 @@ from lit_purify.attacks import PGD, Attack
 from lit_purify.callbacks import (
     AdversarialExamples,
     EvaluationProgress,
+    Interruption,
     Measurement,
     MemoryUse,
     Records,
     Summary,
+    Terminated,
 )
+from lit_purify.callbacks.interruption import interruptible
+from lit_purify.callbacks.quiet import quiet
+from lit_purify.callbacks.run_folder import remove_unused, run_logger
+from lit_purify.callbacks.trainers import make_trainer
 from lit_purify.checkpoints import embedded_denoiser
 from lit_purify.classifiers import Classifier
-from lit_purify.cli.quiet import quiet
-from lit_purify.cli.runs import remove_unused, run_logger
 from lit_purify.data import ArrayDataModule, ImageDataModule
 from lit_purify.defence import Defence
 from lit_purify.diffusion import PRESETS, Denoiser, DiffusionPurifier, FixedNoise, Purifier
@@ -132,11 +135,11 @@ def evaluate(
     data: ImageDataModule | tuple[Tensor, Tensor],
     *,
     attack: Attack | None = None,
-    protocols: Sequence[ProtocolName] = ("base", "fixed"),
+    protocols: Sequence[ProtocolName] | None = None,
     measurements: Sequence[Measurement] = (),
-    seed: int = 0,
-    test_draws: int = 1,
-    batch_size: int | Auto = 64,
+    seed: int | None = None,
+    test_draws: int | None = None,
+    batch_size: int | Auto | None = None,
     root: str | Path = ".",
     resume: str | Path | None = None,
     progress: bool = True,
@@ -146,15 +149,16 @@ def evaluate(
 
     Args:
         defence: a classifier behind a purifier. A ``PurifiedClassifier`` brings its own protocols,
-            seed and test draws.
+            seed and test draws; none may be given beside it.
         data: a data module, or images (N, C, H, W) in [0, 1] and their labels (N,).
         attack: finds the adversarial images; ``None`` takes PGD at 8/255 in 40 steps.
-        protocols: how the defence is attacked and tested (:mod:`lit_purify.modules.protocols`).
+        protocols: how the defence is attacked and tested (:mod:`lit_purify.modules.protocols`);
+            ``None`` takes ``base`` and ``fixed``.
         measurements: what to measure besides, such as ``lit_purify.callbacks.CompressionRate()``.
-        seed: base seed of everything random.
-        test_draws: noise draws that `transfer` and `fresh` test an image under.
-        batch_size: images per batch, where ``data`` are images and labels; ``auto`` for as many as
-            the memory takes.
+        seed: base seed of everything random; ``None`` takes 0.
+        test_draws: noise draws that `transfer` and `fresh` test an image under; ``None`` takes 1.
+        batch_size: images per batch where ``data`` are images and labels; ``None`` takes 64,
+            ``auto`` as many as the memory takes. A data module has its own.
         root: folder in which ``lightning_logs/version_N`` is made.
         resume: run folder of an interrupted evaluation of the same settings, to go on with.
         progress: show a progress bar.
@@ -167,6 +171,8 @@ def evaluate(
 
     Raises:
         InputError: an argument is not as above, or the parts do not fit together.
+        KeyboardInterrupt: Ctrl-C; after SIGTERM a SystemExit of status 143. What was done is
+            recorded, and ``resume`` goes on with it.
 
     Example::
 
@@ -174,35 +180,8 @@ def evaluate(
         result = evaluate(defence, CIFAR10DataModule(limit=20), attack=PGD(steps=10))
         result.metrics["fixed/robust_accuracy"]
     """
-    if isinstance(defence, PurifiedClassifier):
-        module = defence
-    elif isinstance(defence, Defence):
-        _check_parts(defence)
-        module = PurifiedClassifier(
-            cast(Purifier, defence.purifier),
-            cast(Classifier, defence.classifier),
-            seed=seed,
-            protocols=protocols,
-            test_draws=test_draws,
-        )
-    else:
-        raise InputError(
-            "evaluate needs lit_purify.Defence(classifier, purifier) or a PurifiedClassifier, got "
-            f"a {type(defence).__name__}"
-        )
-    if isinstance(data, (tuple, list)) and len(data) == 2:
-        images, labels = data
-        if not all(isinstance(part, (Tensor, np.ndarray)) for part in data):
-            raise InputError("images and labels must be tensors or numpy arrays")
-        classes = module.classifier.num_classes
-        data = ArrayDataModule(
-            images=images, labels=labels, num_classes=classes, batch_size=batch_size
-        )
-    if not isinstance(data, ImageDataModule):
-        raise InputError(
-            "data must be a lit_purify.data.ImageDataModule or a pair (images, labels), got a "
-            f"{type(data).__name__}"
-        )
+    module = _module(defence, protocols=protocols, seed=seed, test_draws=test_draws)
+    data = _data_module(data, module.classifier, batch_size)
     if not isinstance(attack, Attack | None):
         raise InputError(f"attack must be one such as lit_purify.PGD(), got {attack!r}")
     for measurement in measurements:
@@ -213,6 +192,7 @@ def evaluate(
             )
     records, summary = Records(resume=resume is not None), Summary(verbose=False)
     callbacks = [
+        Interruption(),
         MemoryUse(verbose=progress),
         *([EvaluationProgress()] if progress else []),
         AdversarialExamples(PGD() if attack is None else attack),
@@ -220,10 +200,11 @@ def evaluate(
         records,
         summary,
     ]
+    options: dict[str, Any] = {"devices": 1, **(trainer or {})}
     # Attacks need gradients, also where the caller has switched them off.
     with quiet(), torch.inference_mode(False):
-        try:
-            tester = Trainer(
+        tester = make_trainer(
+            lambda: Trainer(
                 inference_mode=False,
                 logger=False,
                 enable_model_summary=False,
@@ -231,23 +212,20 @@ def evaluate(
                 enable_progress_bar=progress,
                 default_root_dir=root,
                 callbacks=callbacks,
-                **{"devices": 1, **(trainer or {})},
+                **options,
             )
-        except (TypeError, ValueError, MisconfigurationException) as error:
-            raise InputError(f"the trainer cannot be set up so: {error}") from error
-        if isinstance(tester.strategy.launcher, _MultiProcessingLauncher):
-            raise InputError(
-                "this strategy evaluates in processes whose result does not come back; expected "
-                "one such as ddp, which repeats the program in every process"
-            )
+        )
         if tester.fast_dev_run:  # type: ignore[attr-defined]
             raise InputError("fast_dev_run leaves no result; drop it from trainer")
         tester.logger = run_logger(tester, None if resume is None else Path(resume).resolve())
         try:
-            tester.test(module, data, verbose=False)
-        except BaseException:
+            with interruptible():
+                tester.test(module, data, verbose=False)
+        except BaseException as error:
             if tester.is_global_zero and resume is None:
                 remove_unused(Path(tester.logger.log_dir))
+            if isinstance(error, Terminated):
+                raise SystemExit(128 + signal.SIGTERM) from None
             raise
     if not tester.is_global_zero:  # the first process alone has put the records together
         module.conclude(records.read())
@@ -260,6 +238,66 @@ def evaluate(
         flags=flags(module.statistics, records.settings, module.preflight),
         settings=records.settings,
         folder=folder,
+    )
+
+
+def _module(defence: Defence | PurifiedClassifier, **arguments: Any) -> PurifiedClassifier:
+    """The module that evaluates a defence, with those arguments that are given.
+
+    Raises:
+        InputError: it is no defence, or brings the arguments itself.
+    """
+    arguments = {name: value for name, value in arguments.items() if value is not None}
+    if isinstance(defence, PurifiedClassifier):
+        if arguments:
+            raise InputError(
+                f"a PurifiedClassifier brings its own {', '.join(arguments)}; give them to it, or "
+                "evaluate lit_purify.Defence(classifier, purifier)"
+            )
+        return defence
+    if not isinstance(defence, Defence):
+        raise InputError(
+            "evaluate needs lit_purify.Defence(classifier, purifier) or a PurifiedClassifier, got "
+            f"a {type(defence).__name__}"
+        )
+    _check_parts(defence)
+    return PurifiedClassifier(
+        cast(Purifier, defence.purifier),
+        cast(Classifier, defence.classifier),
+        **{"protocols": ("base", "fixed"), **arguments},
+    )
+
+
+def _data_module(
+    data: ImageDataModule | tuple[Tensor, Tensor],
+    classifier: Classifier,
+    batch_size: int | Auto | None,
+) -> ImageDataModule:
+    """What serves the images of an evaluation.
+
+    Raises:
+        InputError: it is neither a data module nor images and labels, or it has a batch size.
+    """
+    if isinstance(data, ImageDataModule):
+        if batch_size is not None:
+            raise InputError(
+                "batch_size goes with images and labels; a data module has its own: give it to the "
+                "data module"
+            )
+        return data
+    if not (isinstance(data, (tuple, list)) and len(data) == 2):
+        raise InputError(
+            "data must be a lit_purify.data.ImageDataModule or a pair (images, labels), got a "
+            f"{type(data).__name__}"
+        )
+    if not all(isinstance(part, (Tensor, np.ndarray)) for part in data):
+        raise InputError("images and labels must be tensors or numpy arrays")
+    images, labels = data
+    return ArrayDataModule(
+        images=images,
+        labels=labels,
+        num_classes=classifier.num_classes,
+        batch_size=64 if batch_size is None else batch_size,
     )
 
 

@@ -79,7 +79,10 @@ def _is_plain(value: object) -> bool:
 def _named(init: Callable[..., None], *args: Any, **kwargs: Any) -> dict[str, object]:
     """The arguments of a constructor by name, as plain values, defaults among them."""
     signature = inspect.signature(init)
-    bound = signature.bind_partial(*args, **kwargs)  # a copy is first made without arguments
+    try:
+        bound = signature.bind_partial(*args, **kwargs)  # a copy is first made without arguments
+    except TypeError as error:
+        raise TypeError(f"{init.__qualname__}() {error}") from None  # as Python says it
     bound.apply_defaults()
     _, *arguments = bound.arguments.items()  # the first is self
     named = dict(arguments)

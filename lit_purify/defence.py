@@ -19,7 +19,7 @@ from lit_purify.diffusion.purifier import Purifier
 Observer = Callable[[Tensor, Tensor, Tensor, int], None]
 """Is told of every call: (images, logits, dataset index of each image, draws).
 
-Images and logits come with their graph.
+Images and logits come with their graph. A hook on the images sees the gradient of this call alone.
 """
 
 
@@ -126,9 +126,11 @@ class Defence(nn.Module):
             RuntimeError: no randomness, no indices where an observer is to be told of them, or
                 another number of them than of images.
         """
+        if self.observers and torch.is_grad_enabled() and images.requires_grad:
+            images = images.view_as(images)  # so that a hook on them does not outlive this call
         if straight_through and self.purifier is not None:
             with torch.no_grad():
-                purified = self.purify(images, indices, draws=draws)
+                purified = self.purify(images.detach(), indices, draws=draws)
             purified = purified + (images - images.detach())
         else:
             purified = self.purify(images, indices, draws=draws)

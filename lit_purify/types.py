@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple, NotRequired, Protocol, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, Protocol, TypedDict
 
-from torch import Tensor
+if TYPE_CHECKING:  # the command line prints its help without PyTorch
+    from torch import Tensor
 
 Process = Literal["forward", "reverse"]
 """Which of the two halves of a purification a Gaussian draw belongs to (eq. 12)."""

@@ -1,6 +1,8 @@
 """``lit_purify.purify``, and that ``predict`` gives the same images."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from lit_purify.data import CIFAR10DataModule, sources
 from lit_purify.diffusion import PRESETS, DiffusionPurifier, FixedNoise
 from lit_purify.diffusion.denoiser import frozen_copy
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
 SMALL = {"t_star": 20, "num_steps": 2}
@@ -141,6 +144,11 @@ class TestPurify:
             purify(images, denoiser, **options)
 
 
+@pytest.mark.parametrize("name", ["api", "cli", "defence", "paper", "types", "records"])
+def test_a_room_is_an_attribute(name):
+    assert lit_purify.__getattr__(name).__name__ == f"lit_purify.{name}"
+
+
 class TestPredict:
     NAMES = ("ant", "bee", "cat")
 
@@ -199,6 +207,11 @@ class TestPredict:
     def test_the_last_line_is_the_run_folder(self, tmp_path, capsys):
         assert main(tiny.command("predict", "predict.yaml", tmp_path, "--data.limit", "1")) == 0
         assert capsys.readouterr().out.splitlines()[-1] == str(tiny.run_folder(tmp_path))
+
+
+MODULE = PurifiedClassifier(tiny.IdentityPurifier(), tiny.classifier(), protocols=("base",))
+OWN = ({"protocols": ["fixed"]}, {"seed": 0}, {"test_draws": 1})
+"""What a PurifiedClassifier brings itself, also where it is the default."""
 
 
 class TestEvaluate:
@@ -263,6 +276,28 @@ class TestEvaluate:
         assert found.rows == whole.rows
         assert found.metrics == whole.metrics
 
+    @pytest.mark.parametrize(
+        ("number", "kind", "status"),
+        [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143)],
+    )
+    def test_a_signal_is_an_interruption(self, number, kind, status, evaluate, tmp_path, capsys):
+        class Signalling(tiny.IdentityPurifier):
+            def purify(self, images, noise, indices):
+                if 3 in indices:
+                    os.kill(os.getpid(), number)
+                return images
+
+        defence = lit_purify.Defence(tiny.classifier(), Signalling())
+        before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+        with pytest.raises(kind) as stop:
+            evaluate(defence, batch_size=2)
+        assert type(stop.value) is kind
+        assert getattr(stop.value, "code", None) == status
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+        folder = tiny.run_folder(tmp_path)
+        assert read_summary(folder / "summary.json")["status"] == "interrupted"
+        assert f"resume={folder}" in capsys.readouterr().err
+
     def test_every_process_has_the_result(self, tmp_path):
         program = Path(__file__).parent / "evaluated_by_two.py"
         command = [sys.executable, str(program), str(tmp_path)]
@@ -288,6 +323,10 @@ class TestEvaluate:
             ({"trainer": {"callbacks": []}}, "trainer"),
             ({"trainer": {"divices": 2}}, "trainer"),
             ({"root": "/proc/nowhere"}, "folder"),
+            ({"root": "s3://bucket/runs"}, "URL"),
+            ({"trainer": {"strategy": "ddp_spawn"}}, "ddp"),
+            ({"data": tiny.TwoClasses(), "batch_size": 2}, "batch_size"),
+            *(({"defence": MODULE, **own}, next(iter(own))) for own in OWN),
         ],
     )
     def test_wrong_arguments(self, evaluate, change, word, tmp_path):

@@ -1,6 +1,8 @@
 """Imports go one way, and heavy frameworks stay in their rooms: read from the source."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
     {"arguments", "functional", "precision", "types"},
-    {"diffusion", "checkpoints"},
+    {"diffusion", "checkpoints", "weights"},
     {"defence", "classifiers"},
     {"attacks", "metrics", "data", "paper"},
     {"report", "figures", "records"},
@@ -81,6 +83,10 @@ def test_rooms_import_each_other_in_no_circle():
         graph = {name: targets for name, targets in graph.items() if name not in leaves}
 
 
+def test_python_calls_do_without_the_command_line():
+    assert "cli" not in rooms_imported(PACKAGE / "api.py")
+
+
 def test_every_room_has_its_level():
     assert {room(file) for file in FILES} <= set().union(*LEVELS)
 
@@ -102,3 +108,17 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
         "lit_purify.data.z.a",
     }
     assert rooms_imported(file) == {"cli", "data", "__init__"}
+
+
+@pytest.mark.parametrize("args", [["--help"], [], ["weights", "list"], ["weights", "--help"]])
+def test_what_needs_no_pytorch_does_not_load_it(args):
+    code = f"""
+import contextlib, sys
+from lit_purify.cli import main
+
+with contextlib.suppress(SystemExit):
+    main({args})
+print("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "False"

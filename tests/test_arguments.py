@@ -143,6 +143,11 @@ def test_an_attack_says_what_it_was_made_with() -> None:
     assert settings == {"attack": "Nudge", "eps": 2 / 255, "towards": 0.5}
 
 
+def test_arguments_that_do_not_fit_are_told_with_the_class() -> None:
+    with pytest.raises(TypeError, match=r"Jpeg\.__init__\(\) .*'qualty'"):
+        Jpeg(qualty=20)  # type: ignore[call-arg]
+
+
 @pytest.mark.parametrize("kind", [Jpeg, Cooled, Lazy, Nudge, PGD, DiffusionPurifier])
 def test_signatures_are_those_of_the_constructors(kind: type) -> None:
     _, *parameters = inspect.signature(kind.__init__).parameters.values()

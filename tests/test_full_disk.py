@@ -1,15 +1,19 @@
 """A disk that is full: one clear line, and what was recorded is still there and goes on."""
 
+import errno
 import os
 import resource
+import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 
 import pytest
 import tiny
 from run_files import RunFiles
 
 from lit_purify.cli import main
+from lit_purify.records.files import write_whole
 
 LIMITS = {
     "the configuration": 1_000,
@@ -53,3 +57,21 @@ def test_full_disk(what, args, tmp_path):
     header = max((tmp_path / "lightning_logs").glob("version_*/records/header.json"))
     assert RunFiles(header.parents[1]).merged == merged
     assert {path.name for path in header.parent.iterdir()} == {header.name, *merged}
+
+
+@pytest.mark.parametrize(
+    ("number", "tolerated"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.EIO, False)]
+)
+def test_a_folder_that_cannot_be_synced(number, tolerated, tmp_path, monkeypatch):
+    """Some network file systems take fsync of files only."""
+    fsync = os.fsync
+
+    def of_files(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", of_files)
+    with nullcontext() if tolerated else pytest.raises(OSError, match="Input"):
+        write_whole(tmp_path / "a.json", b"{}")
+    assert (tmp_path / "a.json").read_bytes() == b"{}"

@@ -14,11 +14,11 @@ from run_files import RunFiles
 from safetensors.torch import save_file
 from torchvision.models import resnet50
 
-from lit_purify.checkpoints.files import sha256
-from lit_purify.checkpoints.weights import CACHE, MIRROR, WEIGHTS
 from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.cli import main
 from lit_purify.diffusion import ddpm_unet
+from lit_purify.weights import CACHE, MIRROR, WEIGHTS
+from lit_purify.weights.content import sha256
 
 SMALL_DDPM = DDPM(widths=(32, 64), attention=(1,), layers=1)
 SMALL_GUIDED = Guided(width=64, factors=(1, 1), attention=(1,), layers=1)

@@ -61,11 +61,11 @@ class Watch:
         wrong = ~correct(logits, self.labels[rows])
         if self.admits is not None:
             wrong &= self.admits(images.detach(), rows)
-        self.fooled[rows[wrong]] = True
+        self.fooled |= self._counted(rows, wrong)
         if self.keep_losses:
             losses = F.cross_entropy(logits.float(), self.labels[rows], reduction="none")
-            total = torch.zeros(len(self.labels), device=losses.device).index_add(0, rows, losses)
-            self.losses.append(total / rows.bincount(minlength=len(self.labels)))
+            times = self._summed(rows, torch.ones_like(rows))
+            self.losses.append(self._summed(rows, losses) / times)
         if images.requires_grad:
             images.register_hook(partial(self._see_gradient, rows))  # type: ignore[no-untyped-call]
         self.queries += draws
@@ -84,9 +84,18 @@ class Watch:
         """Count in a gradient with respect to the images, those of ``rows`` in the batch."""
         flat = gradient.flatten(1)
         # Whole numbers: their sum is the same in any order.
-        self._zeros.index_add_(0, rows, (flat == 0).sum(1))
-        self._pixels.index_add_(0, rows, torch.full_like(rows, flat.shape[1]))
-        self.nonfinite_gradient[rows[~flat.isfinite().all(1)]] = True
+        self._zeros += self._summed(rows, (flat == 0).sum(1))
+        self._pixels += self._summed(rows, torch.full_like(rows, flat.shape[1]))
+        self.nonfinite_gradient |= self._counted(rows, ~flat.isfinite().all(1))
+
+    def _summed(self, rows: Tensor, values: Tensor) -> Tensor:
+        """Sum over the images of each sample, shape (B,), of values of theirs."""
+        # Added up, not picked by a mask, whose count a GPU would have to be waited for.
+        return values.new_zeros(len(self.labels)).index_add(0, rows, values)
+
+    def _counted(self, rows: Tensor, found: Tensor) -> Tensor:
+        """Whether something was found in an image of a sample, shape (B,), bool."""
+        return self._summed(rows, found.int()) > 0
 
     def loss_by_query(self, num_queries: int) -> Tensor:
         """:attr:`losses` as (B, num_queries), nan behind the last call."""

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from lit_purify.attacks import Attack
 from lit_purify.callbacks.attack import attack_batch, run_attack
 from lit_purify.callbacks.measurement import Measurement
-from lit_purify.checkpoints.files import sha256
 from lit_purify.figures import CurvePoint, base_curve_figure
 from lit_purify.functional import correct
 from lit_purify.metrics import IntervalAccuracy
@@ -20,6 +19,7 @@ from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.records import SampleTable
 from lit_purify.records.runs import FinishedRun, estimate, read_runs
 from lit_purify.types import Batch, InputError, ratio
+from lit_purify.weights.content import sha256
 
 RATES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 ACCURACY = "fixed/robust_accuracy"

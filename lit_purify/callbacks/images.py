@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 
 from lit_purify.callbacks.measurement import Measurement, save_figure
 from lit_purify.callbacks.run_folder import run_folder
+from lit_purify.data.base import evaluated_images
 from lit_purify.figures import image_grid
 from lit_purify.modules.protocols import PROTOCOLS
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
@@ -41,8 +42,8 @@ class ImageGrid(Measurement):
                 "ImageGrid (--measure.images null)"
             )
         self._folder = run_folder(trainer)
-        test_set = getattr(data, "test_set", None)
-        self._first = None if test_set is None else int(test_set.indices[0])
+        images = evaluated_images(trainer)
+        self._first = None if images is None else int(images.indices[0])
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -21,8 +23,40 @@ class Interruption(Callback):
     """
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
+        if _in_main_thread():  # in the place of Lightning's
             signal.signal(signal.SIGTERM, _terminate)
+
+
+@contextmanager
+def interruptible(*, by_sigterm: bool = True) -> Iterator[None]:
+    """Inside, an interruption is raised as what it is: Lightning makes it ``SystemExit(1)``.
+
+    Args:
+        by_sigterm: also before Lightning listens to it, while a run is set up.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+        Terminated: after SIGTERM.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    if by_sigterm and _in_main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise stop.__context__ from None
+        raise
+    finally:
+        for number, handler in handlers.items():
+            if _in_main_thread() and handler is not None:  # None: it is not Python's
+                signal.signal(number, handler)
+
+
+def _in_main_thread() -> bool:
+    """Whether this is the thread that may change what a signal does."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from lit_purify.callbacks.compression import SECTION as COMPRESSION
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.spectra import Dense, MatrixFree, Spectrum
-from lit_purify.data import ImageDataModule
+from lit_purify.data.base import evaluated_images
+from lit_purify.data.dataset import ImageDataset
 from lit_purify.diffusion.noise import FixedNoise, derive_seed
 from lit_purify.figures import spectrum_figure, vectors_figure
 from lit_purify.functional import JacobianOperator, lp_distance, push_forward
@@ -133,9 +134,9 @@ class JacobianSpectrum(Measurement):
         }
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
-        test_set = _data(trainer).test_set
-        self._chosen = frozenset(test_set.indices[: self.images].tolist())
-        n = test_set[0]["image"].numel()
+        images = _images(trainer)
+        self._chosen = frozenset(images.indices[: self.images].tolist())
+        n = images[0]["image"].numel()
         if self.top_k >= n:
             raise InputError(
                 f"top_k of JacobianSpectrum is {self.top_k}; expected fewer than the {n} values of "
@@ -162,7 +163,7 @@ class JacobianSpectrum(Measurement):
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # One product, so that a purifier that gives none is refused before the work, not after it.
         module = PurifiedClassifier.tested_by(self, pl_module)
-        sample = _data(trainer).test_set[0]
+        sample = _images(trainer)[0]
         operator = self._operator(
             module, sample["image"].to(module.device), sample["index"].view(1)
         )
@@ -240,12 +241,12 @@ class JacobianSpectrum(Measurement):
             table[f"jacobian/{name}"].double().nanmean().item()
             for name in ("share_below_0.25", "share_above_1")
         )
-        test_set = _data(trainer).test_set
-        places = {index: place for place, index in enumerate(test_set.indices.tolist())}
+        images = _images(trainer)
+        places = {index: place for place, index in enumerate(images.indices.tolist())}
         return {
             "jacobian/spectrum": spectrum_figure(values, shares, below=below, above=above),
             "jacobian/vectors": vectors_figure(
-                torch.stack([test_set[places[i]]["image"] for i in index]),
+                torch.stack([images[places[i]]["image"] for i in index]),
                 found("right_vectors")[:_DRAWN],
                 found("left_vectors")[:_DRAWN],
                 found("singular_values")[:_DRAWN, : self.top_k],
@@ -254,11 +255,11 @@ class JacobianSpectrum(Measurement):
         }
 
 
-def _data(trainer: Trainer) -> ImageDataModule:
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    if not isinstance(data, ImageDataModule) or not hasattr(data, "test_set"):
+def _images(trainer: Trainer) -> ImageDataset:
+    images = evaluated_images(trainer)
+    if images is None:
         raise InputError(
             "JacobianSpectrum measures the first images of a data set and found none; give the "
             "Trainer a lit_purify.data.ImageDataModule as datamodule"
         )
-    return data
+    return images

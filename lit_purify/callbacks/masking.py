@@ -15,6 +15,7 @@ from lit_purify.attacks import Attack
 from lit_purify.callbacks.attack import attack_batch, run_attack
 from lit_purify.callbacks.chain_steps import chain_steps
 from lit_purify.callbacks.measurement import Measurement
+from lit_purify.data.base import evaluated_images
 from lit_purify.figures import attack_loss_figure, gradient_norm_figure
 from lit_purify.functional import (
     correct,
@@ -130,15 +131,15 @@ class MaskingDiagnostics(Measurement):
 
     def _longer_attack(self, trainer: Trainer, attack: Attack) -> Attack | None:
         steps = getattr(attack, "steps", None)
-        test_set = getattr(trainer.datamodule, "test_set", None)  # type: ignore[attr-defined]
+        images = evaluated_images(trainer)
         if self.samples == 0:
             why = "samples is 0"
         elif not isinstance(steps, int):
             why = f"{type(attack).__name__} has no steps"
-        elif test_set is None:
+        elif images is None:
             why = "the data say no order of the test set"
         else:
-            self._first = test_set.indices[: self.samples]
+            self._first = images.indices[: self.samples]
             longer = deepcopy(attack)
             longer.steps = steps * self.longer  # type: ignore[attr-defined]
             if hasattr(longer, "early_stop"):  # a success at any iteration is the same, and sooner

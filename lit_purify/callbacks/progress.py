@@ -60,7 +60,7 @@ class EvaluationProgress(ProgressBar):
             self._bar = Progress(
                 TextColumn("{task.fields[images]}"),
                 BarColumn(),
-                TextColumn("{task.fields[activity]}"),
+                TextColumn("{task.fields[activity]}", markup=False),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),

@@ -16,7 +16,7 @@ from lit_purify.metrics import NOTED
 from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import read_summary, versions, write_summary
 from lit_purify.report import conclusion, flags, summary_table
-from lit_purify.types import Batch, InputError
+from lit_purify.types import InputError
 
 
 class Summary(Callback):
@@ -57,15 +57,9 @@ class Summary(Callback):
             self._print_settings()
         self._write_running(trainer, module)
 
-    def on_test_batch_start(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: PurifiedClassifier,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if self._settings and batch_idx == 0 and trainer.is_global_zero:
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._settings and trainer.is_global_zero:  # with what the module's preflight has found
+            assert isinstance(pl_module, PurifiedClassifier)
             self._write_running(trainer, pl_module)
             if self.verbose:
                 self._print_flags(flags({}, self._settings, pl_module.preflight))
@@ -174,9 +168,9 @@ class Summary(Callback):
         self._print_flags(summary["flags"])
         sentence = conclusion(summary)
         if sentence is not None:
-            self._console.print(f"\n{sentence}\n")
+            self._console.print(f"\n{sentence}\n", markup=False)
         if self.next_step is not None:
-            self._console.print(f"{self.next_step}\n", soft_wrap=True)
+            self._console.print(f"{self.next_step}\n", soft_wrap=True, markup=False)
         # Plain print: the last line is for scripts too, so it is never wrapped or coloured.
         print(folder, flush=True)
 

@@ -15,11 +15,11 @@ from lit_purify.checkpoints import (
     guided_diffusion_format,
     own_format,
 )
-from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.checkpoints.layout import Reading, fill
 from lit_purify.diffusion.denoiser import UNetDenoiser
 from lit_purify.diffusion.schedule import Schedule, checked_schedule
 from lit_purify.types import InputError
+from lit_purify.weights.files import load_state_dict
 
 PREFIXES = ("module.", "_orig_mod.")
 """What data-parallel training and ``torch.compile`` put before the names of a network."""
@@ -75,7 +75,8 @@ def load_denoiser(
 
     Raises:
         InputError: the file is missing, corrupt or of another format, a tensor is missing, extra,
-            misshapen or not finite, or an argument is not one that such a network can have.
+            misshapen or not finite, or an argument is not one that such a network can have, or is
+            of another format.
     """
     given = Path(path)
     is_folder = os.path.isdir(path)  # noqa: PTH112 (False for a name that no file can have)
@@ -118,7 +119,7 @@ def official_denoiser(*, name: str) -> UNetDenoiser:
     """
     if name not in OFFICIAL:
         raise InputError(f"there is no official denoiser {name!r}; expected {', '.join(OFFICIAL)}")
-    from lit_purify.checkpoints.weights import weights_file
+    from lit_purify.weights import weights_file
 
     denoiser = load_denoiser(str(weights_file(name)))
     denoiser.source = OFFICIAL[name]
@@ -139,12 +140,17 @@ def _without_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]
 def _read(
     tensors: dict[str, Tensor], file: Path, schedule: Schedule | None, **attention: Any
 ) -> Reading:
+    if guided_diffusion_format.recognises(tensors):
+        return guided_diffusion_format.read(tensors, file, **attention)
+    if given := [name for name, value in attention.items() if value]:
+        raise InputError(
+            f"{' and '.join(given)} came with {file}, which is not of guided diffusion; expected "
+            "with such a file only, as others say how their attention is; drop it"
+        )
     if own_format.recognises(file):
         return own_format.read(file)
     if ddpm_format.recognises(tensors):
         return ddpm_format.read(tensors, file)
-    if guided_diffusion_format.recognises(tensors):
-        return guided_diffusion_format.read(tensors, file, **attention)
     if diffusers_format.recognises(tensors):
         return diffusers_format.read(tensors, file, schedule)
     first = next(iter(tensors), None)

@@ -78,7 +78,8 @@ def read(tensors: Mapping[str, Tensor], file: Path, schedule: Schedule | None = 
     Args:
         tensors: of the file.
         file: the weights file.
-        schedule: the noise schedule; ``None`` takes that of a scheduler's configuration.
+        schedule: the noise schedule, which the caller sets; ``None`` takes that of a scheduler's
+            configuration.
 
     Raises:
         InputError: there is no such file and the tensors are not google/ddpm-cifar10-32's, or it
@@ -99,7 +100,8 @@ def read(tensors: Mapping[str, Tensor], file: Path, schedule: Schedule | None = 
             )
     scheduler, config = _scheduler(file)
     _require(config, TRAINING, scheduler)
-    reading.denoiser.schedule = _schedule(config, scheduler) if schedule is None else schedule
+    if schedule is None:
+        reading.denoiser.schedule = _schedule(config, scheduler)
     return reading
 
 

@@ -15,12 +15,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from lit_purify.checkpoints.files import SAFETENSORS_SUFFIX
 from lit_purify.checkpoints.layout import Reading, build
 from lit_purify.diffusion.architectures import small_unet
 from lit_purify.diffusion.denoiser import UNetDenoiser
 from lit_purify.diffusion.schedule import LinearSchedule
 from lit_purify.types import InputError
+from lit_purify.weights.files import SAFETENSORS_SUFFIX
 
 FORMAT = "small_unet/1"
 

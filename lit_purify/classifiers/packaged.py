@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from lit_purify.checkpoints.download import fault
 from lit_purify.types import InputError
+from lit_purify.weights.download import fault
 
 
 def find_package(name: str, requirements: str) -> Path:

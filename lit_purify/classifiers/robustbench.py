@@ -3,7 +3,7 @@
 The architecture is the zoo's own entry, and which file is read and what is done to the names in it
 is decided by RobustBench's own ``load_model``. Three things differ. A file is read without running
 code in it. A network must find all its tensors in the file. And a missing file is downloaded by
-:mod:`lit_purify.checkpoints.download`, or refused.
+:mod:`lit_purify.weights.download`, or refused.
 """
 
 from __future__ import annotations
@@ -18,21 +18,22 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_purify.checkpoints.download import fetch_file
-from lit_purify.checkpoints.files import load_content, load_state_dict, sha256
-from lit_purify.checkpoints.weights import (
-    WEIGHTS,
-    cache_folder,
-    drive_url,
-    mirrored,
-    weights_file,
-)
 from lit_purify.classifiers.base import Classifier
 from lit_purify.classifiers.embedded import CLASS_NAMES
 from lit_purify.classifiers.patching import patched
 from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.types import InputError, did_you_mean
+from lit_purify.weights import (
+    WEIGHTS,
+    cache_folder,
+    drive_url,
+    mirrored,
+    weights_file,
+)
+from lit_purify.weights.content import sha256
+from lit_purify.weights.download import fetch_file
+from lit_purify.weights.files import load_content, load_state_dict
 
 Dataset = Literal["cifar10", "cifar100", "imagenet"]
 ThreatModel = Literal["Linf", "L2", "corruptions", "corruptions_3d"]

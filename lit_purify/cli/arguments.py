@@ -35,7 +35,7 @@ def with_run_config(args: Sequence[str]) -> list[str]:
     for _, value in given(args, "--resume"):
         if value in (AUTO, "null"):
             continue
-        config = Path(value) / "config.yaml"
+        config = Path(value).expanduser() / "config.yaml"
         if not config.is_file():
             raise InputError(
                 f"there is no run in {value}: it holds no config.yaml; give the folder that a run "
@@ -43,6 +43,20 @@ def with_run_config(args: Sequence[str]) -> list[str]:
             )
         return [args[0], "--config", str(config), *args[1:]]
     return list(args)
+
+
+def check_configured(args: Sequence[str]) -> None:
+    """Raise :class:`InputError` where a command has no configuration, and say which one it wants.
+
+    Whoever names a model needs none, nor who asks for help.
+    """
+    own = ("-c", "--config", "--model", "--resume", "-h", "--help", "--print_config")
+    shipped = {"test": "cifar_fixed", "predict": "predict", "fit": "train_cifar_small"}
+    if args[0] in shipped and not {word.partition("=")[0] for word in args} & set(own):
+        raise InputError(
+            f"{args[0]} has no configuration: model and data are required; start from the one that "
+            f"comes with lit_purify: {args[0]} --config {shipped[args[0]]}"
+        )
 
 
 def with_attack_class(args: Sequence[str]) -> list[str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace  # type: ignore[attr-defined]
+from lightning.pytorch.utilities import rank_zero_only
 from yaml import YAMLError
 
 from lit_purify.cli import strict_yaml
+from lit_purify.cli.empties import unknown_keys
+from lit_purify.cli.order import dropped
 from lit_purify.types import InputError, did_you_mean
 
 _PACKAGE = Path(__file__).parents[1]
@@ -51,29 +54,26 @@ def find_config(given: str) -> str:
     )
 
 
-def _check_empty(parser: ArgumentParser, file: str) -> None:
-    """Refuse a misspelt key that holds an empty mapping, which the parser takes without a word."""
-    known = {action.dest for action in parser._actions}
-    groups = {dest.rpartition(".")[0] for dest in known if "." in dest}
-
-    def check(content: Any, above: str) -> None:
-        for key, value in content.items() if isinstance(content, Mapping) else ():
-            name = f"{above}{key}".removesuffix("+")
-            if name in groups:
-                check(value, f"{name}.")
-            elif name not in known and _holds_nothing(value):
-                near = {dest.removeprefix(above).split(".")[0] for dest in known}
-                raise InputError(f"has an unknown key {name!r}{did_you_mean(str(key), near)}")
-
-    content = None
-    with suppress(OSError, ValueError, YAMLError):  # what the parser will refuse itself
-        if Path(file).is_file():
-            content = strict_yaml.load(Path(file).read_text(encoding="utf-8"), file)
-    check(content, "")
+def _content(given: str) -> Any:
+    """What a configuration holds, a file or YAML in its place."""
+    with suppress(ValueError, YAMLError):  # no name of a file, no YAML: the parser says so
+        if not Path(given).is_file():
+            return strict_yaml.load(given)
+    text = Path(given).read_text(encoding="utf-8")
+    with suppress(YAMLError):
+        return strict_yaml.load(text, given)
+    return None
 
 
-def _holds_nothing(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(map(_holds_nothing, value.values()))
+def _warn_of_dropped(earlier: str, content: Any, *, given: str) -> None:
+    """Say what a configuration, which is given now, drops of one that was given before it."""
+    lost = dropped(_content(earlier), content)
+    if lost and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        print(
+            f"warning: --config {given} drops what {earlier} had set ({'; '.join(lost)}); "
+            f"put {earlier} after it; callbacks add up where both write callbacks+",
+            file=sys.stderr,
+        )
 
 
 class ConfigFile(ActionConfigFile):
@@ -88,8 +88,12 @@ class ConfigFile(ActionConfigFile):
         """
         file = find_config(value)
         try:
-            _check_empty(parser, file)
+            content = _content(file)
+            for earlier in filter(None, cfg.get(dest) or ()):
+                _warn_of_dropped(str(earlier), content, given=value)
             ActionConfigFile.apply_config(parser, cfg, dest, file)
+            for key in unknown_keys(content, cfg):
+                raise InputError(f"has the unknown key {key}")
         except InputError as error:
             raise InputError(f"the configuration {file} {error}") from error
         except UnicodeDecodeError as error:

@@ -15,6 +15,8 @@ _WRONG_OPTION = re.compile(
     r"(?:Option '|does not accept option '|unrecognized arguments: --)([\w.+-]+)"
 )
 _WRONG_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
+_NO_CLASS = re.compile(r"class_path 'lightning\.[\w.]*Lightning(?:Data)?Module':\s+Option")
+_WRONG_KIND = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
 _CALLBACKS = re.compile(r'Parser key "trainer\.callbacks"')
 
 
@@ -23,6 +25,8 @@ def hint(message: str) -> str:
     if found := _WRONG_CLASS.search(message):
         module, word = found.groups()
         return did_you_mean(word, getattr(import_module(module), "__all__", ()))
+    if found := _WRONG_KIND.search(message):
+        return _annotation(pydoc.locate(found[1]), found[2])
     if not (found := _WRONG_OPTION.search(message)):
         return ""
     # The class that refuses the option stands last before it; without one any may be meant.
@@ -32,7 +36,19 @@ def hint(message: str) -> str:
     meant = did_you_mean(wrong[0], known) if wrong else ""
     if _CALLBACKS.search(message):
         meant += "; measurements are changed by their names, such as --measure.jacobian.top_k 8"
+    if _NO_CLASS.search(message):
+        return (
+            "; no class is named that could take it: an overlay stands behind the configuration "
+            "that it changes, such as --config cifar_fixed --config protocol/all"
+        )
     return meant
+
+
+def _annotation(function: object, kind: str) -> str:
+    """What a function lacks that makes something and does not say what."""
+    if not inspect.isfunction(function) or "return" in function.__annotations__:
+        return ""
+    return f"; {function.__name__} does not say what it returns: add `-> {kind}` to its def"
 
 
 def _arguments(made: object) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback
 
@@ -31,6 +33,16 @@ def add_measurements(parser: ArgumentParser) -> None:
             type=kind | None,
             help=f"{(kind.__doc__ or '').splitlines()[0]} Off by default; null switches it off.",
         )
+
+
+def check_named(args: Sequence[str]) -> None:
+    """Raise :class:`InputError` where the whole section stands among arguments."""
+    for word in args:
+        if word.partition("=")[0].removesuffix("+") == "--measure":
+            raise InputError(
+                f"{word} names no measurement; expected one and its arguments, such as "
+                "--measure.jacobian.top_k 8, or --measure.compression null to switch one off"
+            )
 
 
 def measurements(section: object) -> list[Callback]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,19 +27,34 @@ from lit_purify.callbacks import (
     Summary,
     Terminated,
 )
+from lit_purify.callbacks.interruption import interruptible
+from lit_purify.callbacks.quiet import quiet
 from lit_purify.callbacks.run_config import CONFIG, RunConfig
-from lit_purify.callbacks.run_folder import run_folder
-from lit_purify.checkpoints.files import check_resumable
+from lit_purify.callbacks.run_folder import (
+    LOGS,
+    remove_unused,
+    run_folder,
+    run_logger,
+    version,
+)
+from lit_purify.callbacks.trainers import make_trainer
 from lit_purify.cli import COMMANDS, strict_yaml
-from lit_purify.cli.arguments import AUTO, with_attack_class, with_run_config
+from lit_purify.cli.arguments import (
+    AUTO,
+    check_configured,
+    given,
+    with_attack_class,
+    with_run_config,
+)
 from lit_purify.cli.configs import ConfigFile
+from lit_purify.cli.empties import part, unknown_keys
 from lit_purify.cli.errors import STATUS, explanation
-from lit_purify.cli.measure import add_measurements, measurements
+from lit_purify.cli.measure import add_measurements, check_named, measurements
 from lit_purify.cli.nulls import check_nulls
-from lit_purify.cli.quiet import quiet
-from lit_purify.cli.runs import deciding, find_run, remove_unused, run_logger
+from lit_purify.cli.runs import deciding, find_run
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.types import InputError
+from lit_purify.weights.files import check_resumable
 
 RUNS = ("test", "predict", "fit")
 """Commands with a trainer."""
@@ -53,7 +69,8 @@ class PurifyCLI(LightningCLI):
         try:
             super().__init__(*args, **kwargs)
         except BaseException:
-            if self.new_folder is not None:
+            trained = getattr(getattr(self, "trainer", None), "global_step", 0)
+            if self.new_folder is not None and not trained:
                 remove_unused(self.new_folder)
             raise
 
@@ -96,7 +113,15 @@ class PurifyCLI(LightningCLI):
         self._subcommand_parsers["predict"].set_defaults({"return_predictions": False})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        check_named(args)
         super().parse_arguments(parser, args)
+        parsed = self.config[self.config.subcommand]
+        for option in {word.partition("=")[0] for word in args if word.startswith("--")}:
+            name = option.removeprefix("--").removesuffix("+")
+            for _, value in given(args, option) if name != "config" else ():
+                if value.startswith(("{", "[")):
+                    for key in unknown_keys(strict_yaml.load(value), part(parsed, name), name):
+                        raise InputError(f"{option} has the unknown key {key}")
         callbacks = self.config.get(f"{self.config.subcommand}.trainer.callbacks")
         option = next((word for word in args if word.startswith("--trainer.callbacks.")), None)
         if option is not None and isinstance(callbacks, list) and len(callbacks) > 1:
@@ -163,10 +188,8 @@ class PurifyCLI(LightningCLI):
             callbacks.append(RunConfig(self.config_text))
         if self.subcommand == "test":
             measured = measurements(self._get(self.config_init, "measure"))
-            config = deciding(self.plain_config)
-            self.run_folder = self._resumed(config)
             attack = AdversarialExamples(self._get(self.config_init, "attack"))
-            records = Records(config=config, resume=self.run_folder is not None)
+            records = Records(config=deciding(self.plain_config))
             summary = Summary(next_step=self._get(self.config_init, "next_step"))
             callbacks = [Interruption(), attack, *measured, *callbacks, records, summary]
         elif self.subcommand == "predict":
@@ -175,29 +198,39 @@ class PurifyCLI(LightningCLI):
             callbacks = [EvaluationProgress(), *callbacks]
         if self.subcommand != "fit":
             callbacks = [MemoryUse(), *callbacks]
-        own_logger = settings["logger"] in (None, True) and not settings["fast_dev_run"]
-        if own_logger:
+        default_logger = settings["logger"] in (None, True) and not settings["fast_dev_run"]
+        if default_logger:
             kwargs["logger"] = False
-        try:
-            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        except (TypeError, ValueError, ImportError) as error:
-            raise InputError(f"the trainer cannot be set up so: {error}") from error
-        if own_logger:
+        make = super().instantiate_trainer
+        trainer = make_trainer(lambda: make(callbacks=callbacks, **kwargs))
+        if self.subcommand == "test":
+            self.run_folder = self._resumed(trainer, records, default_logger)
+            records.resume = self.run_folder is not None
+        if default_logger:
             trainer.logger = logger = run_logger(trainer, self.run_folder)
             if self.run_folder is None and trainer.is_global_zero:
                 self.new_folder = Path(logger.log_dir)
         self._check_folder(trainer)
         return trainer
 
-    def _resumed(self, config: dict[str, Any]) -> Path | None:
-        """The folder of the run to go on with."""
+    def _resumed(self, trainer: Trainer, records: Records, default_logger: bool) -> Path | None:
+        """The folder of the run to go on with; a logger of the user's own is led there."""
         resume = self._get(self.config_init, "resume")
-        if resume is None:
-            return None
-        if resume == AUTO:
-            root = self._get(self.config_init, "trainer")["default_root_dir"]
-            return find_run(Path(root or Path.cwd()).resolve(), config)
-        return Path(resume).resolve()
+        if resume != AUTO:
+            return None if resume is None else Path(resume).expanduser().resolve()
+        numbering = [logger for logger in trainer.loggers if getattr(logger, "_version", 0) is None]
+        if default_logger:
+            logs = Path(trainer.default_root_dir) / LOGS
+        else:
+            folder = run_folder(trainer)
+            logs = folder.parent if numbering else folder
+        found, passed_over = find_run(logs.resolve(), records.config or {})
+        for reason in passed_over[:3] if trainer.is_global_zero else ():
+            print(f"--resume auto passes over a run: {reason}", file=sys.stderr)
+        for logger in numbering:
+            if found is not None:
+                logger._version = version(found)  # type: ignore[attr-defined]
+        return found
 
     def _check_folder(self, trainer: Trainer) -> None:
         folder = run_folder(trainer)
@@ -220,12 +253,14 @@ def command(args: Sequence[str]) -> int:
     Raises:
         Exception: what was given is wrong, and this is the first process; or a defect.
     """
+    check_configured(args)
     threading.excepthook = _in_thread
     strict_yaml.install()
     raising = {"exit_on_error": False}  # jsonargparse then raises instead of printing its usage
     descriptions = {name: {"description": COMMANDS[name][1], **raising} for name in RUNS}
     try:
-        with quiet():
+        # A training finishes its step first, as Lightning has it.
+        with quiet(), interruptible(by_sigterm="fit" not in args[:1]):
             PurifyCLI(
                 LightningModule,
                 LightningDataModule,
@@ -238,13 +273,10 @@ def command(args: Sequence[str]) -> int:
                 parser_kwargs={**raising, **descriptions},
                 args=with_attack_class(with_run_config(args)),
             )
-    except SystemExit as stop:
-        # Lightning turns an interruption into exit status 1; shells and schedulers know better.
-        if isinstance(stop.__context__, Terminated):
-            return 128 + signal.SIGTERM
-        if isinstance(stop.__context__, KeyboardInterrupt):
-            return 128 + signal.SIGINT
-        raise
+    except Terminated:
+        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except Exception as error:
         # What is wrong with the input is so on every process: one says it.
         if rank_zero_only.rank != 0 and explanation(error) is not None:  # type: ignore[attr-defined]

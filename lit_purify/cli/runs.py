@@ -1,25 +1,20 @@
-"""Which folder a command writes to: a new one, or that of a run it goes on with."""
+"""Which run a command goes on with: one whose configuration decides the same numbers."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-
+from lit_purify.callbacks.run_folder import version
+from lit_purify.callbacks.settings import without_hardware
 from lit_purify.records import records_folder
-from lit_purify.records.header import read_header
+from lit_purify.records.header import differences, read_header
 from lit_purify.types import InputError
-
-LOGS = "lightning_logs"
 
 _SECTIONS = ("seed_everything", "model", "attack", "data")
 _TRAINER = ("precision", "deterministic", "callbacks")
-_HARDWARE = ("batch_size", "num_workers", "memory_budget_gib", "root")
 
 
 def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,68 +28,33 @@ def deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     if measured:
         part["measure"] = measured
     part["trainer"] = {name: config["trainer"].get(name) for name in _TRAINER}
-    return {name: _without_hardware(value) for name, value in part.items()}
+    return without_hardware(part)
 
 
-def _without_hardware(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_hardware(item) for key, item in value.items() if key not in _HARDWARE}
-    return [_without_hardware(item) for item in value] if isinstance(value, list) else value
-
-
-def find_run(root: Path, config: Mapping[str, Any]) -> Path | None:
-    """The newest run under a root folder whose configuration decides the same numbers."""
-    for folder in sorted((root / LOGS).glob("version_*"), key=_version, reverse=True):
-        with suppress(InputError):  # what is damaged is not what is looked for
-            header = read_header(records_folder(folder))
-            if header is not None and header["identity"].get("config") == config:
-                return folder
-    return None
-
-
-def new_run(root: Path) -> Path:
-    """Make the folder of a new run, ``lightning_logs/version_N``; no other run gets the same."""
-    logs = root / LOGS
-    logs.mkdir(parents=True, exist_ok=True)
-    first = max((_version(path) for path in logs.glob("version_*")), default=-1) + 1
-    for number in count(first):
-        with suppress(FileExistsError):
-            (folder := logs / f"version_{number}").mkdir()
-            return folder
-    raise AssertionError
-
-
-def remove_unused(folder: Path) -> None:
-    """Remove the folder of a run that wrote nothing."""
-    with suppress(OSError):  # it is not empty
-        folder.rmdir()
-        folder.parent.rmdir()
-
-
-def run_logger(trainer: Trainer, folder: Path | None = None) -> TensorBoardLogger:
-    """The logger of a run, which decides its folder; every process must ask.
+def find_run(logs: Path, config: Mapping[str, Any]) -> tuple[Path | None, list[str]]:
+    """The newest run whose configuration decides the same numbers, as ``--resume auto`` looks.
 
     Args:
-        trainer: the trainer of the run, whose ``default_root_dir`` a new folder is made in.
-        folder: that of an earlier run, to go on with.
+        logs: folder that runs are written to, as ``version_N``, or itself the folder of one.
+        config: the part of the configuration that :func:`deciding` leaves.
 
-    Raises:
-        InputError: no folder can be made there.
+    Returns:
+        Its folder, ``None`` if there is none; and of every newer run why it was passed over.
     """
-    root = trainer.default_root_dir
-    if folder is None and trainer.is_global_zero:
+    passed_over = []
+    for folder in (*sorted(logs.glob("version_*"), key=version, reverse=True), logs):
         try:
-            folder = new_run(Path(root).resolve())
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"no run folder can be made in {root!r} ({error}); choose another place by "
-                "--trainer.default_root_dir FOLDER (root in Python)"
-            ) from error
-    if folder is None:  # the first process tells the others which it is
-        return TensorBoardLogger(root)
-    return TensorBoardLogger(folder.parent.parent, folder.parent.name, folder.name)
-
-
-def _version(folder: Path) -> int:
-    number = folder.name.removeprefix("version_")
-    return int(number) if number.isdecimal() else -1
+            header = read_header(records_folder(folder))
+        except InputError as error:  # what is damaged is not what is looked for
+            passed_over.append(str(error))
+            continue
+        if header is None:
+            continue
+        found = header["identity"].get("config")
+        if found == config:
+            return folder, passed_over
+        changes = ["it was not started by a configuration"]
+        if isinstance(found, dict):
+            changes = list(differences(found, json.loads(json.dumps(config))))
+        passed_over.append(f"{folder} has another configuration: {'; '.join(changes[:3])}")
+    return None, passed_over

@@ -13,7 +13,9 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from lit_purify.checkpoints.weights import (
+from lit_purify.cli import COMMANDS
+from lit_purify.types import InputError
+from lit_purify.weights import (
     CACHE,
     MIRROR,
     WEIGHTS,
@@ -23,8 +25,6 @@ from lit_purify.checkpoints.weights import (
     find,
     hash_in_words,
 )
-from lit_purify.cli import COMMANDS
-from lit_purify.types import InputError
 
 ALL = "all"
 _NAMES = ", ".join(WEIGHTS)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -163,6 +163,12 @@ class ImageDataModule(LightningDataModule):
             # Without its own generator a DataLoader takes a number from the global one.
             generator=torch.Generator(),
         )
+
+
+def evaluated_images(trainer: Trainer) -> ImageDataset | None:
+    """The images of a test in their order; ``None`` of data that name none."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    return getattr(data, "test_set", None) if isinstance(data, ImageDataModule) else None
 
 
 def _check_indices(indices: Sequence[int]) -> None:

@@ -25,7 +25,7 @@ def suspicious_range(images: Tensor) -> str | None:
         >>> import torch
         >>> suspicious_range(torch.linspace(0, 1, 48).view(1, 3, 4, 4))
         >>> print(suspicious_range(torch.ones(1, 3, 4, 4) / 255))
-        All images are nearly black, their brightest value is 0.0039: images of 0 and 1 stored in \
+        The images are nearly black, their brightest value is 0.0039: images of 0 and 1 stored in \
 8 bits, or divided by 255 twice? Expected 0 .. 255 in 8 bits, or floats in [0, 1].
     """
     low, high = (extreme.item() for extreme in images.detach().float().aminmax())
@@ -36,13 +36,13 @@ def suspicious_range(images: Tensor) -> str | None:
         )
     if high < DARK:
         return (
-            f"All images are nearly black, their brightest value is {high:.2g}: images of 0 and 1 "
+            f"The images are nearly black, their brightest value is {high:.2g}: images of 0 and 1 "
             "stored in 8 bits, or divided by 255 twice? Expected 0 .. 255 in 8 bits, or floats in "
             "[0, 1]."
         )
     if high - low < DARK:
         return (
-            f"All pixels are nearly the same, between {low:.4g} and {high:.4g}: is there a picture "
+            f"The pixels are nearly the same, between {low:.4g} and {high:.4g}: is there a picture "
             "in these images?"
         )
     if not ((images != images.min()) & (images != images.max())).any():

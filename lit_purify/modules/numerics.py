@@ -7,6 +7,20 @@ from contextlib import ExitStack
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from lit_purify.precision import check_tf32, float32_mode
+from lit_purify.types import InputError
+
+PRECISIONS = ("32-true", "bf16-mixed")
+"""Precisions of a trainer whose weights, images and attack states are float32, and whose gradients
+do not underflow: in float16 a third of an attack's gradient is 0."""
+
+
+def check_precision(trainer: Trainer) -> None:
+    """Raise :class:`InputError` unless a trainer has one of the :data:`PRECISIONS`."""
+    if trainer.precision not in PRECISIONS:
+        raise InputError(
+            f"trainer.precision is {trainer.precision}; expected one of {', '.join(PRECISIONS)}, "
+            "in which images and attacks stay float32"
+        )
 
 
 class Float32Mode(Callback):

@@ -35,11 +35,11 @@ class Preflight(TypedDict, total=False):
             to an image in a batch and to the same image alone: of purified images in the [0, 1]
             scale, of logits in units of the largest distance between two of them.
         differs_again: likewise between two answers to the same image alone.
+        purified_range: least and largest value of the purified images.
         draws_noise: whether the purifier asked for noise.
         nonfinite: who gave numbers that are not finite.
         zero_gradient: share of an image's pixels in which the gradient of its loss is exactly zero,
             in [0, 1]; ``None`` where the logits do not depend differentiably on the images.
-        nonfinite_gradient: whether that gradient is infinite or not a number somewhere.
     """
 
     indices: list[int]
@@ -48,10 +48,10 @@ class Preflight(TypedDict, total=False):
     training: list[str]
     differs_alone: dict[str, float]
     differs_again: dict[str, float]
+    purified_range: tuple[float, float]
     draws_noise: bool
     nonfinite: list[str]
     zero_gradient: float | None
-    nonfinite_gradient: bool
 
 
 def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bool) -> Preflight:
@@ -73,28 +73,28 @@ def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bo
         indices=indices.tolist(),
         num_classes=classifier.num_classes,
         odd_values=suspicious_range(images),
-        training=list(_in_training(defence)),
+        training=_in_training(defence),
         differs_alone={},
         differs_again={},
         nonfinite=[],
     )
     named = {
-        "classifier": f"the classifier ({classifier.source or type(classifier).__name__})",
+        "classifier": f"the classifier ({classifier.source})",
         "purifier": f"the purifier ({type(purifier).__name__})",
     }
 
-    def logits_of(images: Tensor) -> Tensor:
-        logits: object = classifier(images)
-        shape = (len(images), classifier.num_classes)
-        _check_shape(named["classifier"], logits, shape, "logits, (B, num_classes)")
-        return logits  # type: ignore[return-value]
-
     def purified(images: Tensor) -> Tensor:
-        kept = noise.cached(indices[: len(images)])
-        answer: object = defence.bind(kept, kept.samples).purify(images)
+        samples = indices[: len(images)]
+        kept = noise.cached(samples)
+        answer: object = defence.bind(kept, samples).purify(images)
         found["draws_noise"] = kept.drawn
-        _check_shape(named["purifier"], answer, images.shape, "images of the shape it was given")
-        return answer  # type: ignore[return-value]
+        if not isinstance(answer, Tensor) or answer.shape != images.shape:
+            got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+            raise InputError(
+                f"{named['purifier']} gave {got} for {len(images)} images; expected a tensor of "
+                f"their shape {tuple(images.shape)}: return the purified images alone"
+            )
+        return answer
 
     def check(role: str, answers: Tensor) -> None:
         finite = answers.isfinite().flatten(1).all(1)
@@ -115,35 +115,22 @@ def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bo
         found["differs_again"][role] = _difference(alone, again) / unit
         return together
 
-    compare("classifier", logits_of)
+    compare("classifier", classifier)
     if purifier is not None:
-        check("classifier", logits_of(compare("purifier", purified)))
+        cleaned = compare("purifier", purified)
+        check("classifier", classifier(cleaned))
+        finite = cleaned[cleaned.isfinite()]
+        found["purified_range"] = (finite.min().item(), finite.max().item())
     if attacked:
         gradient = _gradient(defence.bind(noise, indices[:1]), images[:1], batch["label"][:1])
         found["zero_gradient"] = None if gradient is None else float(zero_share(gradient))
-        found["nonfinite_gradient"] = gradient is not None and not bool(gradient.isfinite().all())
     return found
 
 
-def _in_training(defence: nn.Module) -> dict[str, None]:
+def _in_training(defence: nn.Module) -> list[str]:
     """Names of the outermost modules in training mode."""
     names = [name for name, module in defence.named_modules() if module.training and name]
-    return {
-        name: None for name in names if not any(name.startswith(f"{other}.") for other in names)
-    }
-
-
-def _check_shape(who: str, answer: object, shape: tuple[int, ...], meaning: str) -> None:
-    if not isinstance(answer, Tensor):
-        raise InputError(
-            f"{who} answered with a {type(answer).__name__}; expected {meaning}, a tensor of shape "
-            f"{(*shape,)}; return the tensor alone"
-        )
-    if answer.shape != shape:
-        raise InputError(
-            f"{who} answered with a tensor of shape {(*answer.shape,)}; expected {meaning}: "
-            f"{(*shape,)}"
-        )
+    return [name for name in names if not any(name.startswith(f"{other}.") for other in names)]
 
 
 def _difference(one: Tensor, other: Tensor) -> float:
@@ -160,11 +147,13 @@ def _spread(logits: Tensor) -> float:
 
 def _gradient(defence: Defence, image: Tensor, label: Tensor) -> Tensor | None:
     """Gradient of the cross-entropy; ``None`` where it cannot be taken."""
+    x = image.detach().clone().requires_grad_()
     with torch.enable_grad():
-        x = image.detach().clone().requires_grad_()
-        logits = defence(x)
-        if not logits.requires_grad:
+        try:
+            loss = F.cross_entropy(defence(x), label)
+            (gradient,) = torch.autograd.grad(loss, x, allow_unused=True)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # such as NumPy's; an attack need not ask for a gradient
             return None
-        loss = F.cross_entropy(logits, label)
-        (gradient,) = torch.autograd.grad(loss, x, allow_unused=True)
     return gradient

@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lit_purify.classifiers import Classifier
+from lit_purify.data.base import evaluated_images
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise, NoiseSource
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.functional import correct, majority
 from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy
 from lit_purify.modules.compilation import compile_network, is_compiled, networks
-from lit_purify.modules.numerics import Float32Mode
+from lit_purify.modules.numerics import Float32Mode, check_precision
 from lit_purify.modules.preflight import NUM_IMAGES, Preflight, preflight
 from lit_purify.modules.protocols import (
     ATTACK_NOISE,
@@ -28,10 +29,6 @@ from lit_purify.modules.protocols import (
 )
 from lit_purify.modules.recording import RecordingModule
 from lit_purify.types import Batch, InputError, Model
-
-PRECISIONS = ("32-true", "bf16-mixed")
-"""Precisions whose weights, images and attack states are float32, and whose gradients do not
-underflow: in float16 a third of an attack's gradient is 0."""
 
 
 class Outcome(NamedTuple):
@@ -103,6 +100,11 @@ class PurifiedClassifier(RecordingModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(classifier, Classifier):
+            raise InputError(
+                f"the classifier is a {type(classifier).__name__}; expected a "
+                "lit_purify.Classifier; give from_module(module, num_classes)"
+            )
         if set(protocols) - set(PROTOCOLS):
             raise InputError(
                 f"protocols must be some of {', '.join(PROTOCOLS)}, got {protocols}; [] for none"
@@ -111,6 +113,11 @@ class PurifiedClassifier(RecordingModule):
             raise InputError(f"the base seed must be at least 0, got {seed}")
         if test_draws < 1:
             raise InputError(f"test_draws must be at least 1, got {test_draws}")
+        if not isinstance(getattr(classifier, "num_classes", None), int):
+            raise InputError(
+                f"{type(classifier).__name__} does not say how many classes it has; give it the "
+                "attribute num_classes, such as num_classes = 10 in the class"
+            )
         for name, network in networks(purifier, classifier).items():
             if any(parameter.is_meta for parameter in network.parameters()):
                 raise InputError(
@@ -239,13 +246,10 @@ class PurifiedClassifier(RecordingModule):
                     "set it to false"
                 )
             self.check_data(data)
-        if (shape := getattr(data, "image_shape", None)) is not None:
+        shape = getattr(data, "image_shape", None)
+        if shape is not None and (stage == "predict" or self.purifies):
             self.purifier.check_shape(tuple(shape))
-        if self.trainer.precision not in PRECISIONS:
-            raise InputError(
-                f"trainer.precision is {self.trainer.precision}; expected one of "
-                f"{', '.join(PRECISIONS)}, in which images and attacks stay float32"
-            )
+        check_precision(self.trainer)
 
     def check_data(self, data: object) -> None:
         """Raise :class:`InputError` if the classifier was made for other images or labels.
@@ -254,26 +258,17 @@ class PurifiedClassifier(RecordingModule):
             data: a data module; what it does not say in ``num_classes`` and ``image_shape`` is
                 taken to fit.
         """
-        made_for = f"the classifier ({self.classifier.source})"
-        classes, shape = getattr(data, "num_classes", None), getattr(data, "image_shape", None)
-        expected = self.classifier.image_shape
-        if classes is not None and classes != self.classifier.num_classes:
-            raise InputError(
-                f"the data have {classes} classes, and {made_for} knows "
-                f"{self.classifier.num_classes}; choose a classifier of that data set"
-            )
-        if None not in (shape, expected) and shape != expected:
-            raise InputError(
-                f"the images have shape {shape}, and {made_for} expects {expected}; choose a "
-                "classifier or a preprocessing of that size"
-            )
+        classes, shape = (getattr(data, name, None) for name in ("num_classes", "image_shape"))
+        self.classifier.check_data(num_classes=classes, image_shape=shape)
 
     def on_test_start(self) -> None:
-        test_set = getattr(getattr(self.trainer, "datamodule", None), "test_set", None)
-        if test_set is None:
-            return  # other data say no order, and their first batch may come only once
-        first = default_collate([test_set[i] for i in range(min(NUM_IMAGES, len(test_set)))])
-        with self.trainer.precision_plugin.forward_context():
+        images = evaluated_images(self.trainer)
+        if images is None:
+            return  # the first batch of other data may come only once
+        first = default_collate([images[i] for i in range(min(NUM_IMAGES, len(images)))])
+        # Nothing is compiled for batches of a size that never comes.
+        eager = torch.compiler.set_stance("force_eager")
+        with eager, self.trainer.precision_plugin.forward_context():
             self.preflight = preflight(
                 self.defence if self.purifies else Defence(self.classifier),
                 self.noise,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,10 +46,13 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a new name in a folder last; not every system lets a folder be opened."""
+    """Make a new name in a folder last; not every system can, nor lets a folder be opened."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of network file systems
+                raise
         finally:
             os.close(descriptor)

@@ -188,7 +188,7 @@ def in_255ths(eps: float) -> str:
 
 
 def _plain(name: str, value: Any) -> str:
-    if name.endswith("eps"):
+    if name in ("eps", "uniform_eps"):
         return in_255ths(value)
     if isinstance(value, float):
         return f"{value:.6g}"

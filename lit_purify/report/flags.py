@@ -124,10 +124,18 @@ RULES = (
 )
 
 CLEAN = {
-    "base/clean_accuracy": "The classifier is",
-    "purified/clean_accuracy": "Behind the purifier the classifier is",
+    "base/clean_accuracy": (
+        "The classifier is",
+        "check that the images are in [0, 1], that the labels and the logits name the classes in "
+        "the same order, and that the weights belong to these data",
+    ),
+    "purified/clean_accuracy": (
+        "Behind the purifier the classifier is",
+        "if it is not so alone, lower t_star, and check that the denoiser's weights belong to "
+        "these data",
+    ),
 }
-"""Accuracies without an attack."""
+"""Accuracies without an attack: whose they are, and what to look at where it is that of chance."""
 
 AUTOATTACK = {
     "randomized": "the defence answers the same image differently, and an attack meant for "
@@ -208,19 +216,24 @@ def _of_preflight(
                 "the numbers depend on how the images are batched; look for batch normalisation "
                 "without running statistics or a statistic over the batch."
             )
+    low, high = preflight.get("purified_range", (0, 1))
+    if low < -1 or high > 2:  # a chain that clips nothing ends a little outside [0, 1]
+        yield (
+            f"The purified images range over [{low:.3g}, {high:.3g}], and the classifier expects "
+            "[0, 1]: return images in the scale that they came in."
+        )
     for role in preflight.get("nonfinite", []):
         yield (
             f"The {role} gives numbers that are not finite for one of the first images: they count "
             "as wrong; look for a division by zero or an overflow."
         )
-    counted = any(_value(metrics, f"{of}/zero_gradient") is not None for of in _GRADIENTS)
-    if preflight.get("zero_gradient", 0.0) in (None, 1.0) and not counted:
+    # Afterwards the gradients are counted that the attack did ask for.
+    if preflight.get("zero_gradient", 0.0) in (None, 1.0) and not metrics:
         none = preflight["zero_gradient"] is None
         yield (
             f"{'No gradient' if none else 'A gradient of exactly zero'} reaches the images, so "
-            "that an attack that follows gradients finds no direction and what stands proves no "
-            "robustness; make the purifier differentiable, or attack with BPDA or without "
-            "gradients."
+            "that an attack that follows it finds no direction; make the purifier differentiable, "
+            "or attack with BPDA or without gradients."
         )
 
 
@@ -245,7 +258,7 @@ def _of_broken_answers(metrics: Metrics) -> Iterator[str]:
 def _of_chance(metrics: Metrics, num_classes: int | None) -> Iterator[str]:
     if num_classes is None:
         return
-    for name, who in CLEAN.items():
+    for name, (who, advice) in CLEAN.items():
         chance = 1 / num_classes
         low, high = (_end(metrics.get(name, {}), end, 1) for end in ("low", "high"))
         # The interval of a few images reaches down to chance too, and up beyond the middle.
@@ -253,8 +266,7 @@ def _of_chance(metrics: Metrics, num_classes: int | None) -> Iterator[str]:
             yield (
                 f"{who} right on {percent(metrics[name]['value'])} % of the clean images, where "
                 f"chance gives {percent(chance)} %: there is nothing that an attack could take; "
-                "check that the images are in [0, 1], that the labels and the logits name the "
-                "classes in the same order, and that the weights belong to these data."
+                f"{advice}."
             )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from lit_purify.records.runs import FinishedRun, short_names
 from lit_purify.report.numbers import percent
@@ -56,7 +57,7 @@ def runs_table(runs: Sequence[FinishedRun], key: str) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, run in zip(short_names(runs), runs, strict=True):
         table.add_row(
-            name,
+            Text(name),
             "\n".join(_setting(run, setting) for setting in ("t_star", "num_steps")),
             "\n".join(_setting(run, setting) for setting in ("sampler", "forward_process")),
             *(_cell(run, metric) for metric in columns),

@@ -41,7 +41,7 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         for name in names:
             shown = labels.get(name, {})
             cells = _cells(metrics[name], shown.get("unit", ""))
-            table.add_row(Text(f"  {shown.get('label', name)}"), *cells)
+            table.add_row(Text(f"  {shown.get('label', name)}"), *map(Text, cells))
     return table
 
 

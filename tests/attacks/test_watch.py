@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from lit_purify.attacks import PGD, Watch
+from lit_purify.attacks.external import ExternalModel
 from lit_purify.defence import Defence
 
 INDICES = torch.tensor([30, 10, 20])
@@ -79,6 +80,29 @@ class TestGradients:
         watch(images, logits, INDICES.repeat(2), 2)
         torch.autograd.grad(logits[:3, 1].sum(), images)
         assert watch.zero_gradient.tolist() == pytest.approx([23 / 24] * 3)
+
+    def test_a_leaf_that_is_asked_about_again_counts_every_query_once(self, watch: Watch) -> None:
+        told: list[Tensor] = []
+        images = batch(0.1).clone().requires_grad_()
+        defence = (
+            Defence(first_pixel)
+            .observed(watch)
+            .observed(lambda images, *_: images.register_hook(told.append))
+        )
+        for query in range(1, 4):
+            torch.autograd.grad(defence(images, INDICES[:1])[:, 1].sum(), images)
+            assert len(told) == query
+        assert watch.zero_gradient[0].item() == 11 / 12
+
+    @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+    def test_a_library_that_is_spared_it(self, bad: float, watch: Watch) -> None:
+        defence = Defence(lambda x: first_pixel(x) * bad, indices=INDICES[:1])
+        network = ExternalModel(defence.observed(watch))
+        images = batch(0.1).clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(network(images)[:, 1].sum(), images)
+        assert gradient.isfinite().all()
+        assert watch.nonfinite_gradient.tolist() == [True, False, False]
+        assert watch.zero_gradient[0].item() == 11 / 12
 
     @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
     def test_one_that_is_not_finite(self, bad: float, watch: Watch) -> None:

@@ -122,6 +122,19 @@ OPTIONS = {
         "misspelt trainer option": ("--trainer.max_stepz=3", "max_steps"),
         "misspelt attack": ("--attack=pgdd", "did you mean PGD"),
         "misspelt class": ("--attack=lit_purify.attacks.PDG", "did you mean PGD"),
+        "measure without a name": ("--measure=null", "names no measurement"),
+        "measure empty": ("--measure={}", "--measure.jacobian.top_k"),
+        "misspelt argument that holds nothing": ("--attack={init_args: {stpes: {}}}", "steps"),
+        "misspelt argument in a list": (
+            "--trainer.callbacks=[{class_path: tiny.StatusSpy, init_args: {a: {b: {}}}}]",
+            "'a.b' is not accepted",
+        ),
+        "root directory is a bucket": ("--trainer.default_root_dir=s3://bucket/runs", "URL"),
+        "logger writes to a bucket": (
+            "--trainer.logger={class_path: lightning.pytorch.loggers.CSVLogger, init_args: "
+            "{save_dir: 'memory://runs'}}",
+            "URL",
+        ),
         "misspelt configuration": ("--config=cifar_fixd", "did you mean cifar_fixed"),
         "configuration without its folder": ("--config=pgd_eot", "did you mean attack/pgd_eot"),
     },
@@ -136,6 +149,7 @@ OPTIONS = {
             "--trainer.default_root_dir={sound}/sound.npz/below",
             "sound.npz",
         ),
+        "root directory is a URL": ("--trainer.default_root_dir=file:///tmp/runs", "URL"),
         "no batches to purify": ("--trainer.limit_predict_batches=0", "nothing to do"),
     },
     "fit": {

@@ -1,27 +1,10 @@
-"""Shared by the tests of this folder: none of them may touch the user's own weights."""
+"""Shared by the tests of this folder."""
 
 from contextlib import contextmanager
 
 import pytest
-from file_server import serving
 
-from lit_purify.checkpoints import weights
 from lit_purify.types import InputError
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """An empty cache folder, and no mirror."""
-    monkeypatch.setenv(weights.CACHE, str(tmp_path / "cache"))
-    monkeypatch.delenv(weights.MIRROR, raising=False)
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def server(request):
-    """A server of the ``CONTENT`` of the test's module."""
-    with serving(request.module.CONTENT) as found:
-        yield found
 
 
 @pytest.fixture

@@ -88,7 +88,7 @@ class TestOfficial:
         file = tiny.denoiser_file(tmp_path)
         asked = []
         weights = SimpleNamespace(weights_file=lambda name: asked.append(name) or file)
-        monkeypatch.setitem(sys.modules, "lit_purify.checkpoints.weights", weights)
+        monkeypatch.setitem(sys.modules, "lit_purify.weights", weights)
         denoiser = official_denoiser(name=name)
         assert asked == [name]
         assert denoiser.source == OFFICIAL[name]

@@ -26,7 +26,7 @@ def refused(tmp_path, refusal):
         path = tmp_path / "model.ckpt"
         torch.save(tensors, path)
         with refusal(path, *words):
-            load_denoiser(str(path), num_head_channels=16)
+            load_denoiser(str(path))
 
     return load
 

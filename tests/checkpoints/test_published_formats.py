@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from published_networks import (
     DDPM,
@@ -207,6 +208,17 @@ def test_heads_that_cannot_be(way: dict[str, int], message: str, tmp_path: Path)
     torch.save(random_state(shapes_of(GUIDED)), tmp_path / "guided.pt")
     with pytest.raises(InputError, match=rf"guided\.pt.*{message}"):
         load_denoiser(str(tmp_path / "guided.pt"), **way)
+
+
+@pytest.mark.parametrize(
+    "way", [{"num_head_channels": 16}, {"num_heads": 2}, {"use_new_attention_order": True}]
+)
+def test_heads_of_another_format_are_refused(way: dict[str, Any], tmp_path: Path) -> None:
+    torch.save(random_state(shapes_of(SMALL[0])), tmp_path / "ddpm.pt")
+    for path in (tmp_path / "ddpm.pt", tiny.denoiser_file(tmp_path)):
+        with pytest.raises(InputError, match=f"{next(iter(way))} .*{path.name}.*guided"):
+            load_denoiser(str(path), **way)
+        load_denoiser(str(path), use_new_attention_order=False)
 
 
 @pytest.mark.parametrize("net", [SMALL[9], SMALL[11]])

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.classifiers import Classifier, embedded_efficientnet_lite0
+from lit_purify.weights.files import load_state_dict
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ import pytest
 import torch
 from script_files import load_module
 
-from lit_purify.checkpoints.files import load_state_dict
 from lit_purify.classifiers import embedded
 from lit_purify.classifiers.base import Classifier
 from lit_purify.data.cifar10 import CIFAR10DataModule
+from lit_purify.weights.files import load_state_dict
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from pytorch_fid import inception as pytorch_fid
 
-from lit_purify.checkpoints.weights import MIRROR, WEIGHTS
 from lit_purify.classifiers import inception
 from lit_purify.classifiers.inception import InceptionFeatures
 from lit_purify.types import InputError
+from lit_purify.weights import MIRROR, WEIGHTS
 
 
 @pytest.fixture(scope="module")

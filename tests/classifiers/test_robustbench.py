@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from weights_files import Code
 
-from lit_purify.checkpoints import files
 from lit_purify.classifiers import Classifier, robustbench_classifier, robustbench_names
 from lit_purify.classifiers.embedded import CLASS_NAMES
 from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.types import InputError
+from lit_purify.weights.content import sha256
 
 State = dict[str, Tensor]
 
@@ -141,7 +141,7 @@ def test_an_ensemble_has_several_files(folder):
     assert_same(classifier, theirs(name, folder), network)
     assert classifier.file is None
     for part in parts:
-        assert f"{part.name} SHA-256 {files.sha256(part)[:12]}" in classifier.source
+        assert f"{part.name} SHA-256 {sha256(part)[:12]}" in classifier.source
 
 
 def test_a_network_that_robustbench_leaves_to_timm(folder, monkeypatch):

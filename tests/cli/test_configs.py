@@ -47,6 +47,9 @@ def test_another_name_is_refused_with_what_there_is(name, meant):
         ("measure: {magnitud: {}}", ["measure.magnitud", "magnitude"]),
         ("mesure: {compression: {}}", ["mesure", "measure"]),
         ("trainer: {callbaks: {}}", ["trainer.callbaks", "callbacks"]),
+        ("attack: {init_args: {stpes: {}}}", ["attack.init_args.stpes", "steps"]),
+        ("model: {init_args: {purifier: {init_args: {t_stra: {}}}}}", ["t_stra", "t_star"]),
+        ("measure: {jacobian: {init_args: {mod: {x: {}}}}}", ["measure.jacobian.init_args.mod"]),
     ],
 )
 def test_a_misspelt_key_that_holds_nothing_is_refused(text, words, tmp_path, capsys):
@@ -57,3 +60,48 @@ def test_a_misspelt_key_that_holds_nothing_is_refused(text, words, tmp_path, cap
     printed = capsys.readouterr().err
     for word in words:
         assert word in printed
+
+
+CALLBACKS = "trainer: {callbacks%s: [lightning.pytorch.callbacks.%s]}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "lost"),
+    [
+        (["attack/foolbox_deepfool", "cifar_fixed"], "attack: lit_purify.attacks.Foolbox"),
+        (["cifar_fixed", "protocol/all", "protocol/fixed"], "protocols: base, transfer, fresh"),
+        (["cifar_fixed", "purifier/ddim", "purifier/ddpm"], "lit_purify.diffusion.DDIMSampler"),
+        (["cifar_fixed", "attack/pgd_eot", "attack/bpda"], "attack: lit_purify.attacks.PGDEOT"),
+        (
+            ["cifar_fixed", "one", "two"],
+            "trainer.callbacks: lightning",
+        ),
+        (["whole", "two"], "trainer.callbacks: lightning"),
+        (["cifar_fixed", "attack/foolbox_deepfool"], None),
+        (["cifar_fixed", "attack/pgd_eot", "protocol/all", "measure/jacobian"], None),
+        (["measure/jacobian", "cifar_fixed"], None),
+        (["cifar_fixed", "one", "more"], None),
+        (["limit", "cifar_fixed"], None),  # an ordinary value
+    ],
+)
+def test_what_a_later_file_drops_is_said(files, lost, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    written = {
+        "one": CALLBACKS % ("", "ModelSummary"),
+        "two": CALLBACKS % ("", "DeviceStatsMonitor"),
+        "more": CALLBACKS % ("+", "DeviceStatsMonitor"),
+        "whole": (CONFIGS / "cifar_fixed.yaml").read_text() + CALLBACKS % ("", "ModelSummary"),
+        "limit": "attack: {init_args: {steps: 3}}\n",
+    }
+    for name, text in written.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit):
+        main(["test", *(f"--config={file}" for file in files), "--print_config"])
+    warnings = [li for li in capsys.readouterr().err.splitlines() if li.startswith("warning: ")]
+    assert len(warnings) == (lost is not None)
+    assert all(lost in line for line in warnings)
+
+
+def test_an_overlay_of_no_class_is_told_to_stand_behind(capsys):
+    assert main(["test", "--config", "protocol/all", "--config", "cifar_fixed"]) == 2
+    assert "stands behind" in capsys.readouterr().err

@@ -5,6 +5,7 @@ Broken input is in ``tests/broken_input``.
 
 import subprocess
 import sys
+import tomllib
 
 import pytest
 import tiny
@@ -22,9 +23,10 @@ class TestWithoutAConfiguration:
         ("args", "words"),
         [
             (["evaluate"], ["evaluate", *COMMANDS]),
-            (["test"], ["required", "model", "data"]),
-            (["predict"], ["required", "model", "data"]),
-            (["fit"], ["required", "model", "data"]),
+            (["test"], ["required", "model", "data", "--config cifar_fixed"]),
+            (["predict"], ["required", "model", "data", "--config predict"]),
+            (["predict", "--data.source", "mine"], ["--config predict"]),
+            (["fit"], ["required", "model", "data", "--config train_cifar_small"]),
             (["test", "--model", "lit_purify.PurifiedClassifier"], ["required", "purifier"]),
             (["--seed_everything", "1", "report", "run"], []),
         ],
@@ -130,12 +132,34 @@ class TestRuns:
         assert "no attack on fixed noise" not in capsys.readouterr().out  # there was one
 
 
+@pytest.mark.parametrize("text", ["[/x]", "see [bold]docs[/bold] [red"])
+def test_a_users_words_are_no_markup(text, tmp_path, capsys):
+    more = [*tiny.UNMEASURED, "--model.protocols=[base]", f"--next_step={text!r}"]
+    assert main(tiny.command("test", "cifar_fixed.yaml", tmp_path, *more)) == 0
+    assert text in capsys.readouterr().out
+    assert read_summary(tiny.run_folder(tmp_path) / "summary.json")["status"] == "finished"
+
+
 def test_null_reaches_an_argument_two_classes_deep(tmp_path):
     args = tiny.command("test", "cifar_fixed.yaml", tmp_path, *tiny.UNMEASURED)
     more = ("--model.purifier.num_steps", "null", "--model.purifier.t_star", "4")
     assert main([*args, *more]) == 0
     settings = read_summary(tiny.run_folder(tmp_path) / "summary.json")["settings"]
     assert settings["num_steps"] == settings["t_star"] == 4
+
+
+def test_both_commands_find_a_module_of_the_working_folder(tmp_path):
+    """The console script stands in a folder of its own, which Python puts first on its path."""
+    project = tomllib.loads((tiny.CONFIGS.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    module, _, function = project["project"]["scripts"]["lit-purify"].partition(":")
+    script = tmp_path / "bin" / "lit-purify"
+    script.parent.mkdir()
+    script.write_text(f"import sys\nfrom {module} import {function}\nsys.exit({function}())\n")
+    (tmp_path / "mine.py").write_text("raise SystemExit(77)\n")
+    args = ["test", "--config", "cifar_fixed", "--model.classifier", "mine.classifier"]
+    for command in (["-m", "lit_purify"], [str(script)]):
+        done = subprocess.run([sys.executable, *command, *args], cwd=tmp_path, timeout=120)
+        assert done.returncode == 77
 
 
 class TestProcess:

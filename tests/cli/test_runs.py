@@ -1,13 +1,15 @@
 """Which folder a run gets, which one it goes on with, and what of a configuration decides."""
 
+import copy
 import json
-import multiprocessing
 from pathlib import Path
 
 import pytest
+import tiny
 
+from lit_purify.cli import main
 from lit_purify.cli.arguments import AUTO, with_run_config
-from lit_purify.cli.runs import deciding, find_run, new_run
+from lit_purify.cli.runs import deciding, find_run
 from lit_purify.records import records_folder
 from lit_purify.records.header import new_header, write_header
 from lit_purify.types import InputError
@@ -63,10 +65,22 @@ CONFIG = {
     "seed_everything": False,
     "model": {
         "class_path": "lit_purify.PurifiedClassifier",
-        "init_args": {"seed": 0, "purifier": {"init_args": {"memory_budget_gib": 2, "t_star": 50}}},
+        "init_args": {
+            "seed": 0,
+            "purifier": {
+                "class_path": "lit_purify.diffusion.DiffusionPurifier",
+                "init_args": {"memory_budget_gib": 2, "t_star": 50},
+            },
+        },
     },
-    "attack": {"init_args": {"eps": "8/255", "parts": [{"batch_size": 1, "steps": 3}, 7]}},
-    "data": {"init_args": {"source": "a.npz", "batch_size": 64, "num_workers": 4, "root": "d"}},
+    "attack": {
+        "class_path": "tiny.Own",
+        "init_args": {"eps": "8/255", "batch_size": 1, "parts": [{"root": 2, "steps": 3}, 7]},
+    },
+    "data": {
+        "class_path": "tiny.TwoClasses",
+        "init_args": {"source": "a.npz", "batch_size": 64, "num_workers": 4, "root": "d"},
+    },
     "trainer": {
         **{"precision": "32-true", "deterministic": None, "callbacks": [{"class_path": "C"}]},
         **{"devices": 2, "logger": True, "accelerator": "gpu", "default_root_dir": "x"},
@@ -95,22 +109,16 @@ def changed(path, value):
 
 class TestDeciding:
     def test_by_hand(self):
-        purifier = {"init_args": {"t_star": 50}}
-        assert deciding(CONFIG) == {
-            "seed_everything": False,
-            "model": {
-                "class_path": "lit_purify.PurifiedClassifier",
-                "init_args": {"seed": 0, "purifier": purifier},
-            },
-            "attack": {"init_args": {"eps": "8/255", "parts": [{"steps": 3}, 7]}},
-            "data": {"init_args": {"source": "a.npz"}},
-            "trainer": {
-                "precision": "32-true",
-                "deterministic": None,
-                "callbacks": [{"class_path": "C"}],
-            },
-            "measure": {"jacobian": {"init_args": {"top_k": 2}}},
-        }
+        expected = copy.deepcopy(CONFIG)
+        for name in ("resume", "next_step", "verbose", "ckpt_path"):
+            del expected[name]
+        for name in ("devices", "logger", "accelerator", "default_root_dir"):
+            del expected["trainer"][name]
+        for name in ("batch_size", "num_workers", "root"):
+            del expected["data"]["init_args"][name]
+        del expected["model"]["init_args"]["purifier"]["init_args"]["memory_budget_gib"]
+        del expected["measure"]["images"]
+        assert deciding(CONFIG) == expected
 
     def test_measurements_that_are_off_decide_nothing(self):
         assert "measure" not in deciding({**CONFIG, "measure": {"jacobian": None}})
@@ -124,7 +132,6 @@ class TestDeciding:
 IGNORED = [
     *(f"data.init_args.{name}" for name in ("batch_size", "num_workers", "root")),
     "model.init_args.purifier.init_args.memory_budget_gib",
-    "attack.init_args.parts.0.batch_size",
     *(f"trainer.{name}" for name in ("devices", "logger", "accelerator", "default_root_dir")),
     *("resume", "next_step"),
 ]
@@ -132,6 +139,8 @@ DECIDING = [
     *("seed_everything", "model.class_path", "model.init_args.seed"),
     "model.init_args.purifier.init_args.t_star",
     *(f"attack.init_args.{name}" for name in ("eps", "parts.0.steps", "parts.1")),
+    # Of a user's own class they decide.
+    *(f"attack.init_args.{name}" for name in ("batch_size", "parts.0.root")),
     "data.init_args.source",
     *(f"trainer.{name}" for name in ("precision", "deterministic", "callbacks")),
     "measure.jacobian",
@@ -153,18 +162,28 @@ def record(root: Path, version: int, config: object) -> Path:
     return folder
 
 
+def found(root, config):
+    """The run that is gone on with."""
+    return find_run(root / "lightning_logs", config)[0]
+
+
 class TestFindRun:
     def test_the_newest_by_its_number(self, tmp_path):
         for version in (2, 10, 9):
             record(tmp_path, version, {"a": 1})
-        assert find_run(tmp_path, {"a": 1}) == tmp_path / "lightning_logs" / "version_10"
+        assert found(tmp_path, {"a": 1}) == tmp_path / "lightning_logs" / "version_10"
 
-    def test_another_configuration_is_passed_over(self, tmp_path):
+    def test_another_configuration_is_passed_over_and_that_is_said(self, tmp_path):
         expected = record(tmp_path, 0, {"a": 1, "b": [1.5, None]})
         record(tmp_path, 1, {"a": 2, "b": [1.5, None]})
         record(tmp_path, 2, {"a": 1})
         record(tmp_path, 3, None)
-        assert find_run(tmp_path, {"a": 1, "b": [1.5, None]}) == expected
+        logs = tmp_path / "lightning_logs"
+        folder, passed_over = find_run(logs, {"a": 1, "b": [1.5, None]})
+        assert folder == expected
+        expected = zip((3, 2, 1), passed_over, strict=True)
+        assert all(str(logs / f"version_{k}") in line for k, line in expected)
+        assert "a was 2 and now is 1" in passed_over[2]
 
     @pytest.mark.parametrize(
         "content",
@@ -178,41 +197,53 @@ class TestFindRun:
         for version in (1, 2):
             header = records_folder(record(tmp_path, version, {"a": 1})) / "header.json"
             header.write_text(content)
-        assert find_run(tmp_path, {"a": 1}) == expected
+        folder, passed_over = find_run(tmp_path / "lightning_logs", {"a": 1})
+        assert folder == expected
+        assert len(passed_over) == 2
+        assert all("header.json" in line for line in passed_over)
 
     def test_a_folder_without_records_is_passed_over(self, tmp_path):
         expected = record(tmp_path, 0, {})
         for name in ("version_1", "version_two", "other"):
             (tmp_path / "lightning_logs" / name).mkdir()
-        assert find_run(tmp_path, {}) == expected
+        assert found(tmp_path, {}) == expected
+
+    def test_the_folder_itself_may_be_the_run(self, tmp_path):
+        write_header(records_folder(tmp_path), HEADER)
+        assert find_run(tmp_path, {"a": 1}) == (tmp_path, [])
 
     def test_where_there_is_none(self, tmp_path):
-        assert find_run(tmp_path, {}) is None
-        assert find_run(tmp_path / "nowhere", {}) is None
+        assert found(tmp_path, {}) is None
+        assert found(tmp_path / "nowhere", {}) is None
         assert not (tmp_path / "nowhere").exists()
 
 
-def _new_runs(root: Path) -> list[str]:
-    return [str(new_run(root)) for _ in range(10)]
+LOGGER = "--trainer.logger={class_path: lightning.pytorch.loggers.%s, init_args: {save_dir: %s}}"
 
 
-class TestNewRun:
-    def test_they_are_numbered(self, tmp_path):
-        root = tmp_path / "a" / "b"
-        for number in range(3):
-            assert new_run(root) == root / "lightning_logs" / f"version_{number}"
-
-    def test_after_the_last_one(self, tmp_path):
-        logs = tmp_path / "lightning_logs"
-        for name in ("version_9", "version_10", "version_x", "other_99", "version_"):
-            (logs / name).mkdir(parents=True)
-        (logs / "version_11").touch()  # a file takes a number too
-        assert new_run(tmp_path) == logs / "version_12"
-
-    @pytest.mark.skipif(
-        "fork" not in multiprocessing.get_all_start_methods(), reason="a process by fork"
-    )
-    def test_processes_get_different_ones(self, tmp_path):
-        with multiprocessing.get_context("fork").Pool(8) as pool:
-            runs = [name for own in pool.map(_new_runs, [tmp_path] * 8, 1) for name in own]
-        assert {Path(name).name for name in runs} == {f"version_{k}" for k in range(80)}
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        (["--trainer.default_root_dir=~/runs"], "runs/lightning_logs/version_0"),
+        ([LOGGER % ("TensorBoardLogger", "own")], "own/lightning_logs/version_0"),
+        ([LOGGER % ("CSVLogger", "own")], "own/lightning_logs/version_0"),
+        ([LOGGER % ("CSVLogger", "own, name: mine, version: first")], "own/mine/first"),
+        (["--trainer.default_root_dir=here", "--trainer.logger=false"], "here"),
+    ],
+)
+def test_a_second_call_goes_on_wherever_it_was_written(
+    options, place, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    args = ["test", "--config", "cifar_fixed", "--model.purifier=tiny.IdentityPurifier"]
+    args += ["--model.classifier=tiny.classifier", "--model.protocols=[base]", "--attack.steps=1"]
+    args += ["--data.limit=2", "--trainer.accelerator=cpu", "--resume=auto", *tiny.UNMEASURED]
+    for _ in range(2):
+        assert main([*args, *options]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].endswith(place)
+    sessions = json.loads((tmp_path / place / "records" / "header.json").read_text())["sessions"]
+    assert len(sessions) == 2
+    assert len(list(tmp_path.rglob("header.json"))) == 1
+    assert main([*args, *options, "--attack.steps=2"]) == (0 if "version" in place else 2)
+    assert "steps was 1 and now is 2" in capsys.readouterr().err

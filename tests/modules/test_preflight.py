@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from lightning.pytorch import LightningDataModule
 from tiny import IdentityPurifier, evaluate
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
-from lit_purify.attacks import Uniform
-from lit_purify.callbacks import Records, Summary
+from lit_purify.attacks import BPDA, Attack, Uniform
+from lit_purify.callbacks import ImageGrid, MaskingDiagnostics, Records, Summary
 from lit_purify.classifiers import Classifier, from_module
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.defence import Defence
@@ -106,14 +108,21 @@ class TestTried:
         ],
     )
     def test_an_answer_that_hangs_on_the_rest_of_the_batch(self, change: Any) -> None:
-        (flag,) = tried(Changing(change))
-        assert "purifier answers an image differently when it is alone" in flag
+        told = tried(Changing(change))
+        assert any(
+            "purifier answers an image differently when it is alone" in flag for flag in told
+        )
         (flag,) = tried(classifier=network(Does(change)))
         assert "classifier answers an image differently when it is alone" in flag
 
     def test_images_of_another_scale(self) -> None:
         (flag,) = tried(scale=1 / 255)
         assert "nearly black" in flag
+
+    @pytest.mark.parametrize("change", [lambda x: x * 255, lambda x: x * 4 - 2])
+    def test_purified_images_of_another_scale(self, change: Any) -> None:
+        (flag,) = tried(Changing(change))
+        assert "purified images range over" in flag
 
     def test_training_mode(self) -> None:
         (flag,) = tried(classifier=network(NeverEvaluates()))
@@ -156,8 +165,8 @@ class TestTried:
         ("logits", "keyword"),
         [
             (lambda x: {"logits": x}, "dict"),
-            (lambda x: x.mean(1), r"shape \(2,\)"),
-            (lambda x: x[:, :9], r"shape \(2, 9\)"),
+            (lambda x: x.mean(1), r"gave \(2,\)"),
+            (lambda x: x[:, :9], r"gave \(2, 9\)"),
         ],
     )
     def test_a_classifier_gives_something_else(self, logits: Any, keyword: str) -> None:
@@ -179,9 +188,17 @@ class TestTried:
         (flag,) = tried(Changing(change))
         assert "exactly zero reaches" in flag
 
-    def test_no_gradient(self) -> None:
-        (flag,) = tried(Changing(lambda x: x.detach().clone()))
+    @pytest.mark.parametrize(
+        "change", [lambda x: x.detach().clone(), lambda x: torch.from_numpy(x.numpy().copy())]
+    )
+    def test_no_gradient(self, change: Any) -> None:
+        (flag,) = tried(Changing(change))
         assert "No gradient" in flag
+
+    def test_what_the_attack_asked_for_counts_afterwards(self) -> None:
+        found = {"zero_gradient": None}
+        assert len(flags({}, {}, found)) == 1
+        assert flags({"fixed/zero_gradient": {"value": None}}, {}, found) == []
 
 
 class TestRun:
@@ -229,6 +246,60 @@ class TestRun:
         summary = self.run(npz, tmp_path, IdentityPurifier(), attack=Uniform(eps=0.01))
         assert summary["metrics"]["fixed/zero_gradient"]["value"] is None
         assert summary["flags"] == []
+
+    @pytest.mark.parametrize("attack", [BPDA(steps=2, eps=0.01), Uniform(eps=0.01)])
+    def test_a_purifier_in_numpy_is_sound_where_nobody_differentiates_it(
+        self, npz: str, tmp_path: Path, attack: Attack
+    ) -> None:
+        purifier = Changing(lambda x: torch.from_numpy(x.numpy().copy()))
+        summary = self.run(npz, tmp_path, purifier, attack=attack)
+        assert summary["preflight"]["zero_gradient"] is None
+        assert summary["flags"] == []
+
+    def test_it_is_told_before_the_first_attack(self, npz: str, tmp_path: Path) -> None:
+        class Fails(Uniform):
+            def perturb(self, *_: Any) -> Tensor:
+                found.update(read_summary(tmp_path / "summary.json"))
+                raise KeyError
+
+        found: dict[str, Any] = {}
+        with pytest.raises(KeyError):
+            self.run(npz, tmp_path, Changing(lambda x: x * 0 + 0.5), attack=Fails(eps=0.01))
+        assert found["status"] == "running"
+        assert "exactly zero" in found["flags"][0]
+
+    def test_other_data_may_call_anything_their_test_set(self, tmp_path: Path) -> None:
+        images, labels = tiny.images_and_labels(4)
+
+        class Pairs(LightningDataModule):
+            test_set = TensorDataset(images, labels)
+
+            def test_dataloader(self) -> Any:
+                batch = Batch(image=images, label=labels, index=torch.arange(4))
+                return DataLoader([batch], batch_size=None)
+
+        module = PurifiedClassifier(IdentityPurifier(), tiny.classifier(), protocols=("fixed",))
+        measured = MaskingDiagnostics(), ImageGrid(count=1)
+        metrics, _ = evaluate(module, Pairs(), *measured, folder=tmp_path)
+        assert metrics["base/clean_accuracy"] == 3 / 4
+        assert module.preflight == {}
+
+    @pytest.mark.slow
+    def test_nothing_is_compiled_for_it(self, npz: str) -> None:
+        shapes: list[torch.Size] = []
+
+        class Watched(nn.Module):
+            def forward(self, images: Tensor) -> Tensor:
+                if torch.compiler.is_compiling():
+                    shapes.append(images.shape)
+                return images
+
+        torch.compiler.reset()
+        module = PurifiedClassifier(
+            IdentityPurifier(), network(Watched()), protocols=[], compile=True
+        )
+        evaluate(module, CIFAR10DataModule(source=npz, batch_size=N))
+        assert {shape[0] for shape in shapes} == {N}
 
     def test_a_finished_run_keeps_what_was_found(self, npz: str, tmp_path: Path) -> None:
         first = self.run(npz, tmp_path, IdentityPurifier())

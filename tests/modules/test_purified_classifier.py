@@ -85,6 +85,17 @@ def test_a_purifier_for_other_images_is_refused_before_them(
         getattr(tiny.trainer(tmp_path), stage)(module, Declared(shape))
 
 
+def test_a_bare_network_is_to_be_wrapped():
+    with pytest.raises(InputError, match=r"Flatten.*from_module\(module, num_classes\)"):
+        PurifiedClassifier(IdentityPurifier(), nn.Flatten())
+
+
+def test_a_purifier_that_is_not_used_may_be_for_other_images(tmp_path):
+    module = PurifiedClassifier(sized(), from_module(nn.Flatten(), 10), protocols=["base"])
+    with pytest.raises(AssertionError):  # the data are asked for images
+        tiny.trainer(tmp_path).test(module, Declared((3, 16, 16)))
+
+
 class TestCounting:
     def test_every_accuracy_is_the_hand_count(self, npz):
         module = defence(NoisyPurifier(), seed=3)

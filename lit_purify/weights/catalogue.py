@@ -8,16 +8,15 @@ beside it, and holds from then on.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
-
-from lit_purify.checkpoints.download import WrongContent, fault, fetch_file
-from lit_purify.checkpoints.files import sha256
 from lit_purify.types import InputError, did_you_mean
+from lit_purify.weights.content import sha256
+from lit_purify.weights.download import WrongContent, fault, fetch_file
 
 CACHE = "LIT_PURIFY_CACHE"
 """Environment variable: the folder that weights are kept in."""
@@ -55,7 +54,7 @@ class Weights:
     def path(self) -> Path:
         """Where the file is, or will be."""
         if self.shared_with == "torch hub":
-            return Path(torch.hub.get_dir()) / "checkpoints" / self.file_name
+            return _torch_folder() / "checkpoints" / self.file_name
         return cache_folder() / self.file_name
 
     @property
@@ -285,6 +284,14 @@ def cache_folder() -> Path:
     import pooch
 
     return Path(os.environ.get(CACHE) or pooch.os_cache("lit_purify")).expanduser().absolute()
+
+
+def _torch_folder() -> Path:
+    """What ``torch.hub.get_dir()`` says; PyTorch is not loaded for it."""
+    if "torch" in sys.modules:
+        return Path(sys.modules["torch"].hub.get_dir())
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub"
 
 
 def hash_in_words(value: str | None) -> str:

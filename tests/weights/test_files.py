@@ -1,7 +1,6 @@
 """Reading weight files, and refusing the others."""
 
 import argparse
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lit_purify.checkpoints.files import LeftOut, load_content, load_state_dict, sha256
 from lit_purify.types import InputError
+from lit_purify.weights.files import LeftOut, load_content, load_state_dict
 
 STATE = {"a.weight": torch.arange(600.0).reshape(20, 30), "a.steps": torch.tensor(3)}
 
@@ -98,11 +97,3 @@ def test_refused_files(
     assert name in str(caught.value)
     # PyTorch's own advice is to let the file run its code.
     assert "weights_only" not in str(caught.value)
-
-
-def test_sha256(tmp_path: Path) -> None:
-    path = tmp_path / "w.pt"
-    path.write_bytes(b"abc" * 100_000)
-    assert sha256(path) == hashlib.sha256(b"abc" * 100_000).hexdigest()
-    with pytest.raises(InputError, match="no file"):
-        sha256(tmp_path / "nowhere")

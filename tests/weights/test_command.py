@@ -9,9 +9,9 @@ import pytest
 import torch
 from weights_files import saved
 
-from lit_purify.checkpoints.weights import WEIGHTS, Weights
 from lit_purify.cli import main
 from lit_purify.cli import weights as command
+from lit_purify.weights import WEIGHTS, Weights
 
 CONTENT = saved(torch.arange(2**18, dtype=torch.uint8))
 SIZE = len(CONTENT)

@@ -16,9 +16,9 @@ import urllib3
 from processes import PATIENCE
 from weights_files import saved
 
-from lit_purify.checkpoints import download
-from lit_purify.checkpoints.download import WrongContent, fault, fetch_file
 from lit_purify.types import InputError
+from lit_purify.weights import download
+from lit_purify.weights.download import WrongContent, fault, fetch_file
 
 CONTENT = saved(torch.randint(256, (500_000,), generator=torch.Generator().manual_seed(0)).byte())
 SIZE = len(CONTENT)

@@ -17,8 +17,8 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from lit_purify.checkpoints.files import is_web_page, load_content
 from lit_purify.types import InputError
+from lit_purify.weights.content import is_web_page
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection is given up."""
@@ -101,6 +101,8 @@ def fault(path: Path, *, known_hash: str | None, size: int | None) -> str | None
         if size is not None and found != size:
             return f"it has {found:,} bytes, expected {size:,}"
         if known_hash is None:
+            from lit_purify.weights.files import load_content  # which loads PyTorch
+
             load_content(path)
             return None
         algorithm, _, expected = known_hash.partition(":")

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,8 +14,8 @@ from pytorch_fid import inception as pytorch_fid
 from torchvision.models import ResNet50_Weights
 from weights_files import saved
 
-from lit_purify.checkpoints import weights as registry
-from lit_purify.checkpoints.weights import (
+from lit_purify.types import InputError
+from lit_purify.weights import (
     WEIGHTS,
     Weights,
     cache_folder,
@@ -22,7 +23,7 @@ from lit_purify.checkpoints.weights import (
     verified_copy,
     weights_file,
 )
-from lit_purify.types import InputError
+from lit_purify.weights import catalogue as registry
 
 CONTENT = saved({"weight": torch.arange(256.0)})
 OTHER = saved({"weight": -torch.arange(256.0)})
@@ -127,6 +128,17 @@ class TestPlaces:
         assert shared == {"inception_fid": folder, "resnet50_imagenet": folder}
         robustbench = cache / "robustbench" / "cifar10" / "Linf" / "Standard.pt"
         assert WEIGHTS["robustbench_cifar10_standard"].path == robustbench
+
+    @pytest.mark.parametrize("variable", ["TORCH_HOME", "XDG_CACHE_HOME", None])
+    def test_the_folder_of_pytorch_is_known_without_it(self, monkeypatch, tmp_path, variable):
+        monkeypatch.setattr(torch.hub, "_hub_dir", None)
+        for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        if variable is not None:
+            monkeypatch.setenv(variable, str(tmp_path))
+        told = WEIGHTS["inception_fid"].path
+        monkeypatch.delitem(sys.modules, "torch")
+        assert WEIGHTS["inception_fid"].path == told
 
     @pytest.mark.parametrize("value", [None, ""])
     def test_without_the_variable_it_is_the_users(self, value, monkeypatch, tmp_path):

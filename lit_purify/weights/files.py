@@ -1,8 +1,7 @@
-"""Weight files: reading them without running code, and naming their content by a hash."""
+"""Weight files: reading them without running code."""
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -14,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lit_purify.types import InputError
+from lit_purify.weights.content import is_web_page
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 SAFETENSORS_SUFFIX = ".safetensors"
-_MARKUP = (b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")
 
 
 class LeftOut:
@@ -99,24 +98,6 @@ def load_content(path: str | Path) -> Any:
         except Exception as error:  # safetensors' own error class derives from Exception
             raise _damaged(path, error) from error
     return _load_torch(path)
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file's content, 64 hex digits.
-
-    Raises:
-        InputError: there is no such file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file {str(path)!r} to hash; check the path")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def is_web_page(start: bytes) -> bool:
-    """Whether content is a web page, by its first bytes."""
-    return start.lstrip().lower().startswith(_MARKUP)
 
 
 def check_resumable(path: str | Path) -> None:
