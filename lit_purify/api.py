@@ -20,6 +20,7 @@ from lit_purify.callbacks import (
     EvaluationProgress,
     Interruption,
     Measurement,
+    MemoryUse,
     Records,
     Summary,
     Terminated,
@@ -41,7 +42,7 @@ from lit_purify.modules import PurifiedClassifier
 from lit_purify.modules.protocols import ProtocolName
 from lit_purify.records import SampleTable, read_summary
 from lit_purify.report import flags, summary_table
-from lit_purify.types import InputError
+from lit_purify.types import Auto, InputError
 
 
 def purify(
@@ -138,7 +139,7 @@ def evaluate(
     measurements: Sequence[Measurement] = (),
     seed: int | None = None,
     test_draws: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | Auto | None = None,
     root: str | Path = ".",
     resume: str | Path | None = None,
     progress: bool = True,
@@ -156,8 +157,8 @@ def evaluate(
         measurements: what to measure besides, such as ``lit_purify.callbacks.CompressionRate()``.
         seed: base seed of everything random; ``None`` takes 0.
         test_draws: noise draws that `transfer` and `fresh` test an image under; ``None`` takes 1.
-        batch_size: images per batch where ``data`` are images and labels; ``None`` takes 64. A data
-            module has its own.
+        batch_size: images per batch where ``data`` are images and labels; ``None`` takes 64,
+            ``auto`` as many as the memory takes. A data module has its own.
         root: folder in which ``lightning_logs/version_N`` is made.
         resume: run folder of an interrupted evaluation of the same settings, to go on with.
         progress: show a progress bar.
@@ -192,6 +193,7 @@ def evaluate(
     records, summary = Records(resume=resume is not None), Summary(verbose=False)
     callbacks = [
         Interruption(),
+        MemoryUse(verbose=progress),
         *([EvaluationProgress()] if progress else []),
         AdversarialExamples(PGD() if attack is None else attack),
         *measurements,
@@ -267,7 +269,9 @@ def _module(defence: Defence | PurifiedClassifier, **arguments: Any) -> Purified
 
 
 def _data_module(
-    data: ImageDataModule | tuple[Tensor, Tensor], classifier: Classifier, batch_size: int | None
+    data: ImageDataModule | tuple[Tensor, Tensor],
+    classifier: Classifier,
+    batch_size: int | Auto | None,
 ) -> ImageDataModule:
     """What serves the images of an evaluation.
 
@@ -277,8 +281,8 @@ def _data_module(
     if isinstance(data, ImageDataModule):
         if batch_size is not None:
             raise InputError(
-                f"batch_size goes with images and labels; a data module has its own, "
-                f"{data.batch_size} here: give it to the data module"
+                "batch_size goes with images and labels; a data module has its own: give it to the "
+                "data module"
             )
         return data
     if not (isinstance(data, (tuple, list)) and len(data) == 2):

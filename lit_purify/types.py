@@ -13,6 +13,9 @@ if TYPE_CHECKING:  # the command line prints its help without PyTorch
 Process = Literal["forward", "reverse"]
 """Which of the two halves of a purification a Gaussian draw belongs to (eq. 12)."""
 
+Auto = Literal["auto"]
+"""What a run chooses by itself."""
+
 
 class Batch(TypedDict):
     """What travels from the data module through the attack to the measurements.

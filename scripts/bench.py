@@ -41,7 +41,7 @@ from lit_purify.diffusion import ddpm_unet, small_unet
 from lit_purify.diffusion.live_bytes import LiveBytes
 from lit_purify.functional import JacobianOperator, largest_singular
 from lit_purify.modules.compilation import compile_network
-from lit_purify.modules.numerics import float32_mode
+from lit_purify.precision import float32_mode
 
 Work = Callable[[], object]
 GOALS = {"<=": operator.le, ">=": operator.ge}

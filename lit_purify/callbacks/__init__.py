@@ -12,6 +12,7 @@ from lit_purify.callbacks.jacobian import JacobianSpectrum
 from lit_purify.callbacks.magnitude import AttackMagnitude
 from lit_purify.callbacks.masking import MaskingDiagnostics
 from lit_purify.callbacks.measurement import Measurement
+from lit_purify.callbacks.memory_use import MemoryUse
 from lit_purify.callbacks.predictions import PredictionWriter
 from lit_purify.callbacks.progress import EvaluationProgress
 from lit_purify.callbacks.quality import ImageQuality
@@ -35,6 +36,7 @@ __all__ = [
     "JacobianSpectrum",
     "MaskingDiagnostics",
     "Measurement",
+    "MemoryUse",
     "OutputVariability",
     "PredictionWriter",
     "Records",

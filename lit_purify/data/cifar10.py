@@ -12,7 +12,7 @@ from lit_purify.data import sources
 from lit_purify.data.arrays import ImageArrays
 from lit_purify.data.base import ImageDataModule
 from lit_purify.data.sampler import Batches, ResumableLoader, TrainingSampler, as_batch
-from lit_purify.types import Batch, InputError
+from lit_purify.types import Auto, Batch, InputError
 
 
 class CIFAR10DataModule(ImageDataModule):
@@ -25,7 +25,7 @@ class CIFAR10DataModule(ImageDataModule):
             or the path of an ``.npz`` file with the keys ``images`` (N, 32, 32, 3) and ``labels``.
         train_source: training images: ``torchvision`` or the path of an ``.npz`` file.
         root: folder of the torchvision download.
-        batch_size: images per batch, for each process.
+        batch_size: images per batch, for each process; ``auto`` chooses by the memory.
         limit: evaluate on the first ``limit`` images only, or on all where there are fewer; applied
             to ``indices`` where both are given. Training is not limited.
         indices: positions in the source of the images to evaluate on, in this order.
@@ -48,7 +48,7 @@ class CIFAR10DataModule(ImageDataModule):
         source: str = "embedded",
         train_source: str = "torchvision",
         root: str = "data",
-        batch_size: int = 64,
+        batch_size: int | Auto = 64,
         limit: int | None = None,
         indices: list[int] | None = None,
         num_holdout: int = 2000,

@@ -80,7 +80,7 @@ class PurifiedClassifier(RecordingModule):
             more than one, `fresh` also counts the images that are right in the worst of N draws
             (the attacker tries again) and by their majority (a deployed ensemble).
         tf32: let float32 convolutions and matrix products run in TF32 during a test or prediction;
-            otherwise they are IEEE float32 there, see :mod:`lit_purify.modules.numerics`.
+            otherwise they are IEEE float32 there, see :mod:`lit_purify.precision`.
         compile: compile the classifier and the networks of the purifier with ``torch.compile``, in
             place. Numbers then move as they do between two machines.
 
