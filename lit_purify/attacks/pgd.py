@@ -15,7 +15,7 @@ from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise
 from lit_purify.functional import correct
 from lit_purify.precision import Precision, arithmetic
-from lit_purify.types import InputError, ratio
+from lit_purify.types import InputError, is_whole, ratio
 
 
 class PGD(Attack):
@@ -59,8 +59,10 @@ class PGD(Attack):
         precision: Precision = "float32",
     ) -> None:
         super().__init__(eps=eps)
-        if steps < 1:
-            raise InputError(f"{type(self).__name__} needs at least 1 step, got {steps}")
+        if not (is_whole(steps) and steps >= 1):
+            raise InputError(
+                f"steps of {type(self).__name__} must be a whole number, at least 1, got {steps!r}"
+            )
         self.steps = steps
         self.rel_stepsize = ratio(rel_stepsize)
         if not 0 < self.rel_stepsize < math.inf:

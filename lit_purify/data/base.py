@@ -16,7 +16,7 @@ from lit_purify.data.dataset import ImageDataset
 from lit_purify.data.peers import peers_of
 from lit_purify.data.plan import plan_batches
 from lit_purify.data.sampler import Batches, SharedBatchSampler
-from lit_purify.types import Auto, Batch, InputError
+from lit_purify.types import Auto, Batch, InputError, is_whole
 
 
 class ImageDataModule(LightningDataModule):
@@ -57,13 +57,13 @@ class ImageDataModule(LightningDataModule):
         indices: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if batch_size != "auto" and not 1 <= batch_size < 2**31:
+        if batch_size != "auto" and not (is_whole(batch_size) and 1 <= batch_size < 2**31):
             raise InputError(
-                f"batch_size is {batch_size}; expected 1 or more images per batch, or auto"
+                f"batch_size is {batch_size!r}; expected 1 or more images per batch, or auto"
             )
-        if num_workers < 0:
+        if not (is_whole(num_workers) and num_workers >= 0):
             raise InputError(f"num_workers is {num_workers}; expected 0 (no extra process) or more")
-        if limit is not None and limit < 1:
+        if limit is not None and not (is_whole(limit) and limit >= 1):
             raise InputError(
                 f"limit is {limit}; expected 1 or more images, or null to take every image"
             )
