@@ -20,6 +20,7 @@ from lit_purify.callbacks import (
     EvaluationProgress,
     Interruption,
     Measurement,
+    MemoryUse,
     Records,
     Summary,
     Terminated,
@@ -34,14 +35,15 @@ from lit_purify.data import ArrayDataModule, ImageDataModule
 from lit_purify.defence import Defence
 from lit_purify.diffusion import PRESETS, Denoiser, DiffusionPurifier, FixedNoise, Purifier
 from lit_purify.diffusion.denoiser import frozen_copy
-from lit_purify.diffusion.noise import as_indices
+from lit_purify.diffusion.noise import as_indices, check_seed
 from lit_purify.diffusion.presets import PresetName
 from lit_purify.metrics import Statistics
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.modules.protocols import ProtocolName
-from lit_purify.records import SampleTable, read_summary
+from lit_purify.records import SampleTable, read_summary, records_folder
+from lit_purify.records.header import read_header
 from lit_purify.report import flags, summary_table
-from lit_purify.types import InputError
+from lit_purify.types import Auto, InputError
 
 
 def purify(
@@ -70,7 +72,8 @@ def purify(
         Purified images, same shape, in [0, 1] (the presets clip the predicted clean image).
 
     Raises:
-        InputError: images outside [0, 1] or of a shape the denoiser was not made for.
+        InputError: images outside [0, 1] or of a shape the denoiser was not made for, something
+            that is no denoiser, or a seed outside 0 .. 2**32 - 1.
 
     Example:
         >>> import torch
@@ -80,6 +83,17 @@ def purify(
     """
     if preset not in PRESETS:
         raise InputError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    check_seed(seed)
+    if not isinstance(images, Tensor):
+        raise InputError(
+            f"purify needs a tensor of images, got a {type(images).__name__}; convert an array of "
+            "channels last by torch.from_numpy(images).movedim(-1, 1)"
+        )
+    if not isinstance(denoiser, Denoiser | None):
+        raise InputError(
+            f"the denoiser is a {type(denoiser).__name__}; expected a lit_purify.Denoiser; derive "
+            "yours from it, or read a file by lit_purify.load_denoiser(path)"
+        )
     if not (images.is_floating_point() and ((images >= 0) & (images <= 1)).all()):
         raise InputError(
             "purify needs finite floating-point images in [0, 1], got "
@@ -138,7 +152,7 @@ def evaluate(
     measurements: Sequence[Measurement] = (),
     seed: int | None = None,
     test_draws: int | None = None,
-    batch_size: int | None = None,
+    batch_size: int | Auto | None = None,
     root: str | Path = ".",
     resume: str | Path | None = None,
     progress: bool = True,
@@ -156,8 +170,8 @@ def evaluate(
         measurements: what to measure besides, such as ``lit_purify.callbacks.CompressionRate()``.
         seed: base seed of everything random; ``None`` takes 0.
         test_draws: noise draws that `transfer` and `fresh` test an image under; ``None`` takes 1.
-        batch_size: images per batch where ``data`` are images and labels; ``None`` takes 64. A data
-            module has its own.
+        batch_size: images per batch where ``data`` are images and labels; ``None`` takes 64,
+            ``auto`` as many as the memory takes. A data module has its own.
         root: folder in which ``lightning_logs/version_N`` is made.
         resume: run folder of an interrupted evaluation of the same settings, to go on with.
         progress: show a progress bar.
@@ -183,15 +197,25 @@ def evaluate(
     data = _data_module(data, module.classifier, batch_size)
     if not isinstance(attack, Attack | None):
         raise InputError(f"attack must be one such as lit_purify.PGD(), got {attack!r}")
+    if isinstance(measurements, Callback):
+        raise InputError(f"measurements is one {type(measurements).__name__}; expected a list")
     for measurement in measurements:
         if not isinstance(measurement, Callback):
             raise InputError(
                 "measurements must be made, such as lit_purify.callbacks.CompressionRate(), got "
                 f"{measurement!r}"
             )
+    if not isinstance(trainer, Mapping | None):
+        raise InputError(f"trainer is {trainer!r}; expected the Trainer's arguments by name")
+    if resume is not None and read_header(records_folder(Path(resume))) is None:
+        raise InputError(
+            f"there is no run to resume in {resume}; give the folder that an interrupted "
+            "evaluation printed, or leave resume out"
+        )
     records, summary = Records(resume=resume is not None), Summary(verbose=False)
     callbacks = [
         Interruption(),
+        MemoryUse(verbose=progress),
         *([EvaluationProgress()] if progress else []),
         AdversarialExamples(PGD() if attack is None else attack),
         *measurements,
@@ -267,7 +291,9 @@ def _module(defence: Defence | PurifiedClassifier, **arguments: Any) -> Purified
 
 
 def _data_module(
-    data: ImageDataModule | tuple[Tensor, Tensor], classifier: Classifier, batch_size: int | None
+    data: ImageDataModule | tuple[Tensor, Tensor],
+    classifier: Classifier,
+    batch_size: int | Auto | None,
 ) -> ImageDataModule:
     """What serves the images of an evaluation.
 
@@ -277,8 +303,8 @@ def _data_module(
     if isinstance(data, ImageDataModule):
         if batch_size is not None:
             raise InputError(
-                f"batch_size goes with images and labels; a data module has its own, "
-                f"{data.batch_size} here: give it to the data module"
+                "batch_size goes with images and labels; a data module has its own: give it to the "
+                "data module"
             )
         return data
     if not (isinstance(data, (tuple, list)) and len(data) == 2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, Protocol, TypedDict
@@ -12,6 +13,9 @@ if TYPE_CHECKING:  # the command line prints its help without PyTorch
 
 Process = Literal["forward", "reverse"]
 """Which of the two halves of a purification a Gaussian draw belongs to (eq. 12)."""
+
+Auto = Literal["auto"]
+"""What a run chooses by itself."""
 
 
 class Batch(TypedDict):
@@ -85,6 +89,20 @@ def ratio(value: float | str) -> float:
         return float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
         raise InputError(f"expected a number or a fraction such as 8/255, got {value!r}") from None
+
+
+def is_whole(value: object) -> bool:
+    """Whether a value is an integer, also one of NumPy or PyTorch, and no truth value.
+
+    Example:
+        >>> is_whole(3), is_whole(3.0), is_whole("3"), is_whole(True)
+        (True, False, False, False)
+    """
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:

@@ -41,7 +41,7 @@ from lit_purify.diffusion import ddpm_unet, small_unet
 from lit_purify.diffusion.live_bytes import LiveBytes
 from lit_purify.functional import JacobianOperator, largest_singular
 from lit_purify.modules.compilation import compile_network
-from lit_purify.modules.numerics import float32_mode
+from lit_purify.precision import float32_mode
 
 Work = Callable[[], object]
 GOALS = {"<=": operator.le, ">=": operator.ge}
@@ -149,6 +149,8 @@ class Bench:
         """A purifier with random weights: what a step costs does not hang on them."""
         torch.manual_seed(0)
         denoiser = small_unet() if network == "small" else ddpm_unet()
+        for parameter in denoiser.parameters():  # untrained, its last layers are zero
+            nn.init.normal_(parameter, std=0.02)
         options = {"t_star": 100, "memory_budget_gib": 0, **options}
         return DiffusionPurifier(denoiser, num_steps=num_steps, **options).to(self.device)  # type: ignore[arg-type]
 

@@ -36,15 +36,19 @@ def main() -> None:
     state = checkpoint["state_dict"]
     consume_prefix_in_state_dict_if_present(state, "denoiser.network.")
     denoiser.network.load_state_dict(state)
-    card = model_card(run, config, checkpoint["global_step"], args.note)
+    card = model_card(run, config, checkpoint, args.note)
     save_denoiser(args.target, denoiser, architecture, model_card=card)
     print(card)
     print(f"{args.target}: {args.target.stat().st_size / 1e6:.1f} MB")
 
 
-def model_card(run: Path, config: dict, step: int, note: str | None) -> str:
+def model_card(run: Path, config: dict, checkpoint: dict, note: str | None) -> str:
     model, data = config["model"]["init_args"], config["data"]["init_args"]
-    images = step * data["batch_size"]
+    # A network that collapsed was begun anew there, each time at half the rate.
+    begun = checkpoint["collapse"]
+    steps = checkpoint["global_step"] - begun["first_step"]
+    rate = model["learning_rate"] / 2 ** begun["restarts"]
+    images = steps * data["batch_size"]
     lines = [
         "# Small CIFAR-10 denoiser",
         "",
@@ -52,9 +56,11 @@ def model_card(run: Path, config: dict, step: int, note: str | None) -> str:
         "noise in a diffused CIFAR-10 image. Made for purification; it is no image generator.",
         "",
         f"- Data: CIFAR-10 training images but the last {data['num_holdout']}, horizontal flips.",
-        f"- Training: {step:,} steps of batch {data['batch_size']} ({images:,} images), AdamW",
-        f"  {model['learning_rate']:g}, {config['trainer']['precision']}, averaged weights (EMA).",
-        f"- Steps t drawn uniformly up to (limit, share): {model['focus']}; the rest up to 1000.",
+        f"- Training: {steps:,} steps of batch {data['batch_size']} ({images:,} images), AdamW",
+        f"  {rate:g} ({model['warmup_steps']} warm-up steps, cosine to zero over the last",
+        f"  {model['decay_share']:.0%}), {config['trainer']['precision']}, averaged weights (EMA).",
+        f"- Steps t drawn uniformly up to (limit, share): {model['focus']}; the rest up to 1000;",
+        "  stratified within each batch.",
         f"- Seed: {model['seed']} (draws), {config['seed_everything']} (initial weights).",
         "- Command: python -m lit_purify fit --config configs/train_cifar_small.yaml",
         *([f"- Note: {note}"] if note else []),
@@ -69,7 +75,9 @@ def model_card(run: Path, config: dict, step: int, note: str | None) -> str:
     events.Reload()
     for tag in events.Tags()["scalars"]:
         if tag.startswith("val/loss_t"):
-            value = [s.value for s in events.Scalars(tag) if s.step <= step][-1]
+            value = [s.value for s in events.Scalars(tag) if s.step <= checkpoint["global_step"]][
+                -1
+            ]
             lines.append(f"| {tag.removeprefix('val/loss_t')} | {value:.4f} |")
     return "\n".join(lines) + "\n"
 

@@ -1,10 +1,12 @@
 """What TF32, bfloat16 and torch.compile do to the figures of the shipped models, as Markdown.
 
     python scripts/precision_effect.py [--root lightning_logs/precision] [--eps 2/255 8/255]
+    python scripts/precision_effect.py --modes "bf16 search" --steps 10 --no-early_stop
 
-Every row is one run: purified clean accuracy and the fixed protocol under PGD with early stop, so
-an image is robust if no iterate of the attack fooled the chain. The runs lie in folders of their
-own under ``--root``: what is recorded there is not measured again, also of an interrupted one.
+Every row is one run: purified clean accuracy and the fixed protocol under PGD, by default with
+early stop; an image is robust if no iterate of the attack fooled the chain. The runs lie in folders
+of their own under ``--root``: what is recorded there is not measured again, also of an interrupted
+one.
 
 A CPU has no TF32. Here it is emulated: the operands of every convolution and matrix product,
 forward and backward, are rounded to TF32's 10 mantissa bits and multiplied in float32, which holds
@@ -37,7 +39,7 @@ from lit_purify.functional.intervals import wilson_interval
 from lit_purify.modules import Outcomes, PurifiedClassifier
 from lit_purify.types import Batch
 
-MODES = ("float32", "TF32 (emulated)", "bf16-mixed", "compile")
+MODES = ("float32", "TF32 (emulated)", "bf16-mixed", "bf16 search", "compile")
 SHIFT = 23 - 10
 """Mantissa bits that float32 has and TF32 has not."""
 
@@ -114,17 +116,24 @@ def defence(**options: Any) -> PurifiedClassifier:
 
 
 def measure(
-    mode: str, eps: str, root: Path, *, limit: int, batch_size: int, steps: int
+    mode: str, eps: str, root: Path, *, limit: int, batch_size: int, steps: int, early_stop: bool
 ) -> dict[str, Any]:
     """One row: the run of a mode, and its adversarial images tested again in float32."""
     emulation = emulated_tf32() if mode == "TF32 (emulated)" else nullcontext()
-    folder = root / f"{mode}_{eps.replace('/', '-')}_{limit}_{batch_size}_{steps}".replace(" ", "_")
+    stop = "early" if early_stop else "last"
+    name = f"{mode}_{eps.replace('/', '-')}_{limit}_{batch_size}_{steps}_{stop}"
+    folder = root / name.replace(" ", "_")
     begun = sorted(folder.glob("lightning_logs/*/records/header.json"))
     with emulation:
         table = evaluate(
             defence(compile=mode == "compile"),
             CIFAR10DataModule(limit=limit, batch_size=batch_size),
-            attack=PGD(eps=eps, steps=steps, early_stop=True),
+            attack=PGD(
+                eps=eps,
+                steps=steps,
+                early_stop=early_stop,
+                precision="bf16" if mode == "bf16 search" else "float32",
+            ),
             measurements=[CleanLogits()],
             root=folder,
             resume=begun[-1].parents[1] if begun else None,
@@ -182,6 +191,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=100, help="images")
     parser.add_argument("--steps", type=int, default=40, help="of the attack")
     parser.add_argument("--batch_size", type=int, default=50)
+    parser.add_argument("--early_stop", action=argparse.BooleanOptionalAction, default=True)
     options = vars(parser.parse_args(args))
     root, sizes, modes = options.pop("root"), options.pop("eps"), options.pop("modes")
     for eps in sizes:

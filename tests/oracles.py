@@ -264,10 +264,14 @@ def fill(module: nn.Module, *, seed: int, std: float) -> nn.Module:
 
 
 def random_unet(image_size: int = 16) -> UNetDenoiser:
-    """An untrained U-Net whose weights depend on nothing but the seed."""
+    """A U-Net of random weights that depend on nothing but the seed, in every layer."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return small_unet(image_size=image_size, block_out_channels=(8, 16), norm_num_groups=4)
+        denoiser = small_unet(image_size=image_size, block_out_channels=(8, 16), norm_num_groups=4)
+        for module in denoiser.modules():  # those that begin at zero too
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                module.reset_parameters()
+    return denoiser
 
 
 def some_images(n: int, shape: Sequence[int] = (3, 8, 8), *, seed: int = 0) -> Tensor:

@@ -116,6 +116,7 @@ class TestPurify:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
+            (lambda x: x.numpy(), "ndarray"),
             (lambda x: x * 2, r"in \[0, 1\]"),
             (lambda x: x - 0.5, r"in \[0, 1\]"),
             (lambda x: x * torch.nan, r"in \[0, 1\]"),
@@ -135,13 +136,18 @@ class TestPurify:
             ({"preset": "ddpmm"}, "ddpm, reverse, ddim"),
             ({"t_star": 0}, "t_star"),
             ({"t_star": 1001}, "t_star"),
+            ({"t_star": 20.5}, "t_star"),
+            ({"num_steps": 2.5}, "num_steps"),
+            ({"seed": 2**32}, "would repeat the noise"),
+            ({"seed": 1.5}, "seed"),
+            ({"denoiser": torch.nn.Identity()}, "Identity"),
             ({"num_steps": 21}, "num_steps"),
             ({"indices": [0, 1]}, "5 images came with 2 dataset indices"),
         ],
     )
     def test_wrong_options(self, images, denoiser, options, message):
         with pytest.raises(InputError, match=message):
-            purify(images, denoiser, **options)
+            purify(images, **{"denoiser": denoiser, **options})
 
 
 @pytest.mark.parametrize("name", ["api", "cli", "defence", "paper", "types", "records"])
@@ -316,7 +322,13 @@ class TestEvaluate:
             ({"defence": lit_purify.Defence(torch.nn.Flatten(), tiny.IdentityPurifier())}, "from_"),
             ({"attack": lit_purify.PGD}, "attack"),
             ({"measurements": [CompressionRate]}, "measurements"),
+            ({"measurements": CompressionRate()}, "expected a list"),
             ({"trainer": {"fast_dev_run": True}}, "fast_dev_run"),
+            ({"trainer": ["cpu"]}, "by name"),
+            ({"resume": "nowhere"}, "no run to resume"),
+            ({"test_draws": 1.5}, "test_draws"),
+            ({"seed": 2**32}, "seed"),
+            ({"data": tiny.images_and_labels(2), "batch_size": 1.5}, "batch_size"),
             ({"data": "cifar10"}, "ImageDataModule"),
             ({"data": (torch.ones(2, 3, 32, 32) * 2, torch.zeros(2))}, "0, 1"),
             ({"protocols": ["fixd"]}, "protocols"),

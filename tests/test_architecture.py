@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
-    {"arguments", "functional", "types"},
+    {"arguments", "functional", "precision", "types"},
     {"diffusion", "checkpoints", "weights"},
     {"defence", "classifiers"},
     {"attacks", "metrics", "data", "paper"},

@@ -26,7 +26,8 @@ def slurm_task(task, port):
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", [DDP, SLURM])
 def test_two_processes_make_one_run(overlay, tmp_path):
-    args = tiny.command("test", "cifar_fixed.yaml", tmp_path, "--trainer.devices", "2")
+    options = ("--trainer.devices", "2", "--data.batch_size", "auto")
+    args = tiny.command("test", "cifar_fixed.yaml", tmp_path, *options)
     args[3:3] = ["--config", str(tiny.CONFIGS / overlay)]
     environments = [{}]
     if overlay == SLURM:
@@ -39,4 +40,5 @@ def test_two_processes_make_one_run(overlay, tmp_path):
     summary = RunFiles(tiny.run_folder(tmp_path)).summary
     assert summary["status"] == "finished"
     assert summary["settings"]["processes"] == 2
+    assert summary["settings"]["batch_size"] == 2  # of three images
     assert summary["metrics"]["purified/clean_accuracy"]["n"] == 3

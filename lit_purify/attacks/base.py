@@ -12,6 +12,7 @@ from torch import Tensor
 from lit_purify.arguments import RecordsArguments
 from lit_purify.defence import Defence
 from lit_purify.functional import lp_distance, project
+from lit_purify.precision import Precision
 from lit_purify.types import InputError, ratio
 
 SLACK = 1e-6
@@ -31,12 +32,15 @@ class Attack(RecordsArguments, ABC):
 
     Attributes:
         p: norm of the ball: ``math.inf``, 2 or 1.
+        precision: what the networks compute in while they are searched; ``float32`` leaves that to
+            the caller.
         finding_names: what the attack finds out about each sample beside its image, such as
             warnings; the names are known before any batch.
         findings: of the last batch, for every one of ``finding_names``: shape (B,), bool.
     """
 
     p: float = math.inf
+    precision: Precision = "float32"
     finding_names: tuple[str, ...] = ()
 
     def __init__(self, *, eps: float | str) -> None:

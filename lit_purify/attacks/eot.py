@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lit_purify.attacks.pgd import PGD
+from lit_purify.precision import Precision
 from lit_purify.types import InputError
 
 
@@ -19,6 +20,7 @@ class PGDEOT(PGD):
         rel_stepsize: step size in units of eps.
         random_start: start from a uniform draw in the ball, keyed by sample.
         early_stop: as for :class:`~lit_purify.attacks.PGD`, on deterministic defences only.
+        precision: as for :class:`~lit_purify.attacks.PGD`.
         draws: randomness configurations that a gradient is averaged over; 15 in the paper.
         rows_per_pass: most images that go through the networks at once, draws counted. It changes
             time and memory, not the result.
@@ -32,6 +34,7 @@ class PGDEOT(PGD):
         rel_stepsize: float | str = 0.01 / 0.3,
         random_start: bool = True,
         early_stop: bool = False,
+        precision: Precision = "float32",
         draws: int = 15,
         rows_per_pass: int = 128,
     ) -> None:
@@ -41,6 +44,7 @@ class PGDEOT(PGD):
             rel_stepsize=rel_stepsize,
             random_start=random_start,
             early_stop=early_stop,
+            precision=precision,
         )
         if draws < 1 or rows_per_pass < 1:
             raise InputError(

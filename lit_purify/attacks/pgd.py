@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from lit_purify.attacks.base import Attack
 from lit_purify.attacks.gradient import input_gradient
+from lit_purify.attacks.judge import Judge
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise
 from lit_purify.functional import correct
-from lit_purify.types import InputError, ratio
+from lit_purify.precision import Precision, arithmetic
+from lit_purify.types import InputError, is_whole, ratio
 
 
 class PGD(Attack):
@@ -29,6 +32,11 @@ class PGD(Attack):
         early_stop: a sample that is fooled leaves the batch and keeps the iterate that fooled it.
             The success at any iteration is unchanged, the success after the last one is no longer
             known. Only used on deterministic defences, where a success stays a success.
+        precision: what the networks compute in while they are searched: ``tf32``, ``bf16``, or
+            ``float32`` for the precision of the caller. Images stay float32, and so does what
+            counts: a query that looks like a success in low precision is one if float32 confirms
+            it. One that only float32 would have seen is missed, so that successes before the last
+            iteration can be undercounted, never overcounted.
     """
 
     straight_through = False
@@ -48,16 +56,24 @@ class PGD(Attack):
         rel_stepsize: float | str = 0.01 / 0.3,
         random_start: bool = True,
         early_stop: bool = False,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__(eps=eps)
-        if steps < 1:
-            raise InputError(f"{type(self).__name__} needs at least 1 step, got {steps}")
+        if not (is_whole(steps) and steps >= 1):
+            raise InputError(
+                f"steps of {type(self).__name__} must be a whole number, at least 1, got {steps!r}"
+            )
         self.steps = steps
         self.rel_stepsize = ratio(rel_stepsize)
         if not 0 < self.rel_stepsize < math.inf:
             raise InputError(f"rel_stepsize must be positive, got {rel_stepsize}; 1/30 is usual")
+        if precision not in get_args(Precision):
+            raise InputError(
+                f"precision is {precision!r}; expected one of {', '.join(get_args(Precision))}"
+            )
         self.random_start = random_start
         self.early_stop = early_stop
+        self.precision = precision
 
     def num_queries(self, defence: Defence) -> int:
         return self.steps * self._num_draws(defence)
@@ -69,6 +85,21 @@ class PGD(Attack):
     def perturb(
         self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
+        if self.precision == "float32":
+            return self._search(defence, images, labels, indices, seed)
+        judge = Judge(defence, labels, indices)
+        with arithmetic(self.precision, images.device):
+            return self._search(judge.searched, images, labels, indices, seed, judge)
+
+    def _search(
+        self,
+        defence: Defence,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        seed: int,
+        judge: Judge | None = None,
+    ) -> Tensor:
         x = images.clone()
         if self.random_start:
             start = FixedNoise(seed).uniform(indices, like=images)
@@ -77,7 +108,8 @@ class PGD(Attack):
         for _ in range(self.steps):
             gradient, logits = self.gradient(defence, x[active], labels[active], indices[active])
             if self.early_stop and defence.deterministic:
-                standing = correct(logits, labels[active])
+                right = correct(logits, labels[active])
+                standing = right if judge is None else ~judge.fooled[active]
                 active, gradient = active[standing], gradient[standing]
                 if len(active) == 0:
                     break
@@ -102,7 +134,9 @@ class PGD(Attack):
 
     def settings(self) -> dict[str, object]:
         gradient = "purifier taken for the identity" if self.straight_through else "exact"
-        return {**super().settings(), "gradient": gradient}
+        said = super().settings()
+        precision = said.pop("precision")  # a name that reports give to the run's own
+        return {**said, "gradient": gradient, "attack_precision": precision}
 
     def _num_draws(self, defence: Defence) -> int:
         return 1 if defence.deterministic else self.draws

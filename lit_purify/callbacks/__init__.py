@@ -5,12 +5,14 @@ from lit_purify.callbacks.attack import AdversarialExamples
 from lit_purify.callbacks.base_curve import BaseClassifierCurve
 from lit_purify.callbacks.compression import CompressionRate
 from lit_purify.callbacks.distances import DistanceTrajectories
+from lit_purify.callbacks.ema import EMA
 from lit_purify.callbacks.images import ImageGrid
 from lit_purify.callbacks.interruption import Interruption, Terminated
 from lit_purify.callbacks.jacobian import JacobianSpectrum
 from lit_purify.callbacks.magnitude import AttackMagnitude
 from lit_purify.callbacks.masking import MaskingDiagnostics
 from lit_purify.callbacks.measurement import Measurement
+from lit_purify.callbacks.memory_use import MemoryUse
 from lit_purify.callbacks.predictions import PredictionWriter
 from lit_purify.callbacks.progress import EvaluationProgress
 from lit_purify.callbacks.quality import ImageQuality
@@ -20,6 +22,7 @@ from lit_purify.callbacks.summary import Summary
 from lit_purify.callbacks.variance import OutputVariability
 
 __all__ = [
+    "EMA",
     "AdversarialExamples",
     "AttackAgreement",
     "AttackMagnitude",
@@ -33,6 +36,7 @@ __all__ = [
     "JacobianSpectrum",
     "MaskingDiagnostics",
     "Measurement",
+    "MemoryUse",
     "OutputVariability",
     "PredictionWriter",
     "Records",

@@ -15,6 +15,7 @@ from lit_purify.defence import Defence
 from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy, MeanWithDeviation
 from lit_purify.modules.protocols import Surface
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.precision import check_tf32
 from lit_purify.types import Batch, InputError
 
 _ON: dict[Surface, str] = {
@@ -54,6 +55,7 @@ class AdversarialExamples(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
             module = PurifiedClassifier.tested_by(self, pl_module)
+            self._check_precision(trainer, module)
             for surface, name in product(module.surfaces, self.attack.finding_names):
                 label = f"{_ON[surface]}: {name.replace('_', ' ')}"
                 module.add_metric(
@@ -81,6 +83,19 @@ class AdversarialExamples(Callback):
                 )
                 if self.attack.stops_early:
                     module.drop_metric(f"{surface}/robust_accuracy")
+
+    def _check_precision(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        precision = self.attack.precision
+        if precision == "float32":
+            return
+        if trainer.precision != "32-true" or module.tf32:
+            raise InputError(
+                f"attack.precision is {precision}, whose successes are judged in float32, and the "
+                f"run is in {'TF32' if module.tf32 else trainer.precision}; drop attack.precision, "
+                "or set trainer.precision to 32-true and model.tf32 to false"
+            )
+        if precision == "tf32":
+            check_tf32(trainer.strategy.root_device)
 
     def on_test_batch_start(  # type: ignore[override]
         self,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from lit_purify.callbacks.memory_use import MemoryUse
 from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.weights.content import sha256
 
@@ -58,7 +59,7 @@ def run_settings(trainer: Trainer, module: PurifiedClassifier) -> dict[str, Any]
     for part in (module, *trainer.callbacks, data):  # type: ignore[attr-defined]
         report: Callable[[], dict[str, Any]] | None = getattr(part, "settings", None)
         for name, value in report().items() if callable(report) else ():
-            taken = name in HARDWARE and part is not data
+            taken = name in HARDWARE and not (part is data or isinstance(part, MemoryUse))
             settings[f"{type(part).__name__}.{name}" if taken else name] = value
     settings["models"] = {
         role: {"source": model.source, "sha256": model.file and sha256(model.file)}

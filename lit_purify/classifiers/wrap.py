@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lit_purify.arguments import described, plain_attributes
 from lit_purify.classifiers.base import Classifier
-from lit_purify.types import InputError
+from lit_purify.types import InputError, is_whole
 
 
 class WrappedClassifier(Classifier):
@@ -58,7 +58,8 @@ def from_module(
         file: weights file whose hash a run reports.
 
     Raises:
-        InputError: fewer than 2 classes; when called, images or logits of another shape.
+        InputError: no module, or fewer than 2 classes; when called, images or logits of another
+            shape.
 
     Example:
         >>> import torch
@@ -66,11 +67,19 @@ def from_module(
         >>> from_module(net, 5, (3, 8, 8))(torch.full((2, 3, 8, 8), 0.5)).shape
         torch.Size([2, 5])
     """
-    if num_classes < 2:
-        raise InputError(f"num_classes is {num_classes}; expected 2 or more")
+    if not isinstance(module, nn.Module):
+        found = module.__name__ if isinstance(module, type) else type(module).__name__
+        raise InputError(
+            f"the network is the {'class' if isinstance(module, type) else 'object'} {found}; "
+            "expected a torch.nn.Module that is made, whose mode and weights can be seen"
+        )
+    if not (is_whole(num_classes) and num_classes >= 2):
+        raise InputError(f"num_classes is {num_classes!r}; expected a whole number, 2 or more")
     wrapped = WrappedClassifier(module)
     wrapped.num_classes = num_classes
-    wrapped.image_shape = image_shape
+    if image_shape is not None:
+        channels, height, width = image_shape  # a list as well
+        wrapped.image_shape = (channels, height, width)
     wrapped.source = source or described(type(module).__name__, plain_attributes(module))
     wrapped.file = file
     return wrapped.requires_grad_(False).eval()

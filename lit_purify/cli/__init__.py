@@ -6,6 +6,7 @@ returns the exit status.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -44,8 +45,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: arguments; ``None`` takes the process's own.
 
     Returns:
-        The exit status: 0, or 2 after one line on what was wrong with the input. Without any
-        argument it is 2, after the help.
+        The exit status: 0, or 2 after one line on what was wrong with the input; 130 after Ctrl-C.
+        Without any argument it is 2, after the help.
     """
     args = list(sys.argv[1:] if args is None else args)
     if not args:
@@ -57,5 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
             overview().parse_args(args)  # prints the help, or refuses the command
         module, _ = COMMANDS.get(first, COMMANDS["test"])
         return import_module(f"lit_purify.cli.{module}").command(args)
+    except KeyboardInterrupt:  # also while PyTorch is loaded
+        return 128 + signal.SIGINT
     except Exception as error:
         return errors.tell(error)

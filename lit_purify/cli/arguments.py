@@ -30,7 +30,7 @@ def with_run_config(args: Sequence[str]) -> list[str]:
     It comes first, so that what else is given is compared with it.
 
     Raises:
-        InputError: the folder does not hold a run.
+        InputError: the folder does not hold a run of ``test``.
     """
     for _, value in given(args, "--resume"):
         if value in (AUTO, "null"):
@@ -40,6 +40,12 @@ def with_run_config(args: Sequence[str]) -> list[str]:
             raise InputError(
                 f"there is no run in {value}: it holds no config.yaml; give the folder that a run "
                 "printed, such as lightning_logs/version_0, or auto"
+            )
+        lines = config.read_text(encoding="utf-8", errors="replace").splitlines()
+        if not any(line.startswith("attack:") for line in lines):
+            raise InputError(
+                f"the run in {value} is none of test, as its config.yaml has no attack; give the "
+                "folder that a test printed"
             )
         return [args[0], "--config", str(config), *args[1:]]
     return list(args)

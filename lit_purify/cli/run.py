@@ -21,6 +21,7 @@ from lit_purify.callbacks import (
     AdversarialExamples,
     EvaluationProgress,
     Interruption,
+    MemoryUse,
     PredictionWriter,
     Records,
     Summary,
@@ -195,6 +196,8 @@ class PurifyCLI(LightningCLI):
             callbacks.append(PredictionWriter())
         if self.subcommand != "fit" and settings["enable_progress_bar"] is not False:
             callbacks = [EvaluationProgress(), *callbacks]
+        if self.subcommand != "fit":
+            callbacks = [MemoryUse(), *callbacks]
         default_logger = settings["logger"] in (None, True) and not settings["fast_dev_run"]
         if default_logger:
             kwargs["logger"] = False

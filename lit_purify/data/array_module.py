@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from lit_purify.data.base import ImageDataModule
+from lit_purify.types import Auto
 
 
 class ArrayDataModule(ImageDataModule):
@@ -21,7 +22,7 @@ class ArrayDataModule(ImageDataModule):
         labels: class indices, tensor or array of shape (N,), any integer type.
         num_classes: the labels must lie in 0 .. ``num_classes`` - 1, and the classifier must know
             as many classes; ``None`` does not ask.
-        batch_size: images per batch, for each process.
+        batch_size: images per batch, for each process; ``auto`` chooses by the memory.
         limit: evaluate on the first ``limit`` images only, or on all where there are fewer; applied
             to ``indices`` where both are given.
         indices: positions of the images to evaluate on, in this order.
@@ -44,7 +45,7 @@ class ArrayDataModule(ImageDataModule):
         images: np.ndarray | Tensor,
         labels: np.ndarray | Tensor,
         num_classes: int | None = None,
-        batch_size: int = 64,
+        batch_size: int | Auto = 64,
         limit: int | None = None,
         indices: Sequence[int] | None = None,
         num_workers: int = 0,

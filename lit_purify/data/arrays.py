@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_purify.data.dataset import ImageDataset
-from lit_purify.types import InputError
+from lit_purify.data.dataset import ImageDataset, in_unit_range
+from lit_purify.types import Batch, InputError
 
 UNKNOWN_LABEL = -1
 """Label of an image whose class is not known."""
@@ -69,6 +69,19 @@ class ImageArrays(ImageDataset):
         chosen.images, chosen.labels = self.images[rows], self.labels[rows]
         chosen.indices = self.indices[rows]
         return chosen
+
+    def to(self, device: torch.device) -> ImageArrays:
+        """The same images in the memory of a device, which then makes the batches."""
+        moved = copy.copy(self)
+        moved.images, moved.labels = self.images.to(device), self.labels.to(device)
+        moved.indices = self.indices.to(device)
+        return moved
+
+    def batch(self, items: list[int]) -> Batch:
+        # Not blocking: a device goes on computing while the next batch is asked for.
+        rows = torch.tensor(items).to(self.images.device, non_blocking=True)
+        image = in_unit_range(self.images[rows].contiguous())
+        return Batch(image=image, label=self.labels[rows], index=self.indices[rows])
 
     def pixels(self, item: int) -> Tensor:
         return self.images[item]

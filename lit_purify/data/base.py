@@ -16,7 +16,7 @@ from lit_purify.data.dataset import ImageDataset
 from lit_purify.data.peers import peers_of
 from lit_purify.data.plan import plan_batches
 from lit_purify.data.sampler import Batches, SharedBatchSampler
-from lit_purify.types import Batch, InputError
+from lit_purify.types import Auto, Batch, InputError, is_whole
 
 
 class ImageDataModule(LightningDataModule):
@@ -24,7 +24,8 @@ class ImageDataModule(LightningDataModule):
 
     Args:
         source: where the images come from, as a report says it.
-        batch_size: images per batch, for each process.
+        batch_size: images per batch, for each process; ``auto`` for as many as the memory takes in
+            a test or a prediction, see :class:`~lit_purify.callbacks.MemoryUse`.
         limit: evaluate on the first ``limit`` images only, or on all where there are fewer.
         num_workers: loading processes; 0 loads in the main one.
         indices: positions in the source of the images to evaluate on, in this order; ``None``
@@ -33,6 +34,7 @@ class ImageDataModule(LightningDataModule):
     Attributes:
         test_set: the images of a test, set by ``setup``.
         details: what else a report must say about the source, set by ``setup``.
+        auto_batch_size: whether every run chooses ``batch_size`` anew.
         done: dataset indices that a test leaves out because their records exist.
         num_classes: how many classes the labels may name; ``None`` where that is not said.
         image_shape: (3, H, W) of every image; ``None`` where that is not said.
@@ -49,24 +51,27 @@ class ImageDataModule(LightningDataModule):
         self,
         *,
         source: str,
-        batch_size: int,
+        batch_size: int | Auto,
         limit: int | None,
         num_workers: int,
         indices: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if not 1 <= batch_size < 2**31:
-            raise InputError(f"batch_size is {batch_size}; expected 1 or more images per batch")
-        if num_workers < 0:
+        if batch_size != "auto" and not (is_whole(batch_size) and 1 <= batch_size < 2**31):
+            raise InputError(
+                f"batch_size is {batch_size!r}; expected 1 or more images per batch, or auto"
+            )
+        if not (is_whole(num_workers) and num_workers >= 0):
             raise InputError(f"num_workers is {num_workers}; expected 0 (no extra process) or more")
-        if limit is not None and limit < 1:
+        if limit is not None and not (is_whole(limit) and limit >= 1):
             raise InputError(
                 f"limit is {limit}; expected 1 or more images, or null to take every image"
             )
         if indices is not None:
             _check_indices(indices)
         self.source = source
-        self.batch_size = batch_size
+        self.auto_batch_size = batch_size == "auto"
+        self._batch_size = None if batch_size == "auto" else batch_size
         self.limit = limit
         self.num_workers = num_workers
         self.indices = indices
@@ -82,6 +87,24 @@ class ImageDataModule(LightningDataModule):
             "images": len(self.test_set),
             "batch_size": self.batch_size,
         }
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch, for each process.
+
+        Raises:
+            InputError: it is ``auto``, and nothing was chosen.
+        """
+        if self._batch_size is None:
+            raise InputError(
+                "batch_size is auto, which only a test or a prediction chooses, by the callback "
+                "lit_purify.callbacks.MemoryUse before all others; give a number, or add it"
+            )
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, chosen: int) -> None:
+        self._batch_size = chosen
 
     def positions(self, n: int) -> list[int]:
         """Which of the ``n`` images of the source are evaluated, by ``indices`` and ``limit``.

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from lit_purify.data import sources
+from lit_purify.data.arrays import ImageArrays
 from lit_purify.data.base import ImageDataModule
-from lit_purify.data.sampler import ResumableLoader, TrainingSampler
-from lit_purify.types import Batch, InputError
+from lit_purify.data.sampler import Batches, ResumableLoader, TrainingSampler, as_batch
+from lit_purify.types import Auto, Batch, InputError
 
 
 class CIFAR10DataModule(ImageDataModule):
@@ -24,13 +25,14 @@ class CIFAR10DataModule(ImageDataModule):
             or the path of an ``.npz`` file with the keys ``images`` (N, 32, 32, 3) and ``labels``.
         train_source: training images: ``torchvision`` or the path of an ``.npz`` file.
         root: folder of the torchvision download.
-        batch_size: images per batch, for each process.
+        batch_size: images per batch, for each process; ``auto`` chooses by the memory.
         limit: evaluate on the first ``limit`` images only, or on all where there are fewer; applied
             to ``indices`` where both are given. Training is not limited.
         indices: positions in the source of the images to evaluate on, in this order.
         num_holdout: the last images of the training set are kept from training and serve as the
             validation set.
-        num_workers: loading processes; 0 loads in the main one.
+        num_workers: loading processes; 0 loads in the main one, and trains from the memory of the
+            GPU where the images fit.
         seed: base seed of the training order; independent of the global RNG.
 
     Raises:
@@ -46,7 +48,7 @@ class CIFAR10DataModule(ImageDataModule):
         source: str = "embedded",
         train_source: str = "torchvision",
         root: str = "data",
-        batch_size: int = 64,
+        batch_size: int | Auto = 64,
         limit: int | None = None,
         indices: list[int] | None = None,
         num_holdout: int = 2000,
@@ -93,8 +95,19 @@ class CIFAR10DataModule(ImageDataModule):
                 f"{len(dataset)} training images less num_holdout {self.num_holdout} do not fill "
                 f"one batch of {self.batch_size}; lower num_holdout or batch_size"
             )
-        self.train_set = Subset(dataset, range(split))
-        self.val_set = Subset(dataset, range(split, len(dataset)))
+        self.train_set = self._placed(dataset.select(range(split)))
+        self.val_set = self._placed(dataset.select(range(split, len(dataset))))
+
+    def _placed(self, images: ImageArrays) -> ImageArrays:
+        """The images on the GPU that trains where they take no more than a quarter of its memory.
+
+        Processes that load in its stead (``num_workers``) read the main memory.
+        """
+        device = None if self.trainer is None else self.trainer.strategy.root_device
+        if device is None or device.type != "cuda" or self.num_workers:
+            return images
+        free, _ = torch.cuda.mem_get_info(device)
+        return images.to(device) if images.images.nbytes <= free / 4 else images
 
     def _load(self, source: str, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
         if source == "embedded":
@@ -105,8 +118,9 @@ class CIFAR10DataModule(ImageDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         return ResumableLoader(
-            self.train_set,
+            Batches(self.train_set),
             batch_size=self.batch_size,
+            collate_fn=as_batch,
             sampler=TrainingSampler(
                 self.train_set, batch_size=self.batch_size, seed=self.seed, trainer=self.trainer
             ),
@@ -117,8 +131,9 @@ class CIFAR10DataModule(ImageDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return DataLoader(
-            self.val_set,
+            Batches(self.val_set),
             batch_size=self.batch_size,
+            collate_fn=as_batch,
             num_workers=self.num_workers,
             generator=torch.Generator(),
         )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from lit_purify.types import Batch
 
@@ -46,6 +46,14 @@ class ImageDataset(Dataset[Batch], ABC):
 
     def __getitem__(self, item: int) -> Batch:
         """One sample: an image (3, H, W) in [0, 1], and its label and index, both of shape ()."""
-        pixels = self.pixels(item)
-        image = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+        image = in_unit_range(self.pixels(item))
         return Batch(image=image, label=self.labels[item], index=self.indices[item])
+
+    def batch(self, items: list[int]) -> Batch:
+        """Several samples: images (B, 3, H, W) in [0, 1], labels and indices of shape (B,)."""
+        return default_collate([self[item] for item in items])
+
+
+def in_unit_range(pixels: Tensor) -> Tensor:
+    """Pixels, uint8 or floats in [0, 1], as float32 in [0, 1]."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()

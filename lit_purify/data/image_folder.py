@@ -12,7 +12,7 @@ from lit_purify.data import sources
 from lit_purify.data.arrays import ImageArrays
 from lit_purify.data.base import ImageDataModule
 from lit_purify.data.image_files import SUFFIXES, is_picture, read_rgb, visible
-from lit_purify.types import Batch, InputError
+from lit_purify.types import Auto, Batch, InputError
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -25,7 +25,7 @@ class ImageFolderDataModule(ImageDataModule):
         source: a folder of PNG, JPEG or WebP files (taken in the order of their names, subfolders
             left out), an ``.npz`` file with ``images`` (N, H, W, 3) and maybe ``labels``, or
             ``embedded`` for the shipped CIFAR-10 test images.
-        batch_size: images per batch, for each process.
+        batch_size: images per batch, for each process; ``auto`` chooses by the memory.
         limit: take the first ``limit`` images only, or all where there are fewer.
         image_shape: (3, H, W) that every image must have.
         num_workers: loading processes; 0 loads in the main one.
@@ -43,7 +43,7 @@ class ImageFolderDataModule(ImageDataModule):
         self,
         *,
         source: str,
-        batch_size: int = 64,
+        batch_size: int | Auto = 64,
         limit: int | None = None,
         image_shape: tuple[int, int, int] = (3, 32, 32),
         num_workers: int = 0,

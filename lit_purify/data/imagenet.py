@@ -11,7 +11,7 @@ from lit_purify.data.dataset import ImageDataset
 from lit_purify.data.imagenet_files import NUM_CLASSES, Order, folder_files, foolbox_samples
 from lit_purify.data.photographs import Photographs
 from lit_purify.data.preprocessing import preprocessing_named
-from lit_purify.types import InputError
+from lit_purify.types import Auto, InputError
 
 FOOLBOX = "foolbox"
 
@@ -35,7 +35,7 @@ class ImageNetDataModule(ImageDataModule):
         preprocessing: what makes photographs the classifier's size, by RobustBench's names:
             ``Res256Crop224`` (shorter side to 256, bilinear; centre of 224 x 224),
             ``BicubicRes256Crop224``, ``Res224``, ``Crop288`` and the like.
-        batch_size: images per batch, for each process.
+        batch_size: images per batch, for each process; ``auto`` chooses by the memory.
         limit: evaluate on the first ``limit`` images only, or on all where there are fewer; applied
             to ``indices`` where both are given.
         indices: positions in the source of the images to evaluate on, in this order.
@@ -57,7 +57,7 @@ class ImageNetDataModule(ImageDataModule):
         source: str = FOOLBOX,
         order: Order = "validation",
         preprocessing: str = "Res256Crop224",
-        batch_size: int = 10,
+        batch_size: int | Auto = 10,
         limit: int | None = 200,
         indices: list[int] | None = None,
         num_workers: int = 0,

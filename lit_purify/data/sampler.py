@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lightning.pytorch import Trainer
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lit_purify.data.dataset import ImageDataset
 from lit_purify.data.peers import Peers
@@ -51,7 +51,17 @@ class Batches(Dataset[Batch]):
         self.dataset = dataset
 
     def __getitem__(self, positions: list[int]) -> Batch:
-        return default_collate([self.dataset[position] for position in positions])
+        return self.dataset.batch(positions)
+
+    __getitems__ = __getitem__  # by which a loader with a ``batch_size`` asks
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+
+def as_batch(batch: Any) -> Batch:
+    """What a loader of :class:`Batches` collates by: there is nothing left to do."""
+    return batch
 
 
 def shared_sampler(loader: object) -> SharedBatchSampler | None:

@@ -35,6 +35,10 @@ def small_unet(
 ) -> UNetDenoiser:
     """The untrained network of the shipped denoiser: a U-Net without attention on pixel blocks.
 
+    The last layers of the network and of every residual block begin at zero, as those of Ho et al.
+    (2020): it predicts zero at first, every block passes on what it is given, and gradients stay
+    small however wide the levels are.
+
     Args:
         channels: image channels C.
         image_size: height and width of the images.
@@ -73,6 +77,7 @@ def small_unet(
         add_attention=False,
         resnet_time_scale_shift="scale_shift",
     )
+    _silence_last_layers(network)
     denoiser = UNetDenoiser(
         network, patch_size=patch_size, image_shape=(channels, image_size, image_size)
     )
@@ -268,6 +273,16 @@ def _unet(**config: Any) -> UNet2DModel:
     from diffusers import UNet2DModel  # takes seconds
 
     return UNet2DModel(**config)
+
+
+def _silence_last_layers(network: UNet2DModel) -> None:
+    """Set the last convolution of the network and of every residual block to zero."""
+    from diffusers.models.resnet import ResnetBlock2D
+
+    blocks = [module for module in network.modules() if isinstance(module, ResnetBlock2D)]
+    for last in (network.conv_out, *(block.conv2 for block in blocks)):
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
 
 
 def _untrained(name: str, seed: int | None, **config: Any) -> UNetDenoiser:

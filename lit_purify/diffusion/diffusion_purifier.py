@@ -22,7 +22,7 @@ from lit_purify.diffusion.recompute import ActivationBudget, can_recompute, run_
 from lit_purify.diffusion.resize import resize
 from lit_purify.diffusion.samplers import DDPMSampler, Sampler
 from lit_purify.diffusion.schedule import checked_schedule, diffuse
-from lit_purify.types import InputError, Model, Process
+from lit_purify.types import Auto, InputError, Model, Process
 
 ForwardProcess = Literal["stepwise", "one_shot", "none"]
 
@@ -40,7 +40,8 @@ class DiffusionPurifier(Purifier):
         sampler: rule of the reverse steps; ``None`` is DDPM (eq. 2) with its defaults.
         clip_output: clip the result to [0, 1]; the gradient follows.
         memory_budget_gib: memory for keeping network activations between the forward and the
-            backward pass. More saves time (up to a third), never changes a gradient.
+            backward pass. More saves time (up to a third), never changes a gradient. ``auto``
+            takes what a run leaves free, see :class:`~lit_purify.callbacks.MemoryUse`.
         resize_to: side in pixels that square images are brought to before they are noised, and
             back from at the end (bilinear, see :func:`~lit_purify.diffusion.resize.resize`); 256
             for the paper's ImageNet, whose classifier sees 224. Noise is drawn at this size. The
@@ -60,7 +61,7 @@ class DiffusionPurifier(Purifier):
         forward_process: ForwardProcess = "stepwise",
         sampler: Sampler | None = None,
         clip_output: bool = False,
-        memory_budget_gib: float = 2.0,
+        memory_budget_gib: float | Auto = 2.0,
         resize_to: int | None = None,
     ) -> None:
         super().__init__()
@@ -72,7 +73,7 @@ class DiffusionPurifier(Purifier):
         self.sampler = DDPMSampler() if sampler is None else sampler
         self.clip_output = clip_output
         self.memory_budget_gib = memory_budget_gib
-        self._budget = ActivationBudget(memory_budget_gib)
+        self.budget = ActivationBudget(memory_budget_gib)
         self.resize_to = resize_to
         self.schedule = checked_schedule(denoiser.schedule)
         self.timesteps = self.schedule.timesteps(t_star, num_steps)
@@ -215,7 +216,7 @@ class DiffusionPurifier(Purifier):
         """How many reverse steps may keep their activations under the memory budget."""
         if not can_recompute(x):
             return 0
-        return self._budget.steps(partial(self._predict, t=self.t_star), x)
+        return self.budget.steps(partial(self._predict, t=self.t_star), x)
 
 
 def _to_images(x: Tensor, images: Tensor) -> Tensor:

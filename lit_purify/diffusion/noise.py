@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lit_purify.types import InputError, Process
+from lit_purify.types import InputError, Process, is_whole
 
 P_S = 83492791
 P_I = 73856093
@@ -49,6 +49,18 @@ def seed_hash(s: int, i: int, t: int) -> int:
     if min(s, i, t) < 0:
         raise ValueError(f"seed_hash needs non-negative integers, got s={s}, i={i}, t={t}")
     return ((P_S * s) ^ (P_I * i) ^ (P_T * t)) % 2**32
+
+
+def check_seed(seed: int) -> None:
+    """Raise :class:`InputError` unless it is a base seed, one of 0 .. 2**32 - 1.
+
+    The hash of eq. 13 is taken modulo 2**32: larger ones would repeat the noise of smaller ones.
+    """
+    if not (is_whole(seed) and 0 <= seed < 2**32):
+        raise InputError(
+            f"the base seed must be a whole number of 0 .. 2**32 - 1, got {seed!r}; larger ones "
+            "would repeat the noise of smaller ones"
+        )
 
 
 def derive_seed(seed: int, purpose: str, *keys: int) -> int:

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from lit_purify.diffusion.free_memory import GIB, usable_bytes
 from lit_purify.diffusion.live_bytes import LiveBytes
-from lit_purify.types import InputError
+from lit_purify.types import Auto, InputError
 
 Step = Callable[[Tensor], Tensor]
 
@@ -44,19 +45,23 @@ class ActivationBudget:
     """Memory for keeping activations between the forward and the backward pass.
 
     Args:
-        gib: its size in GiB; 0 keeps none.
+        gib: its size in GiB; 0 keeps none. ``auto`` is what a run sets (:attr:`gib`), else half of
+            the memory that is usable when it is first asked for.
+
+    Attributes:
+        gib: its size in GiB; ``None`` while it is not known.
 
     Raises:
         InputError: a size that is negative or not finite.
     """
 
-    def __init__(self, gib: float) -> None:
-        if not 0 <= gib * 2**30 < math.inf:
+    def __init__(self, gib: float | Auto) -> None:
+        if gib != "auto" and not 0 <= gib * GIB < math.inf:
             raise InputError(
-                f"memory_budget_gib must be finite and at least 0, got {gib}; "
+                f"memory_budget_gib must be finite and at least 0, or auto, got {gib}; "
                 "0 keeps no activations"
             )
-        self.gib = gib
+        self.gib = None if gib == "auto" else gib
         self._bytes: dict[tuple[object, ...], int] = {}
 
     def steps(self, network: Step, x: Tensor) -> int:
@@ -66,12 +71,14 @@ class ActivationBudget:
         some of what it keeps does not grow with the batch, such as weights in mixed precision.
         """
         rows = len(x)
+        if self.gib is None:
+            self.gib = usable_bytes(x.device) / 2 / GIB
         if self.gib <= 0 or rows == 0:
             return 0
         one = self._measured(network, x[:1])
         # Nothing is measured on more rows than will be computed: they might not fit.
         added = self._measured(network, x[:2]) - one if rows > 1 else 0
-        return int(self.gib * 2**30 // max(1, one + (rows - 1) * added))
+        return int(self.gib * GIB // max(1, one + (rows - 1) * added))
 
     def _measured(self, network: Step, x: Tensor) -> int:
         device = x.device.type

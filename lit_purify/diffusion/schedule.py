@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_purify.types import InputError
+from lit_purify.types import InputError, is_whole
 
 
 @dataclass(frozen=True)
@@ -67,17 +67,17 @@ class Schedule(ABC):
             >>> LinearSchedule().timesteps(100, 5)
             [20, 40, 60, 80, 100]
         """
-        if not 1 <= t_star <= self.num_train_steps:
+        if not (is_whole(t_star) and 1 <= t_star <= self.num_train_steps):
             raise InputError(
-                f"t_star must lie between 1 and {self.num_train_steps}, the length of the noise "
-                f"schedule, got {t_star}"
+                f"t_star must be a whole number between 1 and {self.num_train_steps}, the length "
+                f"of the noise schedule, got {t_star}"
             )
         if num_steps is None:
             return list(range(1, t_star + 1))
-        if not 1 <= num_steps <= t_star:
+        if not (is_whole(num_steps) and 1 <= num_steps <= t_star):
             raise InputError(
-                f"num_steps must lie between 1 and t_star = {t_star}, got {num_steps}; "
-                "leave it out to take every step"
+                f"num_steps must be a whole number between 1 and t_star = {t_star}, got "
+                f"{num_steps}; leave it out to take every step"
             )
         return [round(t_star * (k + 1) / num_steps) for k in range(num_steps)]
 

@@ -37,6 +37,7 @@ class Preflight(TypedDict, total=False):
         differs_again: likewise between two answers to the same image alone.
         purified_range: least and largest value of the purified images.
         draws_noise: whether the purifier asked for noise.
+        probabilities: whether the classifier's answers look like probabilities.
         nonfinite: who gave numbers that are not finite.
         zero_gradient: share of an image's pixels in which the gradient of its loss is exactly zero,
             in [0, 1]; ``None`` where the logits do not depend differentiably on the images.
@@ -50,6 +51,7 @@ class Preflight(TypedDict, total=False):
     differs_again: dict[str, float]
     purified_range: tuple[float, float]
     draws_noise: bool
+    probabilities: bool
     nonfinite: list[str]
     zero_gradient: float | None
 
@@ -64,7 +66,8 @@ def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bo
         attacked: whether the run attacks, so that it may follow a gradient.
 
     Raises:
-        InputError: an answer is not of the shape that the contract says, or of no image finite.
+        InputError: an answer is not of the shape that the contract says, or of no image finite; or
+            the images are changed in place.
     """
     classifier, purifier = defence.classifier, defence.purifier
     assert isinstance(classifier, Classifier)
@@ -108,14 +111,21 @@ def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bo
             found["nonfinite"].append(role)
 
     def compare(role: str, answer: Callable[[Tensor], Tensor]) -> Tensor:
-        together, alone, again = answer(images), answer(images[:1]), answer(images[:1])
+        given = images.clone()
+        together = answer(given)
+        if not given.equal(images):
+            raise InputError(
+                f"{named[role]} changes the images that it is given, which are measured "
+                "afterwards; let it work on a copy: images = images.clone()"
+            )
+        alone, again = answer(images[:1]), answer(images[:1])
         check(role, together)
         unit = _spread(together) if role == "classifier" else 1.0
         found["differs_alone"][role] = _difference(together[:1], alone) / unit
         found["differs_again"][role] = _difference(alone, again) / unit
         return together
 
-    compare("classifier", classifier)
+    found["probabilities"] = _are_probabilities(compare("classifier", classifier))
     if purifier is not None:
         cleaned = compare("purifier", purified)
         check("classifier", classifier(cleaned))
@@ -125,6 +135,12 @@ def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bo
         gradient = _gradient(defence.bind(noise, indices[:1]), images[:1], batch["label"][:1])
         found["zero_gradient"] = None if gradient is None else float(zero_share(gradient))
     return found
+
+
+def _are_probabilities(logits: Tensor) -> bool:
+    """Whether every row lies in [0, 1] and sums up to 1."""
+    sums = logits.float().sum(1)
+    return bool((logits >= 0).all() and ((sums - 1).abs() < 1e-3).all())
 
 
 def _in_training(defence: nn.Module) -> list[str]:

@@ -13,7 +13,7 @@ from torch.utils.data import default_collate
 from lit_purify.classifiers import Classifier
 from lit_purify.data.base import evaluated_images
 from lit_purify.defence import Defence
-from lit_purify.diffusion.noise import FixedNoise, NoiseSource
+from lit_purify.diffusion.noise import FixedNoise, NoiseSource, check_seed
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.functional import correct, majority
 from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy
@@ -28,7 +28,7 @@ from lit_purify.modules.protocols import (
     transfer_noise,
 )
 from lit_purify.modules.recording import RecordingModule
-from lit_purify.types import Batch, InputError, Model
+from lit_purify.types import Batch, InputError, Model, is_whole
 
 
 class Outcome(NamedTuple):
@@ -80,7 +80,7 @@ class PurifiedClassifier(RecordingModule):
             more than one, `fresh` also counts the images that are right in the worst of N draws
             (the attacker tries again) and by their majority (a deployed ensemble).
         tf32: let float32 convolutions and matrix products run in TF32 during a test or prediction;
-            otherwise they are IEEE float32 there, see :mod:`lit_purify.modules.numerics`.
+            otherwise they are IEEE float32 there, see :mod:`lit_purify.precision`.
         compile: compile the classifier and the networks of the purifier with ``torch.compile``, in
             place. Numbers then move as they do between two machines.
 
@@ -109,10 +109,12 @@ class PurifiedClassifier(RecordingModule):
             raise InputError(
                 f"protocols must be some of {', '.join(PROTOCOLS)}, got {protocols}; [] for none"
             )
-        if seed < 0:
-            raise InputError(f"the base seed must be at least 0, got {seed}")
-        if test_draws < 1:
-            raise InputError(f"test_draws must be at least 1, got {test_draws}")
+        check_seed(seed)
+        if not (is_whole(test_draws) and test_draws >= 1):
+            raise InputError(
+                f"test_draws must be a whole number, at least 1, got {test_draws!r}; the draws "
+                "under which an image is tested"
+            )
         if not isinstance(getattr(classifier, "num_classes", None), int):
             raise InputError(
                 f"{type(classifier).__name__} does not say how many classes it has; give it the "

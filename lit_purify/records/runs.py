@@ -16,7 +16,7 @@ PACKAGE = "lit-purify"
 _ATTACK = ("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start")
 _SAME = (
     *(*_ATTACK, "uniform_eps"),
-    *("data", "data_sha256", "images", "seed", "test_draws", "precision"),
+    *("data", "data_sha256", "images", "seed", "test_draws", "precision", "attack_precision"),
 )
 """Settings in which runs that are compared had better not differ."""
 DECISIVE = frozenset({*_ATTACK, "uniform_eps", "data", "data_sha256", "classifier"})

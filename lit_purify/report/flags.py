@@ -58,8 +58,9 @@ RULES = (
             f"{of}/zero_gradient",
             lambda entry, _: entry["value"] > 0.01,
             f"{gradient} is exactly zero in {{share}} of the pixels, where an attack finds no "
-            "direction: the defence may only hide its gradient; look for a saturated softmax, "
-            "clipping or rounding, or attack with BPDA or without gradients.",
+            "direction: the defence may only hide its gradient, unless it drops these pixels, as a "
+            "crop or a median filter does; look for a saturated softmax, clipping or rounding, or "
+            "attack with BPDA or without gradients.",
         )
         for of, gradient in _GRADIENTS.items()
     ),
@@ -137,11 +138,14 @@ CLEAN = {
 }
 """Accuracies without an attack: whose they are, and what to look at where it is that of chance."""
 
+_PROBABILITIES = (
+    "the outputs look like probabilities and not like logits, and the loss then saturates; have "
+    "the classifier give logits"
+)
 AUTOATTACK = {
     "randomized": "the defence answers the same image differently, and an attack meant for "
     "deterministic defences is misled by that; use version rand, or the protocol fixed",
-    "probabilities": "the outputs look like probabilities and not like logits, and the loss then "
-    "saturates; have the classifier give logits",
+    "probabilities": _PROBABILITIES,
     "zero_gradient": "the gradient is zero, so only attacks without gradients mean something; look "
     "for a saturated or quantised output, and try the Square attack with more queries",
     "dynamic": "the defence does more than a forward pass when it is asked, optimises or changes "
@@ -176,8 +180,8 @@ def flags(
         >>> (sentence,) = flags({"masking/zero_gradient": {"value": 0.5}})
         >>> print(sentence)
         The gradient is exactly zero in 50.0 % of the pixels, where an attack finds no direction: \
-the defence may only hide its gradient; look for a saturated softmax, clipping or rounding, or \
-attack with BPDA or without gradients.
+the defence may only hide its gradient, unless it drops these pixels, as a crop or a median filter \
+does; look for a saturated softmax, clipping or rounding, or attack with BPDA or without gradients.
     """
     settings, preflight = settings or {}, preflight or {}
     return [
@@ -216,8 +220,11 @@ def _of_preflight(
                 "the numbers depend on how the images are batched; look for batch normalisation "
                 "without running statistics or a statistic over the batch."
             )
+    if preflight.get("probabilities"):
+        yield f"For the first images {_PROBABILITIES}."
     low, high = preflight.get("purified_range", (0, 1))
-    if low < -1 or high > 2:  # a chain that clips nothing ends a little outside [0, 1]
+    # A chain that clips nothing, and one that adds noise, ends outside [0, 1] on both sides alike.
+    if low < -1 or high > 2 or (low < -0.75 and high <= 1.01):
         yield (
             f"The purified images range over [{low:.3g}, {high:.3g}], and the classifier expects "
             "[0, 1]: return images in the scale that they came in."

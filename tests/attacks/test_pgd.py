@@ -215,6 +215,7 @@ def test_images_outside_the_box_are_refused(bad: Any) -> None:
         *(({"eps": e}, "8/255") for e in (-1 / 255, 1.01, 8, "8", "-8/255", math.nan, math.inf)),
         *(({"eps": text}, "fraction") for text in ("eight", "8/0", "8//255", "")),
         ({"rel_stepsize": "fast"}, "fraction"),
+        *(({"steps": steps}, "whole number") for steps in (1.5, "3", True, None)),
         ({"steps": 0}, "at least 1"),
         ({"steps": -1}, "at least 1"),
     ],

@@ -53,6 +53,17 @@ def test_images_and_logits_of_other_shapes_are_refused(module, num_classes, side
         from_module(module, num_classes, (3, 4, 4))(torch.zeros(2, 3, side, side))
 
 
-def test_one_class_is_refused():
-    with pytest.raises(InputError, match="num_classes is 1"):
-        from_module(_net(), 1)
+@pytest.mark.parametrize("num_classes", [1, 5.0, "5", True])
+def test_what_is_no_number_of_classes_is_refused(num_classes):
+    with pytest.raises(InputError, match="num_classes is"):
+        from_module(_net(), num_classes)
+
+
+@pytest.mark.parametrize("module", [nn.Flatten, lambda images: images.flatten(1)])
+def test_what_is_no_module_is_refused(module):
+    with pytest.raises(InputError, match=r"torch\.nn\.Module"):
+        from_module(module, 5)
+
+
+def test_a_shape_may_be_a_list():
+    assert from_module(_net(), 5, [3, 4, 4])(torch.zeros(2, 3, 4, 4)).shape == (2, 5)

@@ -40,6 +40,13 @@ class TestWithoutAConfiguration:
             assert word in line
         assert not list(tmp_path.iterdir())
 
+    def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(self, monkeypatch):
+        def interrupted(name):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("lit_purify.cli.import_module", interrupted)
+        assert main(["report", "run"]) == 130
+
     def test_no_command_is_answered_by_the_help(self, capsys):
         assert main([]) == 2
         told = capsys.readouterr().err

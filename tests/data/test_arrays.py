@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
 from lit_purify.data.arrays import ImageArrays
 from lit_purify.types import InputError
@@ -34,6 +35,28 @@ def test_read_only_and_big_endian_arrays_are_accepted():
     images = np.full((1, 2, 2, 3), 0.25, ">f4")
     images.flags.writeable = False
     assert ImageArrays(images, None)[0]["image"].unique().tolist() == [0.25]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
+def test_a_batch_is_its_samples_to_the_bit(kind):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (5, 4, 6, 3), np.uint8)
+    images = pixels if kind is np.uint8 else (pixels / 255).astype(kind)
+    dataset = ImageArrays(images, np.arange(5)).select([4, 2, 0, 3])
+    found, expected = dataset.batch([3, 0, 3]), default_collate([dataset[i] for i in (3, 0, 3)])
+    assert set(found) == set(expected) == {"image", "label", "index"}
+    for name, value in found.items():
+        assert torch.equal(value, expected[name])
+        assert value.dtype == expected[name].dtype
+        assert value.stride() == expected[name].stride()
+
+
+def test_images_move_to_a_device():
+    moved = ImageArrays(ONES, LABELS).to(torch.device("meta"))
+    batch = moved.batch([1, 0, 1])
+    assert {value.device.type for value in batch.values()} == {"meta"}
+    assert batch["image"].shape == (3, 3, 4, 4)
+    assert batch["image"].dtype == torch.float32
 
 
 def test_unknown_labels_are_minus_one():

@@ -1,6 +1,7 @@
 """CIFAR10DataModule: which images, in which order, under which index."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from tiny import training
 from torch.utils.data import DistributedSampler, SequentialSampler
 
 from lit_purify.data import sources
+from lit_purify.data.arrays import ImageArrays
 from lit_purify.data.cifar10 import CIFAR10DataModule
 from lit_purify.types import InputError
 
@@ -66,7 +68,9 @@ def test_another_data_set_is_refused(tmp_path, wrong, message):
 
 def _fit(tmp_path: Path, **arguments: Any) -> CIFAR10DataModule:
     source = _save(tmp_path / "train.npz", 20)
+    trainer = arguments.pop("trainer", None)
     data = CIFAR10DataModule(train_source=source, batch_size=4, **{"num_holdout": 6} | arguments)
+    data.trainer = trainer
     data.setup("fit")
     return data
 
@@ -109,6 +113,27 @@ def test_processes_train_on_parts_of_one_order(tmp_path, epoch):
     for processes in (2, 7):
         parts = [_order(tmp_path, epoch, processes, rank) for rank in range(processes)]
         assert parts == [alone[rank::processes] for rank in range(processes)]
+
+
+@pytest.mark.parametrize(
+    ("device", "free", "workers", "moved"),
+    [
+        ("cuda", 4 * 20 * 3072, 0, True),
+        ("cuda", 4 * 14 * 3072, 0, True),
+        ("cuda", 4 * 14 * 3072 - 1, 0, False),  # the 14 images take more than a quarter
+        ("cuda", 2**40, 2, False),  # other processes load
+        ("cpu", 0, 0, False),
+    ],
+)
+def test_training_images_are_on_the_gpu_where_they_fit(
+    device, free, workers, moved, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2**41))
+    monkeypatch.setattr(ImageArrays, "to", lambda images, device: ("moved", device))
+    place = training()
+    place.strategy = SimpleNamespace(root_device=torch.device(device))
+    data = _fit(tmp_path, trainer=place, num_workers=workers)
+    assert (data.train_set == ("moved", torch.device(device))) == moved
 
 
 def test_too_few_training_images_are_refused(tmp_path):

@@ -157,3 +157,19 @@ class TestDerivatives:
         x16 = x.bfloat16().requires_grad_()
         (gradient,) = torch.autograd.grad(network(x16, 9).float().sum(), x16)
         assert gradient.isfinite().all()
+
+
+def test_the_small_unet_begins_as_nothing():
+    """It predicts zero, and its residual blocks hand on what they are given."""
+    denoiser = small_unet(block_out_channels=(8, 16), norm_num_groups=4)
+    generator = torch.Generator().manual_seed(0)
+    x, features, time = (
+        torch.randn(shape, generator=generator)
+        for shape in ((2, 3, 32, 32), (2, 16, 4, 4), (2, 32))
+    )
+    assert denoiser(x, 500).count_nonzero() == 0
+    block = denoiser.network.mid_block.resnets[0]
+    assert torch.equal(block(features, time), features)
+    silent = [name for name, p in denoiser.network.named_parameters() if not p.any()]
+    layers = {name.rsplit(".", 1)[0].rsplit(".", 1)[-1] for name in silent if "weight" in name}
+    assert layers == {"conv2", "conv_out"}

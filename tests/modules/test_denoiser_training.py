@@ -1,14 +1,18 @@
 """Training of the denoiser: closed-form losses, the law of the steps, a fit, a resume."""
 
 import math
+from collections import Counter
 
 import pytest
 import tiny
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from oracles import ALPHA_BAR, cosine_alpha_bar, random_unet
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from lit_purify.callbacks import EMA
 from lit_purify.data.arrays import ImageArrays
 from lit_purify.diffusion import CosineSchedule, Denoiser, LinearSchedule
 from lit_purify.modules import DenoiserTraining
@@ -124,9 +128,26 @@ class TestSteps:
         ],
     )
     def test_shares_follow_focus(self, focus, limit, share):
+        """Of strata, each part has at most the two at its ends in part."""
         n = 100_000
         found = (self.draw(n, focus) <= limit).double().mean().item()
-        assert abs(found - share) <= 5 * math.sqrt(share * (1 - share) / n)
+        assert abs(found - share) <= 2 * (len(focus) + 1) / n
+
+    def test_a_batch_has_one_step_of_every_stratum(self):
+        k = torch.arange(100)
+        assert torch.equal((self.draw(100, []) - 1) // 10, k)
+        steps = self.draw(100, [(150, 0.5)])  # 50 draws over 150 steps, 50 over 1000
+        assert torch.equal((steps[:50] - 1) // 3, k[:50])
+        assert torch.equal((steps[50:] - 1) // 20, k[:50])
+
+    def test_draws_within_a_stratum_are_uniform(self):
+        module = DenoiserTraining(ZeroDenoiser(), focus=[])
+        generator = torch.Generator().manual_seed(0)
+        n = 4000
+        steps = torch.stack([module.draw_steps(10, generator) for _ in range(n)])
+        within = (steps - 1).double() / 100 - torch.arange(10)
+        assert (within.mean(0) - 0.495).abs().max() < 5 * math.sqrt(1 / 12 / n)
+        assert (within.var(0) - 1 / 12).abs().max() < 5 * math.sqrt(1 / 180 / n)
 
     def test_every_step_of_the_schedule_is_reached_and_no_other(self):
         steps = self.draw(100_000, [])
@@ -191,6 +212,44 @@ class TestFit:
         for step, (t, noise) in (stopped.draws | resumed.draws).items():
             assert torch.equal(t, whole.draws[step][0])
             assert torch.equal(noise, whole.draws[step][1])
+
+    @pytest.mark.parametrize("steps", [4, 5])
+    def test_the_last_weights_are_validated_and_saved(self, steps, tmp_path):
+        saved = ModelCheckpoint(tmp_path, monitor="val/loss", save_top_k=-1, save_last=True)
+        run = tiny.trainer(
+            tmp_path,
+            saved,
+            enable_checkpointing=True,
+            max_steps=steps,
+            val_check_interval=2,
+            check_val_every_n_epoch=None,
+        )
+        run.fit(DenoiserTraining(tiny.denoiser()), loader(8, 4), loader(13, 13))
+        last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        assert last["global_step"] == steps
+
+    def test_the_optimizer_leaves_clipping_to_the_trainer_in_low_precision(self, tmp_path):
+        module = DenoiserTraining(random_unet(32), learning_rate=1e-3)
+        run = trainer(2, tmp_path, precision="bf16-mixed", gradient_clip_val=1e-3)
+        run.fit(module, loader(8, 4))
+        squares = [p.grad.square().sum() for p in module.denoiser.parameters()]
+        assert sum(squares).sqrt() == pytest.approx(1e-3, rel=1e-3)
+
+    def test_no_step_waits_for_the_device(self, tmp_path):
+        """No number is read from it, and all weights are updated and averaged at once."""
+        calls = Counter()
+
+        class Counting(TorchDispatchMode):
+            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+                if 2 <= run.global_step < 6:
+                    calls[function.overloadpacket.__name__] += 1
+                return function(*args, **(kwargs or {}))
+
+        run = tiny.trainer(tmp_path, EMA(), max_steps=7, gradient_clip_val=1.0)
+        with Counting():
+            run.fit(DenoiserTraining(tiny.denoiser()), loader(24, 4))
+        assert calls["_fused_adamw_"] == calls["_foreach_lerp_"] == 4
+        assert calls["_local_scalar_dense"] == calls["nonzero"] == 0
 
     def test_a_last_validation_batch_of_one_image_leaves_the_loss_finite(self, tmp_path):
         module = DenoiserTraining(ConstantDataDenoiser(0.0))

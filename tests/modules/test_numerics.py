@@ -7,14 +7,18 @@ import pytest
 import tiny
 import torch
 from lightning.pytorch import Callback, Trainer
+from measured_run import measured_run
 from tiny import FailingPurifier, IdentityPurifier, evaluate
 from torch import nn
 
+from lit_purify import precision
+from lit_purify.attacks import PGD
+from lit_purify.callbacks import AdversarialExamples
 from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import DiffusionPurifier
-from lit_purify.modules import PurifiedClassifier, numerics
-from lit_purify.modules.numerics import float32_mode
+from lit_purify.modules import PurifiedClassifier
+from lit_purify.precision import float32_mode
 from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
@@ -120,7 +124,7 @@ class TestInterfaces:
         assert torch.backends.cudnn.conv.fp32_precision == "tf32"
 
     def test_before_pytorch_2_9_there_is_the_older_one(self, monkeypatch):
-        monkeypatch.setattr(numerics, "_switches", list)
+        monkeypatch.setattr(precision, "_switches", list)
         older_true()
         with float32_mode():
             assert older_interface() == (False, "highest")
@@ -194,6 +198,44 @@ class TestRun:
         with pytest.raises(InputError, match="tf32"):
             evaluate(module, CIFAR10DataModule(source=npz))
         assert older_interface() == before
+
+
+class TestSearch:
+    """Attacks that search in low precision."""
+
+    @pytest.mark.parametrize("early_stop", [False, True])
+    def test_outcomes_are_those_of_float32_on_what_was_found(self, npz, tmp_path, early_stop):
+        purifier = DiffusionPurifier(tiny.denoiser(), t_star=20, num_steps=2)
+        attack = PGD(eps="1/255", steps=4, rel_stepsize=0.5, precision="bf16")
+        attack.early_stop = early_stop
+        run = measured_run(tmp_path, npz, purifier, attack=attack)
+        assert run.settings["attack_precision"] == "bf16"
+        assert run.settings["precision"] == "32-true"
+        module = PurifiedClassifier(purifier, tiny.classifier())
+        for surface in ("base", "fixed"):
+            images, index = (run.tensors[name] for name in (f"{surface}/adversarial", "index"))
+            logits = module.attacked(surface, index)(images)
+            right = (logits.argmax(1) == run.tensors["label"]).tolist()
+            standing = run.column(f"{surface}/robust_accuracy_any_iteration")
+            if early_stop:
+                assert standing == right
+            else:
+                assert run.column(f"{surface}/robust_accuracy") == right
+                assert all(last for last, ever in zip(right, standing, strict=True) if ever)
+
+    @pytest.mark.parametrize(
+        ("options", "tf32"), [({"precision": "bf16-mixed"}, False), ({}, True)]
+    )
+    def test_a_run_that_judges_nothing_in_float32_is_refused(self, npz, options, tf32):
+        module = PurifiedClassifier(IdentityPurifier(), tiny.classifier(), tf32=tf32)
+        callback = AdversarialExamples(PGD(precision="bf16"))
+        with pytest.raises(InputError, match="32-true"):
+            tiny.trainer(None, callback, **options).test(module, CIFAR10DataModule(source=npz))
+
+    def test_tf32_is_refused_where_there_is_none(self, npz):
+        module = PurifiedClassifier(IdentityPurifier(), tiny.classifier())
+        with pytest.raises(InputError, match="TF32"):
+            evaluate(module, CIFAR10DataModule(source=npz), attack=PGD(precision="tf32"))
 
 
 class TestDeterministic:

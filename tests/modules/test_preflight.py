@@ -119,10 +119,25 @@ class TestTried:
         (flag,) = tried(scale=1 / 255)
         assert "nearly black" in flag
 
-    @pytest.mark.parametrize("change", [lambda x: x * 255, lambda x: x * 4 - 2])
+    @pytest.mark.parametrize(
+        "change", [lambda x: x * 255, lambda x: x * 4 - 2, lambda x: x * 2 - 1]
+    )
     def test_purified_images_of_another_scale(self, change: Any) -> None:
         (flag,) = tried(Changing(change))
         assert "purified images range over" in flag
+
+    def test_images_changed_in_place(self) -> None:
+        with pytest.raises(InputError, match=r"purifier.*changes the images"):
+            tried(Changing(lambda x: x.mul_(0.9)))
+        with pytest.raises(InputError, match=r"classifier.*changes the images"):
+            tried(classifier=network(Does(lambda x: x.sub_(0.5))))
+
+    def test_probabilities_in_place_of_logits(self) -> None:
+        softmax = nn.Sequential(tiny.classifier(), nn.Softmax(1))
+        (flag,) = tried(classifier=from_module(softmax, 10, SHAPE))
+        assert "probabilities" in flag
+        log_softmax = nn.Sequential(tiny.classifier(), nn.LogSoftmax(1))
+        assert tried(classifier=from_module(log_softmax, 10, SHAPE)) == []
 
     def test_training_mode(self) -> None:
         (flag,) = tried(classifier=network(NeverEvaluates()))

@@ -11,9 +11,10 @@ import pytest
 import tiny
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from lit_purify.callbacks import EMA
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.modules import DenoiserTraining
 
@@ -70,7 +71,7 @@ def fit(
         train_source=str(images), batch_size=2, num_holdout=2, num_workers=workers
     )
     module, seen = DenoiserTraining(tiny.denoiser(), warmup_steps=1), Seen()
-    average = EMAWeightAveraging(decay=0.9, update_starting_at_step=1)
+    average = EMA(decay=0.9)
     # The rate falls with the steps of the whole training: it is stopped before.
     trainer = tiny.trainer(
         folder,

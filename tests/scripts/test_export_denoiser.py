@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+import yaml
 
 from lit_purify.checkpoints import load_denoiser, model_card
 
@@ -42,9 +43,22 @@ def test_the_weights_are_those_of_the_checkpoint(exported):
 def test_the_card_tells_of_the_training_and_the_error_by_t(exported):
     card = model_card(str(exported[1]))
     assert "2 steps of batch 4 (8 images)" in card
+    assert "0.001 (500 warm-up steps, cosine to zero over the last\n  60%)" in card
     assert "but the last 13" in card
     assert "Seed: 0 (draws), 0 (initial weights)" in card
     rows = [line.split("|") for line in card.splitlines()]
     errors = {int(row[1]): float(row[2]) for row in rows if row[1:] and row[1].strip().isdigit()}
     assert sorted(errors) == [1, 5, 10, 20]  # the holdout comes in batches of four
     assert all(error > 0 for error in errors.values())
+
+
+def test_the_card_of_a_network_that_was_begun_anew(exported):
+    """It counts from there, at the rate that was lowered."""
+    checkpoint, _ = exported
+    run = checkpoint.parent.parent
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    state = torch.load(checkpoint, weights_only=True)
+    state["collapse"] |= {"first_step": 1, "restarts": 2}
+    card = runpy.run_path(str(SCRIPT))["model_card"](run, config, state, None)
+    assert "1 steps of batch 4 (4 images)" in card
+    assert "0.00025 (500 warm-up" in card
