@@ -30,8 +30,9 @@ class WrappedClassifier(Classifier):
         if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(
-                f"the classifier {self.source!r} returned {found}; expected logits of shape "
-                f"{expected}: correct num_classes, or let the module return logits only"
+                f"the classifier {self.source!r} returned {found}; expected a tensor of "
+                f"logits of shape {expected}: correct num_classes, or let the module return the "
+                "logits alone"
             )
         return logits
 

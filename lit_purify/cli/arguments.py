@@ -56,9 +56,10 @@ def check_configured(args: Sequence[str]) -> None:
 
     Whoever names a model needs none, nor who asks for help.
     """
-    own = ("-c", "--config", "--model", "--resume", "-h", "--help", "--print_config")
+    own = {"-c", "--config", "--model", "--resume", "--print_config"}
+    helped = {"-h", "--help", "--model.help", "--data.help", "--attack.help"}
     shipped = {"test": "cifar_fixed", "predict": "predict", "fit": "train_cifar_small"}
-    if args[0] in shipped and not {word.partition("=")[0] for word in args} & set(own):
+    if args[0] in shipped and not {word.partition("=")[0] for word in args} & (own | helped):
         raise InputError(
             f"{args[0]} has no configuration: model and data are required; start from the one that "
             f"comes with lit_purify: {args[0]} --config {shipped[args[0]]}"

@@ -51,8 +51,8 @@ def _package(error: BaseException) -> str | None:
     if not isinstance(error, ModuleNotFoundError) or name in ("", "lit_purify"):
         return None
     return (
-        f"there is no module {error.name}; install the package it comes with, such as pip install "
-        f"{name}, or correct the class path that names it"
+        f"there is no module {error.name}; correct the class path that names it, or write "
+        f"{name}.py in the working directory, or install its package, such as pip install {name}"
     )
 
 

@@ -270,7 +270,7 @@ def command(args: Sequence[str]) -> int:
                 seed_everything_default=False,
                 save_config_callback=None,  # RunConfig does it
                 trainer_defaults={"inference_mode": False, "enable_model_summary": False},
-                parser_kwargs={**raising, **descriptions},
+                parser_kwargs={"prog": "lit_purify", **raising, **descriptions},
                 args=with_attack_class(with_run_config(args)),
             )
     except Terminated:

@@ -128,7 +128,8 @@ def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bo
     found["probabilities"] = _are_probabilities(compare("classifier", classifier))
     if purifier is not None:
         cleaned = compare("purifier", purified)
-        check("classifier", classifier(cleaned))
+        # Of an image that is not finite no classifier could make anything.
+        check("classifier", classifier(cleaned)[cleaned.isfinite().flatten(1).all(1)])
         finite = cleaned[cleaned.isfinite()]
         found["purified_range"] = (finite.min().item(), finite.max().item())
     if attacked:

@@ -223,7 +223,7 @@ def _sentence(fit: SigmoidFit) -> str:
     low, high = map(float, fit.band(0.0))
     return (
         f"k = {fit.steepness:.3f} ± {k:.3f}, m = {fit.middle:.4f} ± {m:.4f}, {ceiling}, "
-        f"R2 = {fit.r_squared:.4f}, {fit.points} points; at 0: {percent(fit.at_zero)} % "
+        f"R2 = {fit.r_squared:.4f}, {fit.points} points; accuracy at 0: {percent(fit.at_zero)} % "
         f"(95 %: {percent(low)} to {percent(high)})"
     )
 

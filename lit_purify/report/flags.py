@@ -132,8 +132,8 @@ CLEAN = {
     ),
     "purified/clean_accuracy": (
         "Behind the purifier the classifier is",
-        "if it is not so alone, lower t_star, and check that the denoiser's weights belong to "
-        "these data",
+        "if the classifier alone is right, purify less (a lower t_star), and check that the "
+        "denoiser's weights belong to these data",
     ),
 }
 """Accuracies without an attack: whose they are, and what to look at where it is that of chance."""

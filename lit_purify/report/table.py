@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -41,7 +42,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         for name in names:
             shown = labels.get(name, {})
             cells = _cells(metrics[name], shown.get("unit", ""))
-            table.add_row(Text(f"  {shown.get('label', name)}"), *map(Text, cells))
+            label = Padding(Text(shown.get("label", name)), (0, 0, 0, 2))
+            table.add_row(label, *map(Text, cells))
     return table
 
 

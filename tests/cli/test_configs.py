@@ -105,3 +105,14 @@ def test_what_a_later_file_drops_is_said(files, lost, tmp_path, capsys, monkeypa
 def test_an_overlay_of_no_class_is_told_to_stand_behind(capsys):
     assert main(["test", "--config", "protocol/all", "--config", "cifar_fixed"]) == 2
     assert "stands behind" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "keyword"),
+    [("--model.help", "PurifiedClassifier", "test_draws"), ("--attack.help", "PGD", "eps")],
+)
+def test_the_help_of_a_class_needs_none(option, name, keyword, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["test", option, name])
+    assert ended.value.code == 0
+    assert keyword in capsys.readouterr().out

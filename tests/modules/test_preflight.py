@@ -152,9 +152,8 @@ class TestTried:
             at = x.flatten(1).amax(1).view(-1, 1, 1, 1) == images[bright].max()
             return torch.where(at, torch.inf, x)
 
-        assert any(
-            "purifier gives numbers that are not finite" in flag for flag in tried(Changing(change))
-        )
+        (flag,) = [flag for flag in tried(Changing(change)) if "not finite" in flag]
+        assert "purifier" in flag  # and the classifier, which was handed them, is not blamed
 
     @pytest.mark.parametrize("value", [torch.nan, -torch.inf])
     def test_no_answer_is_finite(self, value: float) -> None:

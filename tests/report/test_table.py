@@ -57,3 +57,12 @@ def test_sections_labels_and_units_are_those_registered() -> None:
     ]
     # A section is where its first metric was registered; what the attack noted of none is left out.
     assert [row[0] for row in cells if len(row) == 1] == [ACCURACY, "Light", NOTED, OTHER]
+
+
+def test_a_long_label_stays_indented() -> None:
+    metrics = {"light/mean": {"value": 1.0}}
+    labels = {"light/mean": shown("Light", "Brightness " * 20)}
+    text = printed({"metrics": metrics, "labels": labels})
+    rows = [line for line in text.splitlines() if "Brightness" in line]
+    assert len(rows) > 1
+    assert all(row.startswith("│   Brightness") for row in rows)
