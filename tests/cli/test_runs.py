@@ -20,7 +20,7 @@ def run(tmp_path):
     """A run folder with its configuration."""
     folder = tmp_path / "lightning_logs" / "version_3"
     folder.mkdir(parents=True)
-    (folder / "config.yaml").touch()
+    (folder / "config.yaml").write_text("attack: null\n")
     return folder
 
 

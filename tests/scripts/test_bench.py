@@ -73,9 +73,10 @@ def test_the_plain_chain_computes_what_the_purifier_does():
 
 def test_rows_are_chosen_by_name_and_written(tmp_path, monkeypatch, capsys):
     path = tmp_path / "bench.json"
-    monkeypatch.setattr("sys.argv", ["bench.py", "--only", "memory", "--json", str(path)])
+    arguments = ["--only", "noise", "--rounds", "1", "--json", str(path)]
+    monkeypatch.setattr("sys.argv", ["bench.py", *arguments])
     bench.main()
     (row,) = json.loads(path.read_text())["rows"]
-    assert row["ratio"] == pytest.approx(1, abs=0.01)
-    assert row["met"] is True
-    assert "200 steps over 20" in capsys.readouterr().out
+    assert row["ratio"] == pytest.approx(row["ours"] / row["reference"])
+    assert row["met"] is None
+    assert row["name"] in capsys.readouterr().out
