@@ -62,6 +62,8 @@ class MeanWithDeviation(SummaryMetric):
         if n > 1:
             std = math.sqrt(deviation / (n - 1))
             low, high = normal_interval(mean, std, n)
+            if self.unit == "%":  # shares are in [0, 1]
+                low, high = max(low, 0.0), min(high, 1.0)
         return {
             "value": mean if n else None,
             "low": low,

@@ -216,3 +216,13 @@ def test_two_real_processes(tmp_path: Path) -> None:
         assert mean == pytest.approx(whole.compute().item())
         assert counts == pytest.approx(filled(IntervalAccuracy, CORRECT[own]).summary())
         assert spread == pytest.approx(filled(MeanWithDeviation, VALUES[own]).summary())
+
+
+def test_the_interval_of_a_mean_of_shares_stays_among_shares():
+    few, other = MeanWithDeviation(unit="%"), MeanWithDeviation()
+    for metric in (few, other):
+        metric.update(torch.tensor([0.0, 0.0, 1.0]))
+    assert (few.summary()["low"], few.summary()["high"]) == (0.0, pytest.approx(0.9867, abs=1e-4))
+    assert other.summary()["low"] == pytest.approx(-0.32, abs=1e-3)
+    few.update(torch.ones(1))
+    assert few.summary()["high"] == 1.0
