@@ -65,9 +65,9 @@ class Classifier(NamesItself, nn.Module, ABC):
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         if found != expected:
             raise InputError(
-                f"the classifier {type(self).__name__} gave {found} for {len(images)} images; "
-                f"expected logits of shape (B, num_classes) = {expected}: return that tensor from "
-                "forward, and say num_classes as it is"
+                f"the classifier {self.source!r} returned {found}; expected a tensor of logits of "
+                f"shape (B, num_classes) = {expected}: correct num_classes, or return that tensor "
+                "alone"
             )
         return logits
 

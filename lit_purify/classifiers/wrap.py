@@ -25,15 +25,7 @@ class WrappedClassifier(Classifier):
                 f"expected (B, {', '.join(map(str, self.image_shape))}): use data of that size, or "
                 "another classifier"
             )
-        logits = self.module(images)
-        expected = (len(images), self.num_classes)
-        if not isinstance(logits, Tensor) or tuple(logits.shape) != expected:
-            found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise InputError(
-                f"the classifier {self.source!r} returned {found}; expected a tensor of "
-                f"logits of shape {expected}: correct num_classes, or let the module return the "
-                "logits alone"
-            )
+        logits: Tensor = self.module(images)
         return logits
 
 

@@ -179,8 +179,8 @@ class TestTried:
         ("logits", "keyword"),
         [
             (lambda x: {"logits": x}, "dict"),
-            (lambda x: x.mean(1), r"gave \(2,\)"),
-            (lambda x: x[:, :9], r"gave \(2, 9\)"),
+            (lambda x: x.mean(1), r"returned \(2,\)"),
+            (lambda x: x[:, :9], r"returned \(2, 9\)"),
         ],
     )
     def test_a_classifier_gives_something_else(self, logits: Any, keyword: str) -> None:
