@@ -216,6 +216,8 @@ class DiffusionPurifier(Purifier):
         """How many reverse steps may keep their activations under the memory budget."""
         if not can_recompute(x):
             return 0
+        if any(weight.requires_grad for weight in self.denoiser.parameters()):
+            return len(self.timesteps)  # recomputation gives the state's gradient alone
         return self.budget.steps(partial(self._predict, t=self.t_star), x)
 
 

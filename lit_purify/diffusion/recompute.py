@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from lit_purify.diffusion.free_memory import GIB, usable_bytes
 from lit_purify.diffusion.live_bytes import LiveBytes
@@ -96,6 +96,38 @@ def can_recompute(x: Tensor) -> bool:
     return torch.is_grad_enabled() and x.requires_grad and hooks
 
 
+class _Recomputed(torch.autograd.Function):
+    """A step that keeps its input alone, and is computed again in the backward pass.
+
+    ``torch.utils.checkpoint`` does the same through a hook for every tensor that the network would
+    keep, which costs a network of small batches a tenth of its time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, step: Step, x: Tensor) -> Tensor:
+        ctx.step = step
+        ctx.autocast = _autocast(x.device.type)
+        ctx.save_for_backward(x)
+        return step(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        (x,) = ctx.saved_tensors
+        again = torch.is_grad_enabled()  # this gradient is to be differentiated once more
+        with torch.enable_grad(), ctx.autocast:
+            x = x if again else x.detach().requires_grad_()
+            # Of a view: to a leaf, mixed precision and the hooks of modules cling.
+            (pulled,) = torch.autograd.grad(ctx.step(x.view_as(x)), x, gradient, create_graph=again)
+        return None, pulled
+
+
+def _autocast(device: str) -> torch.autocast:
+    """The mixed precision that is in force, for later."""
+    return torch.autocast(
+        device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    )
+
+
 def run_chain(steps: Sequence[Step], x: Tensor, *, num_kept: int = 0) -> Iterator[Tensor]:
     """Apply the steps one after another and yield the state after each.
 
@@ -109,7 +141,7 @@ def run_chain(steps: Sequence[Step], x: Tensor, *, num_kept: int = 0) -> Iterato
     recompute = can_recompute(x)
     for position, step in enumerate(steps):
         if recompute and position < len(steps) - num_kept:
-            x = checkpoint(step, x, use_reentrant=False, preserve_rng_state=False)
+            x = _Recomputed.apply(step, x)
         else:
             x = step(x)
         yield x

@@ -84,11 +84,22 @@ def pull_back(function: RowFunction, images: Tensor, cotangents: Tensor) -> Tens
         >>> pull_back(lambda x: x**2, torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0]]))
         tensor([[2., 4.]])
     """
+    return _pulling(function, images)(cotangents)
+
+
+def _pulling(function: RowFunction, images: Tensor) -> Callable[[Tensor], Tensor]:
+    """u -> J^T u for many u, from one evaluation of the function."""
     with torch.enable_grad():
         x = images.detach().requires_grad_()
         output = _differentiable(function(x))
-        (gradient,) = torch.autograd.grad(output, x, cotangents, materialize_grads=True)
-    return gradient
+
+    def pull(cotangents: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(
+            output, x, cotangents, retain_graph=True, materialize_grads=True
+        )
+        return gradient
+
+    return pull
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,40 +143,38 @@ class JacobianOperator:
 
     def push(self, tangents: Tensor) -> Tensor:
         """J v for every row, (R, n) -> (R, m), in the precision of the image."""
-        return self._in_passes(
-            lambda images, rows: push_forward(
+        products = [
+            push_forward(
                 self.function,
-                images,
-                rows.view_as(images),
+                self._images(len(rows)),
+                rows.view(-1, *self.image.shape),
                 differentiation=self.differentiation,
-            ),
-            tangents,
-        )
+            )
+            for rows in torch.split(tangents.to(self.image), self.rows_per_pass)
+        ]
+        return torch.cat([product.flatten(1) for product in products])
 
     def pull(self, cotangents: Tensor) -> Tensor:
         """J^T u for every row, (R, m) -> (R, n), in the precision of the image."""
-        return self._in_passes(
-            lambda images, rows: pull_back(lambda x: self.function(x).flatten(1), images, rows),
-            cotangents,
-        )
+        products: list[Tensor] = []
+        for rows in torch.split(cotangents.to(self.image), self.rows_per_pass):
+            if not products or len(rows) != len(products[-1]):  # the last may be shorter
+                pull = _pulling(self._flat, self._images(len(rows)))
+            products.append(pull(rows))
+        return torch.cat([product.flatten(1) for product in products])
 
     def dense(self) -> Tensor:
-        """The whole matrix, (m, n), for square ones; column by column or row by row.
+        """The whole matrix, (m, n), for square ones: row by row, ``rows_per_pass`` at a time.
 
-        Forward mode gives columns and reverse mode rows, ``rows_per_pass`` at a time.
+        The function is evaluated once for all of them, so that a row costs a backward pass.
         """
-        identity = torch.eye(self.size, dtype=self.image.dtype, device=self.image.device)
-        if self.differentiation == "forward":
-            return self.push(identity).T.contiguous()
-        return self.pull(identity)
+        return self.pull(torch.eye(self.size, dtype=self.image.dtype, device=self.image.device))
 
-    def _in_passes(self, product: Callable[[Tensor, Tensor], Tensor], rows: Tensor) -> Tensor:
-        parts = []
-        for start in range(0, len(rows), self.rows_per_pass):
-            part = rows[start : start + self.rows_per_pass].to(self.image)
-            images = self.image.expand(len(part), *self.image.shape).contiguous()
-            parts.append(product(images, part).flatten(1))
-        return torch.cat(parts)
+    def _flat(self, images: Tensor) -> Tensor:
+        return self.function(images).flatten(1)
+
+    def _images(self, rows: int) -> Tensor:
+        return self.image.expand(rows, *self.image.shape).contiguous()
 
 
 def _forward_mode(function: RowFunction, images: Tensor, tangents: Tensor) -> Tensor:

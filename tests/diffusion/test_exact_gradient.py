@@ -205,6 +205,49 @@ def test_weights_are_frozen_and_get_no_gradient() -> None:
     assert all(not p.requires_grad and p.grad is None for p in denoiser.parameters())
 
 
+def test_weights_that_are_trained_get_theirs_without_a_budget_too() -> None:
+    gradients = []
+    for budget in (0.0, 1.0):
+        denoiser = TinyDenoiser()
+        purifier = DiffusionPurifier(denoiser, t_star=10, num_steps=2, memory_budget_gib=budget)
+        denoiser.requires_grad_(True)
+        output = purifier.purify(some_images(2).requires_grad_(), FixedNoise(0), INDICES)
+        gradients.append(torch.autograd.grad(output.square().sum(), denoiser.first.weight)[0])
+    assert gradients[0].any()
+    assert torch.equal(*gradients)
+
+
+@BUDGET
+def test_a_gradient_can_be_differentiated(budget: float) -> None:
+    """Also through the gradient of a step that is computed again."""
+    purifier = DiffusionPurifier(
+        TinyDenoiser(scale=3), t_star=30, num_steps=3, memory_budget_gib=budget
+    )
+    images, v = some_images(1, seed=3), some_images(1, seed=4)
+
+    def gradient(x: Tensor) -> Tensor:
+        output = purifier.purify(x, FixedNoise(0), INDICES[:1])
+        return torch.autograd.grad(output.square().sum(), x, create_graph=True)[0]
+
+    x = images.clone().requires_grad_()
+    (curved,) = torch.autograd.grad((gradient(x) * v).sum(), x)
+    h = 1e-5
+    ends = [gradient((images + sign * h * v).requires_grad_()).detach() for sign in (1, -1)]
+    torch.testing.assert_close(curved, (ends[0] - ends[1]) / (2 * h), rtol=1e-6, atol=1e-7)
+
+
+def test_a_step_is_computed_again_in_the_precision_that_it_was_computed_in() -> None:
+    gradients = []
+    for budget in (0.0, 1.0):
+        denoiser = TinyDenoiser(scale=3).float()
+        purifier = DiffusionPurifier(denoiser, t_star=10, num_steps=2, memory_budget_gib=budget)
+        x = some_images(2).float().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = purifier.purify(x, FixedNoise(0), INDICES)
+        gradients.append(torch.autograd.grad(output.float().square().sum(), x)[0])
+    assert torch.equal(*gradients)
+
+
 @pytest.mark.parametrize(("kept", "calls"), [(0, 10), (2, 8), (4, 6), (5, 5), (1000, 5)])
 def test_network_passes_of_a_gradient(kept: int, calls: int) -> None:
     """One for each of 5 steps, and one more for each that the memory does not hold."""
