@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from lit_purify.attacks import Attack, Watch
 from lit_purify.attacks.gradient import input_gradient
@@ -210,10 +211,16 @@ class RobustnessPrediction(Measurement):
         draws = self.draws if self.noise == "fresh" else 1
         total = draws * (1 + len(self.eps) * (self.gradients - 1))
         watch = Watch(label, index, progress=lambda done: self.show_progress(trainer, done, total))
-        defence = module.attacked(self.noise, index).observed(watch)
-        linearise = partial(_linearised, defence, label, index, draws)
+        attacked = module.attacked(self.noise, index)
+        assert attacked.source is not None
+        configurations = [attacked.source.next_configuration() for _ in range(draws)]
+        defences = [attacked.bind(xi, index).observed(watch) for xi in configurations]
+        linearise = partial(_linearised, defences, label, index)
         with trainer.precision_plugin.forward_context():
-            start = linearise(image)
+            try:
+                start = linearise(image)
+            except InputError as error:
+                raise InputError(f"{error}, or set gradients of the prediction to 0") from error
             mean = Linearised(*(part.mean(0) for part in start))
             radius = radius_along(*mean, steepest(mean.gradient, self._p))
             shares = [
@@ -254,11 +261,11 @@ class RobustnessPrediction(Measurement):
 
 
 def _linearised(
-    defence: Defence, labels: torch.Tensor, indices: torch.Tensor, draws: int, images: torch.Tensor
+    defences: Sequence[Defence], labels: Tensor, indices: Tensor, images: Tensor
 ) -> Linearised:
-    """The margins under the next randomness configurations."""
+    """The margins under the randomness that each of the defences is bound to."""
     found = []
-    for _ in range(draws):
+    for defence in defences:
         gradient, logits = input_gradient(defence, images, labels, indices, loss=margin)
         found.append((margin(logits, labels), gradient))
     return Linearised(*map(torch.stack, zip(*found, strict=True)))
