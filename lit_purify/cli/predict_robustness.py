@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
-def test_arguments(args: Sequence[str]) -> tuple[list[str], Path | None]:
+def arguments_of_test(args: Sequence[str]) -> tuple[list[str], Path | None]:
     """What ``test`` is called with, and where the predictions go beside the terminal."""
     own, others = parser().parse_known_args(list(args))
     resumed = [value for _, value in given(others, "--resume") if value != AUTO]
@@ -70,7 +70,7 @@ def command(args: Sequence[str]) -> int:
         parser().print_help()
         return 0
     check_configured(args)
-    for_test, path = test_arguments(args[1:])
+    for_test, path = arguments_of_test(args[1:])
     status, trainer = run.run(for_test)
     if trainer is None or not trainer.is_global_zero:
         return status
