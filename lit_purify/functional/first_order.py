@@ -152,8 +152,8 @@ def standing_share(
         here = linearise(x)
         stands &= here.margin > 0
     radii = [
-        radius_along(*one, steepest(others, p))
-        for *one, others in zip(*here, _means_of_others(here.gradient), strict=True)
+        radius_along(margins, gradient, steepest(others, p))
+        for margins, gradient, others in zip(*here, _means_of_others(here.gradient), strict=True)
     ]
     return (stands & (torch.stack(radii) > eps / gradients)).double().mean(0)
 
