@@ -50,8 +50,9 @@ class RobustnessPrediction(Measurement):
     For every budget E it logs what it has the means for:
 
     - ``prediction/first_order_at_E``: share of the images whose margin lasts through the ball to
-      first order (:mod:`lit_purify.functional.first_order`). It errs upwards as a rule and is no
-      bound. Images whose gradient is zero or not finite are ``prediction/unknown``, and left out.
+      first order (:mod:`lit_purify.functional.first_order`). It is no bound, and errs upwards where
+      the budget is large. Images that are right and whose gradient is zero or not finite are
+      ``prediction/unknown``, and left out.
     - ``prediction/classifier_curve_at_E``: the run's attack on the classifier alone, around each
       purified image with the budget E times the image's own compression rate.
     - ``prediction/paper_law_at_E``: the paper's sigmoid (Fig. 3b) at the mean compression rate. It

@@ -39,9 +39,9 @@ _SAME = (
 
 NOTES: dict[Predictor, str] = {
     "first_order": "the first order is an estimate and no bound: an attack that follows the "
-    "curvature finds more, so that it errs upwards as a rule",
-    "classifier_curve": "the classifier at budget x rate takes every perturbation for compressed "
-    "as a uniform one is; those that attacks find are compressed less, so that it errs upwards",
+    "curvature finds more, the larger the budget, so that it errs upwards there",
+    "classifier_curve": "the classifier at budget x rate is no bound either: it takes every "
+    "perturbation for compressed as a uniform one is, and attacks may find others",
     "paper_law": "the paper's law is of its models on CIFAR-10 at 8/255, with rates from 0.17 to "
     "0.55; other budgets are read at the rate times the budget over 8/255",
     "own_law": "the interval of a law says how well its curve is known, not how far a defence may "
