@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -107,6 +109,12 @@ class Attack(RecordsArguments, ABC):
     def project(self, perturbed: Tensor, clean: Tensor) -> Tensor:
         """The nearest images inside the eps-ball around ``clean`` and inside [0, 1]."""
         return project(perturbed, clean, self.eps, self.p)
+
+    def with_eps(self, eps: float) -> Self:
+        """The same attack in a ball of another radius."""
+        scaled = copy.copy(self)
+        scaled.eps = eps
+        return scaled
 
     def admits(self, perturbed: Tensor, clean: Tensor) -> Tensor:
         """Which images lie inside the ball and inside [0, 1], but for rounding: (B,), bool."""

@@ -13,6 +13,7 @@ from lit_purify.callbacks.magnitude import AttackMagnitude
 from lit_purify.callbacks.masking import MaskingDiagnostics
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.memory_use import MemoryUse
+from lit_purify.callbacks.prediction import RobustnessPrediction
 from lit_purify.callbacks.predictions import PredictionWriter
 from lit_purify.callbacks.progress import EvaluationProgress
 from lit_purify.callbacks.quality import ImageQuality
@@ -40,6 +41,7 @@ __all__ = [
     "OutputVariability",
     "PredictionWriter",
     "Records",
+    "RobustnessPrediction",
     "RunConfig",
     "Summary",
     "Terminated",

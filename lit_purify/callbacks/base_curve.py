@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 
@@ -88,7 +87,7 @@ class BaseClassifierCurve(Measurement):
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         attack = run_attack(trainer, self)
-        self._whole = _scaled(attack, attack.eps if self.eps is None else self.eps)
+        self._whole = attack.with_eps(attack.eps if self.eps is None else self.eps)
         if not self._whole.eps > 0:
             raise InputError(
                 "the run's attack has eps 0, which scales to nothing; give BaseClassifierCurve an "
@@ -101,7 +100,7 @@ class BaseClassifierCurve(Measurement):
                 "the scale of the images; take smaller rates"
             )
         self._check_comparable(module)
-        self._attacks = {rate: _scaled(attack, rate * self._whole.eps) for rate in self.rates}
+        self._attacks = {rate: attack.with_eps(rate * self._whole.eps) for rate in self.rates}
         for rate in self.rates:
             module.add_metric(
                 _name(rate),
@@ -188,13 +187,6 @@ def _measured(folders: Sequence[str], rate_name: str) -> list[tuple[FinishedRun,
         label = run.method if depth is None else f"{run.method}, t* = {depth}"
         found.append((run, CurvePoint(rate.value, accuracy, label)))
     return found
-
-
-def _scaled(attack: Attack, eps: float) -> Attack:
-    """The same attack in another ball."""
-    scaled = copy.copy(attack)
-    scaled.eps = eps
-    return scaled
 
 
 def _name(rate: float) -> str:

@@ -20,6 +20,10 @@ COMMANDS = {
     "predict": ("run", "Purify images."),
     "fit": ("run", "Train a denoiser."),
     "report": ("report", "Compare finished runs, and fit robustness to compression."),
+    "predict-robustness": (
+        "predict_robustness",
+        "Predict robust accuracy without an attack.",
+    ),
     "weights": ("weights", "List, fetch and verify published weights."),
 }
 """Commands: the module that runs it, and what it does."""

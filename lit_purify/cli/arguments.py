@@ -58,7 +58,8 @@ def check_configured(args: Sequence[str]) -> None:
     """
     own = {"-c", "--config", "--model", "--resume", "--print_config"}
     helped = {"-h", "--help", "--model.help", "--data.help", "--attack.help"}
-    shipped = {"test": "cifar_fixed", "predict": "predict", "fit": "train_cifar_small"}
+    shipped = {"predict": "predict", "fit": "train_cifar_small"}
+    shipped |= dict.fromkeys(("test", "predict-robustness"), "cifar_fixed")
     if args[0] in shipped and not {word.partition("=")[0] for word in args} & (own | helped):
         raise InputError(
             f"{args[0]} has no configuration: model and data are required; start from the one that "

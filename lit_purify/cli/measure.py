@@ -21,6 +21,7 @@ MEASUREMENTS: dict[str, type[Callback]] = {
     "masking": callbacks.MaskingDiagnostics,
     "base_curve": callbacks.BaseClassifierCurve,
     "agreement": callbacks.AttackAgreement,
+    "prediction": callbacks.RobustnessPrediction,
 }
 """By name, in the order in which they measure. One of a user's own is in ``trainer.callbacks``."""
 

@@ -248,7 +248,12 @@ class PurifyCLI(LightningCLI):
 
 
 def command(args: Sequence[str]) -> int:
-    """Run ``test``, ``predict`` or ``fit``; the exit status.
+    """Run ``test``, ``predict`` or ``fit``; the exit status."""
+    return run(args)[0]
+
+
+def run(args: Sequence[str]) -> tuple[int, Trainer | None]:
+    """Run ``test``, ``predict`` or ``fit``; the exit status and, where it is 0, the trainer.
 
     Raises:
         Exception: what was given is wrong, and this is the first process; or a defect.
@@ -261,7 +266,7 @@ def command(args: Sequence[str]) -> int:
     try:
         # A training finishes its step first, as Lightning has it.
         with quiet(), interruptible(by_sigterm="fit" not in args[:1]):
-            PurifyCLI(
+            cli = PurifyCLI(
                 LightningModule,
                 LightningDataModule,
                 subclass_mode_model=True,
@@ -274,15 +279,15 @@ def command(args: Sequence[str]) -> int:
                 args=with_attack_class(with_run_config(args)),
             )
     except Terminated:
-        return 128 + signal.SIGTERM
+        return 128 + signal.SIGTERM, None
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return 128 + signal.SIGINT, None
     except Exception as error:
         # What is wrong with the input is so on every process: one says it.
         if rank_zero_only.rank != 0 and explanation(error) is not None:  # type: ignore[attr-defined]
-            return STATUS
+            return STATUS, None
         raise
-    return 0
+    return 0, cli.trainer
 
 
 def _in_thread(error: threading.ExceptHookArgs) -> None:

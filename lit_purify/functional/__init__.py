@@ -8,6 +8,13 @@ from lit_purify.functional.distances import (
     project,
     trajectory_distances,
 )
+from lit_purify.functional.first_order import (
+    Linearised,
+    margin,
+    radius_along,
+    standing_share,
+    steepest,
+)
 from lit_purify.functional.frechet import (
     feature_moments,
     frechet_distance,
@@ -65,6 +72,7 @@ __all__ = [
     "DirectionAgreement",
     "DirectionSums",
     "JacobianOperator",
+    "Linearised",
     "SigmoidFit",
     "Variability",
     "VarianceComponents",
@@ -92,6 +100,7 @@ __all__ = [
     "largest_singular",
     "lp_distance",
     "majority",
+    "margin",
     "mean_cosine",
     "merge_feature_moments",
     "merge_moments",
@@ -100,10 +109,13 @@ __all__ = [
     "project",
     "pull_back",
     "push_forward",
+    "radius_along",
     "share_above",
     "share_below",
     "singular_values",
     "spectral_density",
+    "standing_share",
+    "steepest",
     "suspicious_range",
     "trajectory_distances",
     "variability",

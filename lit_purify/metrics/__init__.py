@@ -3,6 +3,7 @@
 from lit_purify.metrics.accuracy import IntervalAccuracy
 from lit_purify.metrics.base import ACCURACY, NOTED, OTHER, Statistics, SummaryMetric
 from lit_purify.metrics.frechet import FrechetDistance
+from lit_purify.metrics.law import LawOfMean
 from lit_purify.metrics.mean import MeanWithDeviation
 from lit_purify.metrics.ssim import structural_similarity
 
@@ -12,6 +13,7 @@ __all__ = [
     "OTHER",
     "FrechetDistance",
     "IntervalAccuracy",
+    "LawOfMean",
     "MeanWithDeviation",
     "Statistics",
     "SummaryMetric",

@@ -33,6 +33,7 @@ class Rule(NamedTuple):
 
 _GRADIENTS = {
     "masking": "The gradient",
+    "prediction": "The gradient of the first-order prediction",
     "base": "The gradient of the attack on the classifier alone",
     "fixed": "The gradient of the attack under fixed noise",
     "fresh": "The gradient of the attack under fresh noise",

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-import torch
+from known_budgets import BUDGETS, EPS, EXACT, Linear, linear, npz_file
 from measured_run import MeasuredRun, measured_run
 from PIL import Image
 from run_files import RunFiles
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import IdentityPurifier, ScalingPurifier
-from torch import Tensor, nn
 
 from lit_purify.attacks import PGD, Attack
 from lit_purify.callbacks import BaseClassifierCurve, CompressionRate
@@ -30,47 +29,10 @@ from lit_purify.functional import wilson_interval
 from lit_purify.records import read_summary
 from lit_purify.types import InputError
 
-EPS = 0.1
-BUDGETS = [-0.01, 0.002, 0.012, 0.027, 0.027, 0.06, 0.09, 0.14]
-"""The l_inf budget at which each image falls; the first is wrong from the start."""
-EXACT = PGD(eps=EPS, steps=2, rel_stepsize=2)
-"""Two steps reach the far corner of the ball from everywhere in it."""
-
-
-class _Linear(nn.Module):
-    """Class 0 where w (x - 1/2) > 0."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(5)
-        weight = torch.randn(3 * 32 * 32, generator=generator, dtype=torch.float64)
-        self.weight = nn.Parameter(weight / weight.abs().sum())
-
-    def forward(self, images: Tensor) -> Tensor:
-        score = (images.double() - 0.5).flatten(1) @ self.weight
-        return torch.stack([score, torch.zeros_like(score)], 1)
-
-
-def linear() -> Classifier:
-    return from_module(_Linear(), 2, (3, 32, 32))
-
 
 @pytest.fixture(scope="module")
 def npz(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Images of class 0 that stand up to BUDGETS: margin / ||w||_1, with ||w||_1 = 1."""
-    weight = _Linear().weight.detach().numpy()
-    rng = np.random.default_rng(0)
-    images = []
-    for budget in BUDGETS:
-        x = 0.05 * rng.standard_normal(weight.shape).clip(-2, 2)
-        x += (budget - x @ weight) * np.sign(weight)
-        images.append((0.5 + x).reshape(3, 32, 32).transpose(1, 2, 0).astype(np.float32))
-    path = tmp_path_factory.mktemp("data") / "images.npz"
-    stack = np.stack(images)
-    assert stack.min() >= 2 * EPS
-    assert stack.max() <= 1 - 2 * EPS  # no attack is clipped
-    np.savez(path, images=stack, labels=np.zeros(len(BUDGETS), int))
-    return str(path)
+    return npz_file(tmp_path_factory.mktemp("data") / "images.npz")
 
 
 @pytest.fixture
@@ -213,7 +175,7 @@ class TestRuns:
     def test_another_classifier_is_refused(self, run: Any, measured: Path, tmp_path: Path) -> None:
         weights = tmp_path / "weights"
         weights.write_text("other")
-        other = from_module(_Linear(), 2, (3, 32, 32), file=weights)
+        other = from_module(Linear(), 2, (3, 32, 32), file=weights)
         run(tmp_path / "unknown", runs=[str(measured)], classifier=other)  # it may be the same
         edit(measured, lambda s: s["settings"]["models"]["classifier"].update(sha256="0" * 64))
         with pytest.raises(InputError, match="another classifier"):

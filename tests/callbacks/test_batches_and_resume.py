@@ -14,6 +14,7 @@ from lit_purify.callbacks import (
     ImageQuality,
     MaskingDiagnostics,
     OutputVariability,
+    RobustnessPrediction,
 )
 from lit_purify.diffusion import Purifier
 
@@ -24,6 +25,7 @@ MEASURED = {
     "distances": (lambda: DistanceTrajectories(levels=["8/255"]), 1e-6),
     "magnitude": (AttackMagnitude, 1e-6),
     "masking": (lambda: MaskingDiagnostics(samples=5), 1e-4),
+    "prediction": (lambda: RobustnessPrediction(eps=["1/255"], noise="fresh", draws=2), 1e-6),
     "quality": (lambda: ImageQuality(features="classifier"), 1e-5),
     "variance": (lambda: OutputVariability(inputs=2, draws=2), 1e-12),
 }

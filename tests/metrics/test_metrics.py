@@ -15,10 +15,18 @@ import torch.multiprocessing as mp
 from metric_ranks import CORRECT, VALUES, measure
 from torch import Tensor
 
-from lit_purify.functional import feature_moments, frechet_distance, wilson_interval
+from lit_purify.functional import (
+    SigmoidFit,
+    feature_moments,
+    fit_sigmoid,
+    frechet_distance,
+    normal_interval,
+    wilson_interval,
+)
 from lit_purify.metrics import (
     FrechetDistance,
     IntervalAccuracy,
+    LawOfMean,
     MeanWithDeviation,
     SummaryMetric,
 )
@@ -43,9 +51,15 @@ def frechet() -> FrechetDistance:
     return FrechetDistance(D)
 
 
+def law() -> SigmoidFit:
+    """A curve that its points do not lie on exactly."""
+    return fit_sigmoid([0.0, 0.5, 1.0, 2.0, 3.0], [0.95, 0.7, 0.55, 0.2, 0.03])
+
+
 KINDS: list[tuple[Callable[..., SummaryMetric], Tensor]] = [
     (IntervalAccuracy, CORRECT),
     (MeanWithDeviation, VALUES),
+    (lambda: LawOfMean(law()), VALUES),
     (frechet, pairs()),
 ]
 
@@ -155,6 +169,22 @@ class TestAccuracy:
             assert a.summary()["n"] == 7
             assert a._is_synced
         assert int(a.total) == 2
+
+
+class TestLawOfMean:
+    def test_its_interval_has_that_of_the_mean_and_of_the_curve(self) -> None:
+        found = filled(lambda: LawOfMean(law()), VALUES).summary()
+        mean = filled(MeanWithDeviation, VALUES).summary()
+        near, far = normal_interval(mean["value"], mean["std"], 5)
+        curve = law()
+        assert found["value"] == pytest.approx(float(curve(mean["value"])))
+        assert found["low"] == pytest.approx(max(0, float(curve.band(far)[0])))
+        assert found["high"] == pytest.approx(min(1, float(curve.band(near)[1])))
+        assert (found["n"], found["missing"]) == (5, 2)
+
+    def test_one_value_has_no_interval(self) -> None:
+        found = filled(lambda: LawOfMean(law()), torch.tensor([1.0])).summary()
+        assert (found["value"], found["low"]) == (pytest.approx(float(law()(1.0))), None)
 
 
 class TestMean:
