@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lit_purify.records.discovery import run_folders
 from lit_purify.records.summary import read_summary, versions
 from lit_purify.types import Estimate, described
 
@@ -82,7 +83,8 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[FinishedRun], list[st
     """Read the summaries of runs.
 
     Args:
-        folders: run folders, such as ``lightning_logs/version_0``.
+        folders: run folders, such as ``lightning_logs/version_0``, and folders that hold runs, as
+            :func:`~lit_purify.records.discovery.run_folders` finds them.
 
     Returns:
         The finished ones, each once, in the order given; and a line for every folder left out that
@@ -90,7 +92,7 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[FinishedRun], list[st
     """
     runs: dict[Path, FinishedRun] = {}
     left_out = []
-    for folder in map(Path, folders):
+    for folder in (run for given in folders for run in run_folders(Path(given))):
         if folder.resolve() in runs:
             left_out.append(f"{folder}: named twice, and counted once")
             continue

@@ -18,8 +18,8 @@ from lit_purify.report.paper_tables import PaperTable
 _HEADINGS = ("measure", "paper", "these runs", "difference")
 _LEGEND = (
     "Beside a value of these runs stand its standard deviation over seeds, where there are "
-    "several, and its 95 % interval over the images. The difference to the paper is in standard errors (se) "
-    "of both together; it is empty where a setting differs, which the note says."
+    "several, and its 95 % interval over the images. The difference to the paper is in standard "
+    "errors (se) of both together; it is empty where a setting differs, which the note says."
 )
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -40,14 +40,15 @@ def paper_console(tables: Sequence[PaperTable]) -> Iterator[Table]:
         below = (f"({number}) {note}" for number, note in enumerate(notes, 1))
         shown = Table(
             title=Text(_name(table)),
-            caption=Text("\n".join(below)),
+            caption=Text("\n".join((*below, ""))),
             box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
             title_justify="left",
             caption_justify="left",
             highlight=False,
         )
         for heading in (*table.labels, *_HEADINGS):
-            shown.add_column(heading, no_wrap=True)
+            shown.add_column(heading, no_wrap=heading in _HEADINGS[1:])
         for row in rows:
             shown.add_row(*map(Text, row))
         yield shown
