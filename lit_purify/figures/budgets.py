@@ -61,7 +61,7 @@ def budgets_figure(
                 budget,
                 100 * together(budget),
                 color="black",
-                label=f"all: m = {together.middle:.3f}/255, R2 = {together.r_squared:.3f}; 95 % band",
+                label=f"all: m = {together.middle:.3f}/255, R2 = {together.r_squared:.3f}",
             )
         for axes in (left, right):
             axes.set_ylim(-2, 102)
