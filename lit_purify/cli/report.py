@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
@@ -18,9 +17,8 @@ def parser() -> ArgumentParser:
     found = ArgumentParser(
         prog="lit_purify report", description=COMMANDS["report"][1], exit_on_error=False
     )
-    found.add_argument(
-        "runs", nargs="+", type=str, metavar="RUN_FOLDER", help="Run folders, or folders of runs."
-    )
+    words = "Run folders, or folders of runs."
+    found.add_argument("runs", nargs="+", type=str, metavar="RUN_FOLDER", help=words)
     found.add_argument(
         "--output",
         type=str,
@@ -61,5 +59,5 @@ def command(args: Sequence[str]) -> int:
     """
     options = parser().parse_args(list(args[1:])).as_dict()
     # Plain print: the last line is for scripts too.
-    print(report(options.pop("runs"), Path(options.pop("output")), **options), flush=True)
+    print(report(options.pop("runs"), options.pop("output"), **options), flush=True)
     return 0

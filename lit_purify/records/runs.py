@@ -23,6 +23,10 @@ DECISIVE = frozenset({*_ATTACK, "uniform_eps", "data", "data_sha256", "classifie
 """Those of them that no curve may run across: only the purifier may change along it."""
 
 
+_MOST_NAMES, _FEW_NAMES = 8, 3
+"""A sentence names so many runs; of more it names a few."""
+
+
 class FinishedRun(NamedTuple):
     """What a run says of itself.
 
@@ -180,7 +184,13 @@ def named(runs: Sequence[FinishedRun], values: Iterable[str | None]) -> dict[str
     for name, value in zip(short_names(runs), values, strict=True):
         if value is not None:
             groups.setdefault(value, []).append(name)
-    return {value: ", ".join(names) for value, names in groups.items()}
+    return {value: _listed(names) for value, names in groups.items()}
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > _MOST_NAMES:
+        names = [*names[:_FEW_NAMES], f"{len(names) - _FEW_NAMES} others"]
+    return ", ".join(names)
 
 
 def in_255ths(eps: float) -> str:

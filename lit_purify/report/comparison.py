@@ -27,7 +27,7 @@ FIGURES = ("law", "magnitude", "base_curve", "depth", "protocols")
 
 def report(
     folders: Sequence[str | Path],
-    output: Path,
+    output: str | Path,
     *,
     key: str = KEY,
     accuracy: str | None = None,
@@ -55,8 +55,14 @@ def report(
         The folder written to.
 
     Raises:
-        InputError: no folder holds a finished run, or none has ``key`` or ``accuracy``.
+        InputError: no folder holds a finished run, none has ``key`` or ``accuracy``, or the report
+            cannot be written to ``output``.
     """
+    if "://" in str(output):
+        raise InputError(
+            f"the report goes into a folder, and {output} is an address; give a path by --output"
+        )
+    output = Path(output)
     runs, left_out = read_runs(folders)
     if not runs:
         raise InputError(f"none of the folders holds a finished run: {'; '.join(left_out)}")
@@ -201,8 +207,6 @@ def _png(figure: Figure) -> bytes:
 
 
 def _write(output: Path, files: dict[str, bytes]) -> None:
-    if "://" in str(output):
-        raise InputError(f"the report goes into a folder, and {output} is an address; give a path")
     try:
         for name, content in files.items():
             write_whole(output / name, content)

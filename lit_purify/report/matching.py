@@ -147,7 +147,7 @@ def _differences(cell: PrintedCell, run: FinishedRun) -> Iterator[str]:
     yield from _other_models(cell, run)
     steps = run.settings.get("num_steps")
     if steps not in (None, cell.depth):
-        yield f"{steps} chain steps of {cell.depth}"
+        yield f"{steps} chain steps, not all"
     if (precision := run.settings.get("precision", "32-true")) != "32-true":
         yield f"precision {precision}"
     if cell.attack is not None:

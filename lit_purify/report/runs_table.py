@@ -107,7 +107,8 @@ def _cell(run: FinishedRun, name: str) -> str:
 def runs_csv(runs: Sequence[FinishedRun], key: str, names: Sequence[str] | None = None) -> str:
     """The runs as CSV: settings, then value, low, high, std and n of every metric.
 
-    Runs have their ``names``, or those of their folders. Accuracies are shares in [0, 1]; what a run does not have is empty.
+    Runs have their ``names``, or those of their folders. Accuracies are shares in [0, 1]; what a
+    run does not have is empty.
     """
     metrics = list(dict.fromkeys([key, *COLUMNS, *_MORE, *OPTIONAL]))
     text = io.StringIO()
