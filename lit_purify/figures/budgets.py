@@ -63,6 +63,10 @@ def budgets_figure(
                 color="black",
                 label=f"all: m = {together.middle:.3f}/255, R2 = {together.r_squared:.3f}",
             )
+        for method in dict.fromkeys(p.method for points in measured.values() for p in points):
+            marker, _ = MARKS.get(method, OTHER_MARK)
+            mark: Look = {"marker": marker, "color": "black", "markerfacecolor": "none"}
+            right.plot([], [], label=method, linestyle="none", **mark)
         for axes in (left, right):
             axes.set_ylim(-2, 102)
             axes.set_xlim(left=0)

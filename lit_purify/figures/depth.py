@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import ScalarFormatter
 
 from lit_purify.figures.sigmoid import MARKS, OTHER_MARK, MeasuredPoint
 from lit_purify.figures.style import Look, draw_estimate, new_figure
@@ -47,15 +47,23 @@ def depth_figure(points: Sequence[MeasuredPoint], *, paper: bool = False) -> Fig
             for method in methods:
                 _draw_method(axes, method, points, value, scale)
             axes.set_xscale("log")
-            ticks = sorted({point.t_star for point in points if point.t_star})
-            axes.set_xticks(ticks)
+            axes.set_xticks(_ticks(points))
             axes.xaxis.set_major_formatter(ScalarFormatter())
-            axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.minorticks_off()
             axes.set_xlabel("depth t*")
             axes.set_ylabel(name)
             axes.set_ylim(bottom=0)
         figure.legend(*grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return figure
+
+
+def _ticks(points: Sequence[MeasuredPoint]) -> list[int]:
+    """Depths to name: those that have room on a logarithmic axis."""
+    ticks: list[int] = []
+    for depth in sorted({point.t_star for point in points if point.t_star}):
+        if not ticks or depth > 1.4 * ticks[-1]:
+            ticks.append(depth)
+    return ticks
 
 
 def _draw_method(

@@ -50,7 +50,7 @@ def protocols_figure(groups: Mapping[str, Mapping[str, Bar]]) -> Figure:
     if not groups or set().union(*groups.values()) - set(names):
         raise ValueError(f"expected bars named {', '.join(_BARS)}, got {dict(groups)}")
     width = 0.8 / len(names)
-    with new_figure(max(4.0, 0.9 + 0.32 * len(names) * len(groups)), 3.4) as figure:
+    with new_figure(max(5.0, 0.9 + 0.32 * len(names) * len(groups)), 3.4) as figure:
         axes = figure.subplots()
         for number, name in enumerate(names):
             places = _places(len(groups), width, number)
@@ -73,7 +73,7 @@ def protocols_figure(groups: Mapping[str, Mapping[str, Bar]]) -> Figure:
         axes.set_xticks(range(len(groups)), list(groups))
         axes.set_ylim(0, 102)
         axes.set_ylabel("accuracy (%)")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+        figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

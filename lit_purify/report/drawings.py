@@ -85,6 +85,7 @@ def _base_clean(runs: Sequence[FinishedRun]) -> float | None:
 def _base_curve(runs: Sequence[FinishedRun], law: Law) -> Figure | None:
     """The classifier alone under eps times alpha, where runs measured it and agree about it."""
     found: dict[float, Estimate] = {}
+    budgets = [255 * eps for run in runs if (eps := run.settings.get("base_curve_eps"))]
     for run in runs:
         for name in run.metrics:
             rate, accuracy = name.removeprefix(_CURVE), run.estimate(name)
@@ -94,15 +95,15 @@ def _base_curve(runs: Sequence[FinishedRun], law: Law) -> Figure | None:
                     return None
     if len(found) < 2:
         return None
-    largest = max(found)
-    curve = [CurvePoint(eps / largest, accuracy) for eps, accuracy in found.items()]
+    whole = max(budgets)
+    curve = [CurvePoint(eps / whole, accuracy) for eps, accuracy in found.items()]
     measured = [
-        CurvePoint(eps * point.x.value / largest, point.robust, _label(point))
+        CurvePoint(eps * point.x.value / whole, point.robust, _label(point))
         for eps, points in law.points.items()
         for point in points
         if eps is not None and point.robust is not None
     ]
-    return base_curve_figure(curve, measured, eps=largest / 255)
+    return base_curve_figure(curve, measured, eps=whole / 255)
 
 
 def _label(point: MeasuredPoint) -> str:
