@@ -159,7 +159,8 @@ class TestThePrint:
                 for level, distances in PAPER_UNIFORM.items()
             }
             for labels, (name, distances) in rows.items():
-                for place, value in zip(("init", "max", "end"), getattr(distances, norm)):
+                places = zip(("init", "max", "end"), getattr(distances, norm), strict=True)
+                for place, value in places:
                     assert values[number, labels, f"{name}/{norm}_{place}"] == value
         for name, value in PAPER_CENTROID.items():
             assert values["S6", (), name] == value
