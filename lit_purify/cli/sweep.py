@@ -155,8 +155,8 @@ def _conclude(sweep: Sweep) -> int:
             print(report(folders, sweep.root / "report"), flush=True)
         except InputError as error:
             print(f"there is no report: {error}", file=sys.stderr)
-    for name, error in sweep.errors.items():
-        print(f"failed: {name}: {error}", file=sys.stderr)
+    for name, told in sweep.errors.items():
+        print(f"failed: {name}: {told}", file=sys.stderr)
         print(f"  see {sweep.root / name / 'log.txt'}", file=sys.stderr, flush=True)
     return FAILED if sweep.errors else 0
 

@@ -107,8 +107,8 @@ def run_on_slurm(
         for run, job in list(working):
             if job.done():
                 working.remove((run, job))
-                error = job.exception()
-                status, told = (1, str(error)) if error is not None else job.result()
+                stopped = job.exception()
+                status, told = job.result() if stopped is None else (1, str(stopped))
                 sweep.ended(run, status, told)
             elif job.state == "RUNNING" and sweep.phases[run.name] == "queued":
                 sweep.now(run, "running")
