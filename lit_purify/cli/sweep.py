@@ -81,7 +81,7 @@ def command(args: Sequence[str]) -> int:
     options = parser().parse_args(own)
     if options.jobs < 1:
         raise InputError(f"--jobs is {options.jobs}; expected 1 or more")
-    runs = expand(_read(options.file), more)
+    runs = expand(read_plan(options.file), more)
     root = Path(options.root or f"lightning_logs/{Path(options.file).stem}").expanduser()
     if options.list:
         print(*(shell_line(run.command(root)) for run in runs), sep="", end="", flush=True)
@@ -130,7 +130,7 @@ def split(args: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, more
 
 
-def _read(given: str) -> Any:
+def read_plan(given: str) -> Any:
     """The plan in a file.
 
     Raises:

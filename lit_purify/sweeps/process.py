@@ -55,10 +55,8 @@ class RunProcess:
                 raise Busy
             self._log = self.folder / LOG
             self._before = self._log.stat().st_size if self._log.exists() else 0
-            words = run.command(root)
             write_whole(self.folder / COMMAND, _identity(run).encode())
-            with self._log.open("ab") as log:
-                self._process = launch(words, log.fileno(), {**os.environ, **(environment or {})})
+            self._process = launch(run.command(root), self._log, environment or {})
         except BaseException:
             self._lock.release()
             raise
@@ -97,17 +95,18 @@ class RunProcess:
 
 
 def launch(
-    words: Sequence[str], log: int, environment: Mapping[str, str]
+    words: Sequence[str], log: Path, environment: Mapping[str, str]
 ) -> subprocess.Popen[bytes]:
-    """Start the command line in a process that writes to the file of a descriptor."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "lit_purify", *words],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        env=environment,
-        start_new_session=True,
-    )
+    """Start the command line in a process that adds what it prints to a file."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lit_purify", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
 
 
 def shell_line(words: Sequence[str]) -> str:
