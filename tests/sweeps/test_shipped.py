@@ -67,6 +67,23 @@ def test_its_commands_are_understood(name, capsys):
             assert "class_path" in capsys.readouterr().out
 
 
+def test_the_embedded_study_is_that_of_its_command(tmp_path, capsys):
+    """Word for word what a run of it is started with by hand, which can be gone on with."""
+    by_hand = [
+        *("test", "--config=cifar_fixed", "--config=purifier/ddpm"),
+        *("--model.purifier.t_star=100", "--model.purifier.num_steps=10"),
+        *("--model.protocols=[fixed]", "--attack.eps=2/255", "--attack.early_stop=true"),
+        *("--data.limit=200", f"--trainer.default_root_dir={tmp_path / 'ddpm_t100_e2'}"),
+    ]
+    runs = {run.name: run for run in expand(read_plan("sweep/embedded"))}
+    printed = []
+    for words in (by_hand, runs["ddpm_t100_e2"].command(tmp_path)[:-1]):
+        with pytest.raises(SystemExit):
+            main([*words, "--print_config"])
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+
+
 QUICK = {
     ("paper/table_1", "reverse"): (),
     ("paper/table_2", "pgd_eot_s0"): ("--attack.draws=2",),

@@ -11,6 +11,7 @@ import pytest
 import tiny
 import yaml
 from forked_sweep import ForkedSweep
+from processes import wait_until
 from run_files import RunFiles
 
 from lit_purify.cli import main
@@ -57,6 +58,16 @@ def sweep(root, file, *more):
 
 def files(root, name, version=0):
     return RunFiles(tiny.run_folder(root / name, version))
+
+
+def recorded(root):
+    """How many batches a sweep has recorded so far."""
+    found = [files(root, name) for name in NAMES]
+    whole = [(run.records / "rows.jsonl").exists() for run in found]
+    return sum(
+        IMAGES // BATCH if done else len(run.batches)
+        for run, done in zip(found, whole, strict=True)
+    )
 
 
 def table(root):
@@ -138,9 +149,10 @@ def test_several_at_once(plan, tmp_path):
 @pytest.mark.parametrize("how", ["all", "sweep", "TERM", "INT"])
 def test_one_that_was_stopped_ends_the_same(how, finished, plan, tmp_path):
     chance = random.Random(f"{how} {time.time_ns()}")
-    root, place = tmp_path / "root", chance.uniform(0, 4)
+    root, place = tmp_path / "root", (chance.randrange(7), chance.uniform(0, 0.3))
     running = ForkedSweep([plan(), "--root", str(root)], tmp_path / "first")
-    time.sleep(place)
+    wait_until(lambda: recorded(root) >= place[0] or running.wait(0) is not None)
+    time.sleep(place[1])
     if how in ("all", "sweep"):
         running.kill()
         if how == "all":
