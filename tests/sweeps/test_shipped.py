@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 import tiny
+import yaml
 from run_files import RunFiles
 
 from lit_purify.cli import main
@@ -109,3 +110,14 @@ def test_it_runs(name, run, tmp_path):
         assert summary["settings"]["distance_surface"] == "fresh"
         assert summary["settings"]["quality_surface"] == "fresh"
         assert {"distance/l2_end", "quality/ssim_after"} <= summary["metrics"].keys()
+
+
+def test_the_plan_in_the_docs():
+    docs = (tiny.CONFIGS.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    (plan,) = re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL)
+    names = [run.name for run in expand(yaml.safe_load(plan))]
+    assert len(names) == 2 * 3 * 2 - 2 + 2
+    assert {"ddpm_t50_e2", "ddim_t100_e8", "eot"} < set(names)
+    for line in re.findall(r"python -m lit_purify sweep (.*?)(?:  +#.*)?$", docs, re.MULTILINE):
+        file = shlex.split(line)[0]
+        assert file == "my_study.yaml" or read_plan(file)
