@@ -21,7 +21,7 @@ _LOCK = ".sweep.lock"
 
 
 class Busy(Exception):
-    """Another process works on the run."""
+    """Another process works on the run, or has just finished it."""
 
 
 class RunProcess:
@@ -51,7 +51,8 @@ class RunProcess:
         except Timeout:
             raise Busy from None
         try:
-            if at_work(read_progress(self.folder).folder):  # left by a sweep that was killed
+            # Left by a sweep that was killed; or another one has finished it since we looked.
+            if at_work(read_progress(self.folder).folder) or is_finished(run, root):
                 raise Busy
             self._log = self.folder / LOG
             self._before = self._log.stat().st_size if self._log.exists() else 0

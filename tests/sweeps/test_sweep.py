@@ -149,7 +149,7 @@ def test_several_at_once(plan, tmp_path):
 @pytest.mark.parametrize("how", ["all", "sweep", "TERM", "INT"])
 def test_one_that_was_stopped_ends_the_same(how, finished, plan, tmp_path):
     chance = random.Random(f"{how} {time.time_ns()}")
-    root, place = tmp_path / "root", (chance.randrange(7), chance.uniform(0, 0.3))
+    root, place = tmp_path / "root", (chance.randrange(1, 6), chance.uniform(0, 0.3))
     running = ForkedSweep([plan(), "--root", str(root)], tmp_path / "first")
     wait_until(lambda: recorded(root) >= place[0] or running.wait(0) is not None)
     time.sleep(place[1])
