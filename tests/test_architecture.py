@@ -14,7 +14,7 @@ LEVELS = (
     {"diffusion", "checkpoints", "weights"},
     {"defence", "classifiers"},
     {"attacks", "metrics", "data", "paper"},
-    {"report", "figures", "records"},
+    {"report", "figures", "records", "sweeps"},
     {"callbacks", "modules"},
     {"cli", "api", "__main__", "__init__"},
 )

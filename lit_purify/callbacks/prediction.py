@@ -27,7 +27,7 @@ from lit_purify.functional import (
     standing_share,
     steepest,
 )
-from lit_purify.metrics import NOTED, IntervalAccuracy, LawOfMean, MeanWithDeviation, SummaryMetric
+from lit_purify.metrics import IntervalAccuracy, LawOfMean, MeanWithDeviation, SummaryMetric
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.paper import PAPER_EPS, paper_fit
 from lit_purify.records.runs import read_runs
@@ -39,7 +39,7 @@ from lit_purify.report.prediction import (
     fitted_law,
     prediction_name,
 )
-from lit_purify.types import Batch, InputError, is_whole, ratio
+from lit_purify.types import NOTED, Batch, InputError, is_whole, ratio
 
 _SECTION = "Robust accuracy predicted without an attack"
 
