@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from lit_purify.records.runs import FinishedRun, short_names
 from lit_purify.report.findings import Outcome, findings
-from lit_purify.report.page.facts import COLUMNS, RunFacts, run_facts, shared
+from lit_purify.report.page.facts import RunFacts, columns, run_facts, shared
 from lit_purify.report.page.gallery import Gallery, gallery
 from lit_purify.report.page.pictures import pictures
 from lit_purify.report.paper_tables import paper_tables
@@ -47,25 +47,25 @@ def page(
     Raises:
         InputError: the records of a run are damaged, or so many runs have no room.
     """
-    names = short_names(runs)
-    facts = [run_facts(run, name) for run, name in zip(runs, names, strict=True)]
-    tables = paper_tables(runs)
+    facts = [run_facts(run, name) for run, name in zip(runs, short_names(runs), strict=True)]
+    found, tables = findings(runs), paper_tables(runs)
     common = shared([fact.settings for fact in facts])
+    versions = shared([fact.versions for fact in facts])
     context = {
         "facts": facts,
-        "findings": findings(runs),
-        "outcomes": list(Outcome),
-        "columns": {name: head for name, head in COLUMNS.items() if _any_has(facts, name)},
+        "lead": _lead(facts, common),
+        "findings": found,
+        "counts": {outcome: sum(f.outcome == outcome for f in found) for outcome in Outcome},
+        "remarks": remarks,
+        "nonfinite": _nonfinite(facts),
+        "columns": columns(facts),
+        "pictures": pictures(figures),
         "tables": [table for table in tables if table.measured],
         "unmeasured": [table.number for table in tables if not table.measured],
-        "pictures": pictures(figures),
         "common": common,
-        "own": [
-            {name: value for name, value in fact.settings.items() if name not in common}
-            for fact in facts
-        ],
-        "versions": shared([fact.versions for fact in facts]),
-        "remarks": remarks,
+        "own": [_without(fact.settings, common) for fact in facts],
+        "versions": versions,
+        "own_versions": [_without(fact.versions, versions) for fact in facts],
     }
     template = _environment().get_template("page.html.j2")
     without = len(template.render(context, galleries=[]).encode())
@@ -78,8 +78,37 @@ def page(
     return text
 
 
-def _any_has(facts: Sequence[RunFacts], metric: str) -> bool:
-    return any(metric in fact.cells for fact in facts)
+def _lead(facts: Sequence[RunFacts], common: Mapping[str, str]) -> dict[str, str]:
+    """What all runs are of; the purifications are named where they differ."""
+    attack = [common[key] for key in ("attack", "eps") if key in common]
+    depth = [f"t* = {common['t_star']}"] if "t_star" in common else []
+    found = {
+        "Purification": ", ".join([*dict.fromkeys(fact.method for fact in facts), *depth]),
+        "Attack": " at ".join(attack),
+        "Data": common.get("data", ""),
+        "Classifier": common.get("models: classifier: source", ""),
+    }
+    return {what: value for what, value in found.items() if value}
+
+
+def _nonfinite(facts: Sequence[RunFacts]) -> str:
+    """How often a number was not finite, in a sentence or two."""
+    found = [
+        f"{fact.name}: {label}, {count} of {of}"
+        for fact in facts
+        for label, (count, of) in fact.nonfinite.items()
+        if count
+    ]
+    looked = sum(bool(fact.nonfinite) for fact in facts)
+    if found:
+        return f"Numbers that were not finite, in images: {'; '.join(found)}."
+    if looked < len(facts):
+        return f"{looked} of {len(facts)} runs looked for numbers that are not finite: none."
+    return "Not finite (infinite, or no number): 0 pixels, logits and gradients, in every run."
+
+
+def _without(rows: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in rows.items() if name not in others}
 
 
 def _galleries(facts: Sequence[RunFacts], room: int) -> list[tuple[RunFacts, Gallery]]:

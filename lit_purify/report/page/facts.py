@@ -14,18 +14,35 @@ from lit_purify.report.conclusion import conclusion
 from lit_purify.report.numbers import percent
 from lit_purify.report.table import summary_rows
 
-COLUMNS = {
-    "base/clean_accuracy": "classifier alone, clean %",
-    "purified/clean_accuracy": "purified, clean %",
-    "base/robust_accuracy": "classifier alone, attacked %",
-    "fixed/robust_accuracy": "fixed %",
-    "fixed/robust_accuracy_any_iteration": "fixed, every iteration %",
-    "transfer/robust_accuracy": "transfer %",
-    "fresh/robust_accuracy": "fresh %",
-    "uniform/compression_rate": "compression, uniform",
-    "attack/compression_rate": "compression, attack",
-}
-"""Metrics of the table of runs, where any run has them, and their headings."""
+
+class Column(NamedTuple):
+    """A column of the table of runs.
+
+    Attributes:
+        metric: what it shows.
+        group: what stands above the headings of several columns.
+        heading: its own.
+        span: how many columns the group has; 0 but for its first.
+    """
+
+    metric: str
+    group: str
+    heading: str
+    span: int = 0
+
+
+COLUMNS = (
+    Column("base/clean_accuracy", "classifier alone, %", "clean"),
+    Column("base/robust_accuracy", "classifier alone, %", "attacked"),
+    Column("purified/clean_accuracy", "purified, %", "clean"),
+    Column("fixed/robust_accuracy", "purified, %", "fixed"),
+    Column("fixed/robust_accuracy_any_iteration", "purified, %", "fixed, at any iteration"),
+    Column("transfer/robust_accuracy", "purified, %", "transfer"),
+    Column("fresh/robust_accuracy", "purified, %", "fresh"),
+    Column("uniform/compression_rate", "size after / before", "uniform noise"),
+    Column("attack/compression_rate", "size after / before", "attack"),
+)
+"""In their order; those that no run has are left out."""
 
 _SESSION = ("started", "device", "processes", "batch_size", "busy_seconds")
 
@@ -88,7 +105,7 @@ def run_facts(run: FinishedRun, name: str) -> RunFacts:
         name,
         run.method,
         conclusion(summary),
-        {metric: cell for metric in COLUMNS if (cell := _cell(run, metric))},
+        {name: cell for name, *_ in COLUMNS if (cell := _cell(run, name))},
         summary_rows(summary),
         dict(_flat(summary["settings"])),
         summary["versions"],
@@ -152,3 +169,22 @@ def _nonfinite(run: FinishedRun) -> Iterator[tuple[str, tuple[int, int]]]:
         if name.endswith(("_nonfinite", "/nonfinite_gradient")) and None not in (value, n):
             label = run.labels.get(name, {}).get("label", name)
             yield label, (round(value * n), n)
+
+
+def columns(facts: Sequence[RunFacts]) -> list[Column]:
+    """The columns that runs fill.
+
+    Success at any iteration is shown where the last one is unknown, as of attacks that stop early.
+    """
+    last = "fixed/robust_accuracy"
+    filled = {metric for fact in facts for metric in fact.cells}
+    if all(last in fact.cells for fact in facts if f"{last}_any_iteration" in fact.cells):
+        filled.discard(f"{last}_any_iteration")
+    shown = [column for column in COLUMNS if column.metric in filled]
+    groups = [column.group for column in shown]
+    return [
+        column._replace(
+            span=groups.count(column.group) if column.group not in groups[:place] else 0
+        )
+        for place, column in enumerate(shown)
+    ]

@@ -148,7 +148,7 @@ def _read(tensors: Path) -> tuple[dict[str, np.ndarray], int]:
                 if name in ("index", "label") or name.startswith("image/") or name.endswith(endings)
             ]
             count = file.get_slice("index").get_shape()[0]
-            return {name: file.get_slice(name)[:MOST] for name in names}, count
+            return {name: file.get_slice(name)[: min(count, MOST)] for name in names}, count
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(
             f"{tensors} is damaged ({error}); restore it, or leave out its run"

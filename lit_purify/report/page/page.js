@@ -99,8 +99,9 @@ function enhance(viewer) {
     for (const [kind, made] of filter.buttons) {
       made.textContent = `${kinds[kind]} (${samples.filter((s) => is(s, kind)).length})`;
     }
-    back.disabled = place === 0;
-    on.disabled = place >= found.length - 1;
+    // Not `disabled`, which would take the focus away.
+    back.setAttribute("aria-disabled", place === 0);
+    on.setAttribute("aria-disabled", place >= found.length - 1);
     count.textContent = found.length ? `image ${place + 1} of ${found.length}` : "no such image";
   }
 
