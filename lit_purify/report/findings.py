@@ -87,7 +87,7 @@ class Finding(NamedTuple):
             for outcome in Outcome
             if (number := sum(found.outcome == outcome for found in self.evidence))
         ]
-        return f"Measured {len(self.evidence)} times: {', '.join(parts)}."
+        return f"Measured in {len(self.evidence)} places: {', '.join(parts)}."
 
 
 def together(outcomes: Iterable[Outcome]) -> Outcome:
@@ -343,7 +343,8 @@ def _promised(points: Sequence[tuple[float, Estimate]], budget: Estimate) -> Est
 
 
 def _number(found: Estimate) -> str:
-    return f"{found.value:.3g} ({found.low:.3g} to {found.high:.3g})"
+    value, low, high = (f"{number:#.3g}".rstrip(".") for number in found)
+    return f"{value} ({low} to {high})"
 
 
 def _percent(found: Estimate) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from lit_purify.records.runs import FinishedRun, short_names
@@ -131,7 +131,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     here = Path(__file__).parent
     for name in ("page.css", "page.js"):
         environment.globals[name.replace(".", "_")] = Markup((here / name).read_text("utf-8"))
     return environment
+
+
+def _breakable(path: str) -> Markup:
+    """A path that a narrow column may fold behind its slashes."""
+    return Markup("/<wbr>").join(map(escape, path.split("/")))

@@ -182,9 +182,5 @@ def columns(facts: Sequence[RunFacts]) -> list[Column]:
         filled.discard(f"{last}_any_iteration")
     shown = [column for column in COLUMNS if column.metric in filled]
     groups = [column.group for column in shown]
-    return [
-        column._replace(
-            span=groups.count(column.group) if column.group not in groups[:place] else 0
-        )
-        for place, column in enumerate(shown)
-    ]
+    starts = {groups.index(group): groups.count(group) for group in groups}
+    return [column._replace(span=starts.get(place, 0)) for place, column in enumerate(shown)]
