@@ -7,6 +7,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
+from lit_purify.lazy import lazy
+
 if TYPE_CHECKING:
     from lit_purify.api import Evaluation, evaluate, purify
     from lit_purify.attacks import PGD, PGDEOT, Attack
@@ -71,14 +73,12 @@ __all__ = [
 
 
 if not TYPE_CHECKING:  # or type checkers would take any name
+    _exported = lazy(__name__, _HOMES)
 
     def __getattr__(name: str) -> Any:
         if name in (room.name for room in iter_modules(__path__)):
             return import_module(f"lit_purify.{name}")
-        for home, names in _HOMES.items():
-            if name in names:
-                return getattr(import_module(f"lit_purify.{home}"), name)
-        raise AttributeError(f"module 'lit_purify' has no attribute {name!r}")
+        return _exported(name)
 
 
 def __dir__() -> list[str]:

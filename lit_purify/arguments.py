@@ -14,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor, nn
 
+from lit_purify.types import described
+
 _FEW = 64
 """Values of an array that is recorded as it is."""
 
@@ -48,17 +50,6 @@ class NamesItself(RecordsArguments):
         if not cls.source:
             made.source = described(cls.__name__, made._arguments)
         return made
-
-
-def described(name: str, arguments: Mapping[str, object]) -> str:
-    """A class and its arguments in words.
-
-    Example:
-        >>> described("Jpeg", {"quality": 50})
-        'Jpeg(quality=50)'
-    """
-    words = ", ".join(f"{key}={value}" for key, value in arguments.items())
-    return f"{name}({words})" if words else name
 
 
 def plain_attributes(module: nn.Module) -> dict[str, object]:

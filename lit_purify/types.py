@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, NotRequired, Protocol, TypedDict
 
@@ -66,6 +66,16 @@ class Model(Protocol):
     file: Path | None
 
 
+ACCURACY = "Accuracy"
+NOTED = "Noted on the way"
+OTHER = "Other measurements"
+"""Titles of sections in reports."""
+
+
+UNTRAINED = "untrained"
+"""How the source of a network with random weights begins."""
+
+
 class InputError(ValueError):
     """Something the user gave is wrong: the message says what, what was expected, what to do.
 
@@ -89,6 +99,17 @@ def ratio(value: float | str) -> float:
         return float(numerator) / float(denominator or 1)
     except (ValueError, ZeroDivisionError):
         raise InputError(f"expected a number or a fraction such as 8/255, got {value!r}") from None
+
+
+def described(name: str, arguments: Mapping[str, object]) -> str:
+    """A class and its arguments in words.
+
+    Example:
+        >>> described("Jpeg", {"quality": 50})
+        'Jpeg(quality=50)'
+    """
+    words = ", ".join(f"{key}={value}" for key, value in arguments.items())
+    return f"{name}({words})" if words else name
 
 
 def is_whole(value: object) -> bool:

@@ -1,6 +1,7 @@
 """Imports go one way, and heavy frameworks stay in their rooms: read from the source."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
-    {"arguments", "functional", "precision", "types"},
+    {"arguments", "functional", "lazy", "precision", "statistics", "types"},
     {"diffusion", "checkpoints", "weights"},
     {"defence", "classifiers"},
     {"attacks", "metrics", "data", "paper"},
@@ -70,7 +71,7 @@ def test_frameworks_stay_in_their_rooms(framework):
 
 def test_figures_are_functions_of_arrays():
     found = set().union(*(rooms_imported(f) for f in FILES if room(f) == "figures"))
-    assert found == {"figures", "functional", "paper", "types"}
+    assert found == {"figures", "paper", "statistics", "types"}
 
 
 def test_rooms_import_each_other_in_no_circle():
@@ -110,8 +111,23 @@ def test_the_reader_of_imports_sees_every_form(tmp_path, monkeypatch):
     assert rooms_imported(file) == {"cli", "data", "__init__"}
 
 
-@pytest.mark.parametrize("args", [["--help"], [], ["weights", "list"], ["weights", "--help"]])
-def test_what_needs_no_pytorch_does_not_load_it(args):
+SUMMARY = {
+    "status": "finished",
+    "versions": {},
+    "settings": {"sampler": "DDPMSampler", "t_star": 100, "eps": 8 / 255},
+    "metrics": {
+        "uniform/compression_rate": {"value": 0.2},
+        "fixed/robust_accuracy": {"value": 0.3},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], [], ["weights", "list"], ["weights", "--help"], ["report", "{run}"]]
+)
+def test_what_needs_no_pytorch_does_not_load_it(args, tmp_path):
+    (tmp_path / "summary.json").write_text(json.dumps(SUMMARY))
+    args = [arg.format(run=tmp_path) for arg in args]
     code = f"""
 import contextlib, sys
 from lit_purify.cli import main
@@ -120,5 +136,7 @@ with contextlib.suppress(SystemExit):
     main({args})
 print("torch" in sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.stdout.splitlines()[-1] == "False"
+    assert (tmp_path / "lightning_logs/report/law.png").exists() == ("report" in args)

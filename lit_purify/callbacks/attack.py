@@ -12,11 +12,11 @@ from torch import Tensor
 from lit_purify.attacks import Attack, Watch
 from lit_purify.callbacks.progress import show_activity
 from lit_purify.defence import Defence
-from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy, MeanWithDeviation
+from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation
 from lit_purify.modules.protocols import Surface
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.precision import check_tf32
-from lit_purify.types import Batch, InputError
+from lit_purify.types import ACCURACY, NOTED, Batch, InputError
 
 _ON: dict[Surface, str] = {
     "base": "Classifier alone",

@@ -12,11 +12,10 @@ from rich.console import Console
 
 from lit_purify.callbacks.records import Records
 from lit_purify.callbacks.run_folder import run_folder
-from lit_purify.metrics import NOTED
 from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import read_summary, versions, write_summary
 from lit_purify.report import conclusion, flags, summary_table
-from lit_purify.types import InputError
+from lit_purify.types import NOTED, InputError
 
 
 class Summary(Callback):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lit_purify.arguments import described, plain_attributes
+from lit_purify.arguments import plain_attributes
 from lit_purify.classifiers.base import Classifier
-from lit_purify.types import InputError, is_whole
+from lit_purify.types import InputError, described, is_whole
 
 
 class WrappedClassifier(Classifier):

@@ -15,13 +15,10 @@ import torch
 from torch import nn
 
 from lit_purify.diffusion.denoiser import UNetDenoiser
-from lit_purify.types import InputError
+from lit_purify.types import UNTRAINED, InputError
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
-
-UNTRAINED = "untrained"
-"""How the source of a network with random weights begins."""
 
 
 def small_unet(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from torch import Tensor
 
 from lit_purify.figures.chain_axis import finish_chain_axis, way_travelled
 from lit_purify.figures.style import Look, curve_look, draw_band, new_figure
 from lit_purify.paper import PaperDistances
+
+if TYPE_CHECKING:  # reports are drawn without PyTorch
+    from torch import Tensor
 
 _NORMS = (
     "l2 distance to the clean image\n(pixels in [0, 1])",

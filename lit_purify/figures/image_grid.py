@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from lit_purify.figures.style import draw_grid, new_figure
+
+if TYPE_CHECKING:  # reports are drawn without PyTorch
+    from torch import Tensor
 
 DIFFERENCE = "difference"
 _CELL = 1.25  # inches

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
-from torch import Tensor
 
 from lit_purify.figures.style import (
     MUTED,
@@ -21,6 +21,9 @@ from lit_purify.figures.style import (
     write,
 )
 from lit_purify.paper import PAPER_SHARE_ABOVE, PAPER_SHARE_BELOW
+
+if TYPE_CHECKING:  # reports are drawn without PyTorch
+    from torch import Tensor
 
 _MARKS = (0.25, 1.0)
 _BINS_PER_DECADE = 12

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
 
 from lit_purify.figures.chain_axis import finish_chain_axis, way_travelled
 from lit_purify.figures.style import curve_look, draw_band, new_figure
+
+if TYPE_CHECKING:  # reports are drawn without PyTorch
+    from torch import Tensor
 
 
 def gradient_norm_figure(norms: Tensor, steps: Sequence[int]) -> Figure:
@@ -46,7 +49,7 @@ def gradient_norm_figure(norms: Tensor, steps: Sequence[int]) -> Figure:
         if not excluded.all():
             axes.set_yscale("log")
         samples = f"{len(norms)} samples" + (f", {out} with a zero or no number" if out else "")
-        _draw(axes, way_travelled(steps)[0], values.masked_fill(excluded, torch.nan), samples)
+        _draw(axes, way_travelled(steps)[0], values.masked_fill(excluded, math.nan), samples)
         axes.set_ylabel("l2 norm of the loss gradient\n(per unit of [0, 1] pixels)")
         finish_chain_axis(axes, steps, parts=4)
     return figure
@@ -75,7 +78,7 @@ def attack_loss_figure(losses: Tensor) -> Figure:
             f"expected losses of shape (N, Q), one per sample and query; got {tuple(losses.shape)}"
         )
     values = losses.double().cpu()
-    values = values.where(values.isfinite(), torch.nan)
+    values = values.where(values.isfinite(), math.nan)
     first, last = (int(values[:, query].isfinite().sum()) for query in (0, -1))
     queries = range(1, values.shape[1] + 1)
     with new_figure(6.5, 3.4) as figure:
@@ -92,7 +95,7 @@ def attack_loss_figure(losses: Tensor) -> Figure:
 
 def _draw(axes: Axes, places: Sequence[float], values: Tensor, samples: str) -> None:
     """Median as a line, quartiles as a band, and what they are above the axes."""
-    low, median, high = values.nanquantile(torch.tensor([0.25, 0.5, 0.75]).to(values), dim=0)
+    low, median, high = values.nanquantile(values.new_tensor([0.25, 0.5, 0.75]), dim=0)
     axes.plot(places, median, label=f"median of {samples}", **curve_look(0, 1, len(places)))
     draw_band(axes, places, low, high, label="their middle half")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)

@@ -19,8 +19,8 @@ from lit_purify.figures.style import (
     new_figure,
     write,
 )
-from lit_purify.functional import SigmoidFit
 from lit_purify.paper import PAPER_POINTS
+from lit_purify.statistics import SigmoidFit
 from lit_purify.types import Estimate
 
 # Told apart by shape, so that colour is only a help.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -13,9 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from lit_purify.types import Estimate
+
+if TYPE_CHECKING:  # reports are drawn without PyTorch
+    from torch import Tensor
 
 Look = dict[str, Any]
 """How something is drawn, in matplotlib's words."""

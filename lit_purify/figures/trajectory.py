@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from lit_purify.figures.chain_axis import finish_chain_axis, way_travelled
 from lit_purify.figures.style import curve_look, draw_image, new_figure
+
+if TYPE_CHECKING:  # reports are drawn without PyTorch
+    from torch import Tensor
 
 
 def trajectory_figure(

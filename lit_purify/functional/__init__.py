@@ -14,7 +14,6 @@ from lit_purify.functional.frechet import (
     merge_feature_moments,
 )
 from lit_purify.functional.images import suspicious_range
-from lit_purify.functional.intervals import normal_interval, wilson_interval
 from lit_purify.functional.jacobian import JacobianOperator, pull_back, push_forward
 from lit_purify.functional.masking import (
     derivative_error,
@@ -33,7 +32,6 @@ from lit_purify.functional.quadrature import (
     spectral_density,
 )
 from lit_purify.functional.robustness import correct, majority
-from lit_purify.functional.sigmoid import SigmoidFit, fit_sigmoid
 from lit_purify.functional.spectral import (
     largest_singular,
     share_above,
@@ -58,6 +56,7 @@ from lit_purify.functional.variance import (
     add_draw,
     variance_components,
 )
+from lit_purify.statistics import SigmoidFit, fit_sigmoid, normal_interval, wilson_interval
 
 __all__ = [
     "CentroidDistances",

@@ -10,12 +10,6 @@ Statistics = dict[str, float | None]
 """Named numbers of one metric, such as ``value``, ``low``, ``high``, ``n``. None is "unknown"."""
 
 
-ACCURACY = "Accuracy"
-NOTED = "Noted on the way"
-OTHER = "Other measurements"
-"""Titles of sections in reports."""
-
-
 class SummaryMetric(Metric):
     """A metric whose ``compute`` is a scalar and whose :meth:`summary` also has its uncertainty.
 

@@ -16,7 +16,7 @@ from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise, NoiseSource, check_seed
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.functional import correct, majority
-from lit_purify.metrics import ACCURACY, NOTED, IntervalAccuracy
+from lit_purify.metrics import IntervalAccuracy
 from lit_purify.modules.compilation import compile_network, is_compiled, networks
 from lit_purify.modules.numerics import Float32Mode, check_precision
 from lit_purify.modules.preflight import NUM_IMAGES, Preflight, preflight
@@ -28,7 +28,7 @@ from lit_purify.modules.protocols import (
     transfer_noise,
 )
 from lit_purify.modules.recording import RecordingModule
-from lit_purify.types import Batch, InputError, Model, is_whole
+from lit_purify.types import ACCURACY, NOTED, Batch, InputError, Model, is_whole
 
 
 class Outcome(NamedTuple):

@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from lit_purify.metrics import OTHER, Statistics, SummaryMetric
+from lit_purify.metrics import Statistics, SummaryMetric
 from lit_purify.records import Column, MemoryStore, SampleTable, Store, reduce
-from lit_purify.types import Batch, InputError
+from lit_purify.types import OTHER, Batch, InputError
 
 
 class Registered(NamedTuple):

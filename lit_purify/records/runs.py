@@ -8,9 +8,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_purify.arguments import described
 from lit_purify.records.summary import read_summary, versions
-from lit_purify.types import Estimate
+from lit_purify.types import Estimate, described
 
 PACKAGE = "lit-purify"
 _ATTACK = ("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start")

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from lit_purify.figures import MeasuredPoint, magnitude_figure, sigmoid_figure
-from lit_purify.functional import SigmoidFit, fit_sigmoid
 from lit_purify.paper import PAPER_EPS, paper_fit
 from lit_purify.records.files import write_whole
 from lit_purify.records.runs import (
@@ -27,6 +26,7 @@ from lit_purify.records.runs import (
 )
 from lit_purify.report.numbers import percent
 from lit_purify.report.runs_table import runs_csv, runs_table
+from lit_purify.statistics import SigmoidFit, fit_sigmoid
 from lit_purify.types import InputError
 
 KEY = "uniform/compression_rate"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from lit_purify.diffusion.architectures import UNTRAINED
 from lit_purify.report.numbers import percent
+from lit_purify.types import UNTRAINED
 
 Metrics = Mapping[str, Mapping[str, Any]]
 

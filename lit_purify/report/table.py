@@ -9,8 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from lit_purify.metrics import NOTED, OTHER
 from lit_purify.report.numbers import percent
+from lit_purify.types import NOTED, OTHER
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:

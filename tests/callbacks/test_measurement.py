@@ -32,9 +32,9 @@ from lit_purify.callbacks import (
     Summary,
 )
 from lit_purify.data import CIFAR10DataModule
-from lit_purify.metrics import OTHER, IntervalAccuracy, MeanWithDeviation
+from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.types import InputError
+from lit_purify.types import OTHER, InputError
 
 N = 7
 MEASUREMENTS = [

@@ -4,8 +4,8 @@ from typing import Any
 from rich.console import Console
 
 from lit_purify.functional import wilson_interval
-from lit_purify.metrics import ACCURACY, NOTED, OTHER
 from lit_purify.report import summary_table
+from lit_purify.types import ACCURACY, NOTED, OTHER
 
 
 def share(successes: int, n: int = 200) -> dict[str, float]:

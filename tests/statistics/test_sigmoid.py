@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import curve_fit
 from scipy.stats import t as student
 
-from lit_purify.functional import fit_sigmoid
+from lit_purify.statistics import fit_sigmoid
 from lit_purify.types import InputError
 
 # Typed from Tables 6 and 7, percent: DDPM t* = 10 ... 300, Reverse 10 ... 200, DDIM 100.

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares
-from scipy.special import expit, logit
-from scipy.stats import t as student
+from scipy.special import expit, logit, stdtrit
 
 from lit_purify.types import InputError
 
@@ -98,7 +97,7 @@ class SigmoidFit:
             [-slope * (rates - self.middle), slope * self.steepness, share], axis=-1
         )
         variance = np.einsum("...i,ij,...j->...", gradient, self.covariance, gradient)
-        quantile = student.ppf((1 + confidence) / 2, self.points - self.parameters)
+        quantile = stdtrit(self.points - self.parameters, (1 + confidence) / 2)
         half = quantile * np.sqrt(np.maximum(variance, 0))  # rounding may go below 0
         return self(rates) - half, self(rates) + half
 

@@ -3,7 +3,7 @@ import math
 import pytest
 from scipy.stats import binomtest
 
-from lit_purify.functional import normal_interval, wilson_interval
+from lit_purify.statistics import normal_interval, wilson_interval
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (5, 10), (10, 10), (237, 1000)])

@@ -10,8 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from lit_purify.diffusion import PRESETS
-from lit_purify.functional import SigmoidFit, fit_sigmoid
+from lit_purify.statistics import SigmoidFit, fit_sigmoid
 
 PAPER_EPS = 8 / 255
 PAPER_T_STAR = 100
@@ -146,6 +145,8 @@ def paper_distances(
 
 def _preset(purifier: Mapping[str, Any]) -> str | None:
     """Which of the paper's kinds of purification it is."""
+    from lit_purify.diffusion import PRESETS  # with PyTorch
+
     for name, (forward_process, sampler) in PRESETS.items():
         same = (forward_process, type(sampler).__name__, vars(sampler))
         keys = ("forward_process", "sampler", "sampler_options")
