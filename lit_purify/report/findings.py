@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lit_purify.functional.sigmoid import fit_sigmoid
 from lit_purify.records.runs import DECISIVE, FinishedRun, in_255ths, short_names
 from lit_purify.report.numbers import percent
+from lit_purify.statistics import fit_sigmoid
 from lit_purify.types import Estimate, InputError
 
 MARGIN = 0.10
