@@ -100,11 +100,9 @@ def _nonfinite(facts: Sequence[RunFacts]) -> str:
         if count
     ]
     looked = sum(bool(fact.nonfinite) for fact in facts)
-    if found:
-        return f"Numbers that were not finite, in images: {'; '.join(found)}."
-    if looked < len(facts):
-        return f"{looked} of {len(facts)} runs looked for numbers that are not finite: none."
-    return "Not finite (infinite, or no number): 0 pixels, logits and gradients, in every run."
+    where = f"{looked} of {len(facts)} run{'' if len(facts) == 1 else 's'}"
+    said = "; ".join(found) or "there was none"
+    return f"Infinite or missing numbers were looked for in {where}: {said}."
 
 
 def _without(rows: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:

@@ -39,8 +39,8 @@ COLUMNS = (
     Column("fixed/robust_accuracy_any_iteration", "purified, %", "fixed, at any iteration"),
     Column("transfer/robust_accuracy", "purified, %", "transfer"),
     Column("fresh/robust_accuracy", "purified, %", "fresh"),
-    Column("uniform/compression_rate", "size after / before", "uniform noise"),
-    Column("attack/compression_rate", "size after / before", "attack"),
+    Column("uniform/compression_rate", "compression rate", "uniform"),
+    Column("attack/compression_rate", "compression rate", "attack"),
 )
 """In their order; those that no run has are left out."""
 
