@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
 
-from lit_purify.records.runs import FinishedRun
+from lit_purify.paper import PRINTED_TABLES, PrintedCell
+from lit_purify.records.runs import FinishedRun, short_names
+from lit_purify.report.matching import Match, nearest
+
+_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +30,7 @@ class PaperCell:
             differs, which ``note`` says, or where there is nothing to compare.
         note: what is different from the paper, or why there is no value; empty where nothing is.
         decimals: of the print, and so of the value.
-        run: the run folders' names, of the value.
+        runs: what tells the folders apart that the value is of.
     """
 
     paper: str
@@ -41,7 +47,14 @@ class PaperCell:
     @property
     def measured(self) -> str:
         """The value as it is shown, such as ``23.5 ± 0.4 [21.0, 26.2]``; empty without one."""
-        raise NotImplementedError
+        if self.value is None:
+            return ""
+        text = f"{self.value:.{self.decimals}f}"
+        if self.deviation is not None:
+            text += f" ± {self.deviation:.{self.decimals}f}"
+        if self.low is not None and self.high is not None:
+            text += f" [{self.low:.{self.decimals}f}, {self.high:.{self.decimals}f}]"
+        return text
 
     @property
     def difference(self) -> str:
@@ -86,9 +99,79 @@ class PaperTable:
     @property
     def measured(self) -> bool:
         """Whether these runs have at least one of its values."""
-        return any(cell.value is not None for row in self.rows for cell in row.cells)
+        return any(cell.value is not None for _, _, cell in self.lines())
+
+    def lines(self) -> Iterator[tuple[tuple[str, ...], str, PaperCell]]:
+        """Every value with the labels of its row and the heading of its column."""
+        for row in self.rows:
+            for column, cell in zip(self.columns, row.cells, strict=True):
+                yield row.labels, column, cell
 
 
 def paper_tables(runs: Sequence[FinishedRun]) -> list[PaperTable]:
-    """Every table of the paper with what these runs have of it, in the paper's order."""
-    raise NotImplementedError
+    """Every table of the paper with what these runs have of it, in the paper's order.
+
+    A value is of the runs that differ from the paper in the fewest settings, if these are one run
+    or seeds of one; otherwise it is left open, and the note says between which.
+    """
+    names = dict(zip((run.folder for run in runs), short_names(runs), strict=True))
+    return [
+        PaperTable(
+            number=table.number,
+            title=table.title,
+            labels=table.labels,
+            columns=table.columns,
+            rows=tuple(
+                PaperRow(
+                    labels=row.labels,
+                    cells=tuple(
+                        _cell(
+                            cell,
+                            [
+                                (match, tuple(str(names[run.folder]) for run in match.runs))
+                                for match in nearest(cell, runs)
+                            ],
+                        )
+                        for cell in row.cells
+                    ),
+                )
+                for row in table.rows
+            ),
+            remark=table.remark,
+        )
+        for table in PRINTED_TABLES
+    ]
+
+
+def _cell(cell: PrintedCell, matches: Sequence[tuple[Match, tuple[str, ...]]]) -> PaperCell:
+    """A value of the paper with what feeds it: matches and the names of their runs."""
+    if len(matches) != 1:
+        note = ""
+        if matches:
+            groups = "; ".join(", ".join(names) for _, names in matches)
+            note = f"several runs fit that are not seeds of one another: {groups}"
+        return PaperCell(paper=cell.text, note=note, decimals=cell.decimals)
+    ((match, names),) = matches
+    estimates = [
+        tuple(cell.scale * number for number in estimate) for estimate in match.estimates()
+    ]
+    value, low, high = (fmean(numbers) for numbers in zip(*estimates, strict=True))
+    known = low < high
+    deviation = stdev(value for value, _, _ in estimates) if len(estimates) > 1 else None
+    difference = None
+    if cell.value is not None and known and not match.differences:
+        over_seeds = (deviation or 0.0) / math.sqrt(len(estimates))
+        error = math.hypot((high - low) / (2 * _Z), over_seeds, cell.error)
+        difference = (value - cell.value) / error
+    return PaperCell(
+        paper=cell.text,
+        value=value,
+        low=low if known else None,
+        high=high if known else None,
+        deviation=deviation,
+        seeds=len(estimates),
+        difference_se=difference,
+        note="; ".join(match.differences),
+        decimals=cell.decimals,
+        runs=names,
+    )
