@@ -45,6 +45,7 @@ def report(
     key: str = KEY,
     free_ceiling: bool = False,
     weighted: bool = False,
+    html: Path | None = None,
 ) -> Path:
     """Print a table of finished runs and the law; write them with their figures into a folder.
 
@@ -59,6 +60,7 @@ def report(
             drawn beside ``uniform/compression_rate`` only.
         free_ceiling: fit A of the sigmoid too, here and to the paper's points.
         weighted: weigh each run in the fit by the width of its accuracy's interval.
+        html: a file for all of it and more as one page, for reading; ``None`` for none.
 
     Returns:
         The folder written to.
@@ -110,31 +112,36 @@ def report(
         "left_out": left_out,
         "notes": notes,
     }
-    files = {
-        "runs.csv": runs_csv(runs, key).encode(),
-        "law.json": (json.dumps(law, indent=2, allow_nan=False) + "\n").encode(),
-        "law.png": _png(
-            sigmoid_figure(
-                points,
-                fit,
-                paper=paper,
-                base_clean=_base_clean(runs),
-                quantity=_QUANTITIES.get(key, key),
-            )
-        ),
+    figures = {
+        "law": sigmoid_figure(
+            points,
+            fit,
+            paper=paper,
+            base_clean=_base_clean(runs),
+            quantity=_QUANTITIES.get(key, key),
+        )
     }
     sizes = [point for point in _points(runs, MAGNITUDE) if point.robust is not None]
     if sizes:
-        files["magnitude.png"] = _png(magnitude_figure(sizes))
+        figures["magnitude"] = magnitude_figure(sizes)
+    files = {
+        output / "runs.csv": runs_csv(runs, key).encode(),
+        output / "law.json": (json.dumps(law, indent=2, allow_nan=False) + "\n").encode(),
+        **{output / f"{name}.png": _png(figure) for name, figure in figures.items()},
+    }
+    if html is not None:
+        from lit_purify.report.page import page  # late: other reports need no templates
+
+        files[html] = page(runs, figures, remarks=[*left_out, *notes]).encode()
     try:
-        for name, content in files.items():
-            write_whole(output / name, content)
+        for path, content in files.items():
+            write_whole(path, content)
         if not sizes:
             (output / "magnitude.png").unlink(missing_ok=True)  # of an older report
     except OSError as error:
         raise InputError(
-            f"the report cannot be written to {output} ({error.strerror}); choose another folder "
-            "by --output"
+            f"the report cannot be written to {error.filename or output} ({error.strerror}); "
+            "choose another folder by --output, or another file by --html"
         ) from error
     return output
 
