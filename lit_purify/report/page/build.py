@@ -14,7 +14,7 @@ from lit_purify.report.findings import Outcome, findings
 from lit_purify.report.page.facts import RunFacts, columns, run_facts, shared
 from lit_purify.report.page.gallery import Gallery, gallery
 from lit_purify.report.page.pictures import pictures
-from lit_purify.report.paper_tables import paper_tables
+from lit_purify.report.paper_tables import PaperTable, paper_tables
 from lit_purify.types import InputError
 
 LARGEST = 5_000_000
@@ -129,7 +129,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {"breakable": _breakable, "named": _named, "notes": _notes}
     here = Path(__file__).parent
     for name in ("page.css", "page.js"):
         environment.globals[name.replace(".", "_")] = Markup((here / name).read_text("utf-8"))
@@ -139,3 +139,14 @@ def _environment() -> Environment:
 def _breakable(path: str) -> Markup:
     """A path that a narrow column may fold behind its slashes."""
     return Markup("/<wbr>").join(map(escape, path.split("/")))
+
+
+def _named(number: str) -> str:
+    """What a table of the paper is called."""
+    return number if number.startswith("Fig") else f"Table {number}"
+
+
+def _notes(table: PaperTable) -> dict[str, int]:
+    """What differs from the paper, each once, numbered from 1."""
+    said = (c.note for row in table.rows for c in row.cells if c.value is not None and c.note)
+    return {note: number for number, note in enumerate(dict.fromkeys(said), 1)}
