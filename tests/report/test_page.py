@@ -47,7 +47,7 @@ def write_run(folder, *, rate=0.2, images=True, size=8, count=3, **changes):
     settings = {
         **{"purifier": "DiffusionPurifier", "sampler": "DDPMSampler", "t_star": 100},
         **{"forward_process": "stepwise", "num_steps": 10, "attack": "PGD", "eps": 8 / 255},
-        **{"data": f"data {NASTY}", "images": count, "seed": 0, "protocols": list(PROTOCOLS)},
+        **{"data": "embedded", "images": count, "seed": 0, "protocols": list(PROTOCOLS)},
         "models": {"classifier": {"source": f"classifier {NASTY}", "sha256": "c" * 64}},
     } | changes
     metrics = {
@@ -142,7 +142,7 @@ class TestWhatItSays:
             for words in (
                 "Of the paper’s 5 findings, 2 hold, 3 cannot be told.",
                 "1.10 (1.00 to 1.20) before purification, 3.60 (3.40 to 3.80) after.",
-                *("is odd.", "Each number stands above", "Table 2", "Image 0", "Settings, versions"),
+                *("is odd.", "Each number stands above", "Table 2:", "Image 0", "Settings, versions"),
             )
         )
         assert [verdict, finding, *rest] == sorted([verdict, finding, *rest])
@@ -158,8 +158,8 @@ class TestWhatItSays:
             assert words in page.text
 
     def test_the_papers_value_stands_beside_the_measured_one(self, page):
-        assert "Table 2" in page.text
-        assert "23.7" in page.text
+        text = " ".join(page.text.split())
+        assert re.search(r"Table 2: .* 23.7 ± 0.7 ?20.0 \[13.3, 28.9\]", text)
 
     def test_whatever_a_run_is_called_is_text(self, made, page):
         assert NASTY in page.text

@@ -111,7 +111,7 @@ def run_facts(run: FinishedRun, name: str) -> RunFacts:
         summary["versions"],
         [
             {key: _shown(key, session[key]) for key in _SESSION if key in session}
-            for session in (header or {}).get("sessions", [])
+            for session in (header["sessions"] if header else [])
         ],
         header and header["run"],
         summary.get("flags"),
@@ -166,7 +166,7 @@ def _shown(name: str, value: Any) -> str:
 def _nonfinite(run: FinishedRun) -> Iterator[tuple[str, tuple[int, int]]]:
     for name, entry in run.metrics.items():
         value, n = entry.get("value"), entry.get("n")
-        if name.endswith(("_nonfinite", "/nonfinite_gradient")) and None not in (value, n):
+        if name.endswith(("_nonfinite", "/nonfinite_gradient")) and value is not None and n:
             label = run.labels.get(name, {}).get("label", name)
             yield label, (round(value * n), n)
 

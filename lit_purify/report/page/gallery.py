@@ -61,12 +61,12 @@ class Sample(NamedTuple):
     """An image.
 
     Attributes:
-        index: in the data set.
+        number: its index in the data set.
         label: its class.
         views: one for each protocol.
     """
 
-    index: int
+    number: int
     label: str
     views: list[View]
 
@@ -203,7 +203,7 @@ def _view(
     after = columns.get(f"{protocol}/robust_prediction")
     stood = columns.get(f"{protocol}/robust_accuracy_any_iteration")
     # An attack that stops early has no last iteration.
-    right = bool(stood[row]) if after is None and stood is not None else after[row] == label
+    right = after[row] == label if after is not None else stood is not None and bool(stood[row])
     outcome = "right" if right else "fooled"
     seen = []
     if before is not None:
