@@ -1,14 +1,15 @@
-"""``report``: many runs as one table and the sigmoid law (Fig. 3b)."""
+"""``report``: many runs as tables and figures, and the sigmoid law (Fig. 3b)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
 from lit_purify.cli import COMMANDS
-from lit_purify.report.comparison import KEY, report
+from lit_purify.report.comparison import report
+from lit_purify.report.drawings import KEY
+from lit_purify.report.law import ACCURACY
 
 
 def parser() -> ArgumentParser:
@@ -16,13 +17,14 @@ def parser() -> ArgumentParser:
     found = ArgumentParser(
         prog="lit_purify report", description=COMMANDS["report"][1], exit_on_error=False
     )
-    found.add_argument("runs", nargs="+", type=str, metavar="RUN_FOLDER", help="Run folders.")
+    words = "Run folders, or folders of runs."
+    found.add_argument("runs", nargs="+", type=str, metavar="RUN_FOLDER", help=words)
     found.add_argument(
         "--output",
         type=str,
         default="lightning_logs/report",
         metavar="FOLDER",
-        help="Where runs.csv, law.json, law.png and magnitude.png go, in place of older ones "
+        help="Where the tables, law.json and the figures go, in place of older ones "
         "(default: lightning_logs/report).",
     )
     found.add_argument(
@@ -30,6 +32,13 @@ def parser() -> ArgumentParser:
         type=str,
         default=KEY,
         help=f"The measured value that robustness is drawn against (default: {KEY}).",
+    )
+    found.add_argument(
+        "--accuracy",
+        type=str,
+        metavar="NAME",
+        help=f"The measured robust accuracy (default: {ACCURACY}, or that at any iteration where "
+        "every attack stopped early).",
     )
     found.add_argument(
         "--free_ceiling",
@@ -57,5 +66,5 @@ def command(args: Sequence[str]) -> int:
     """
     options = parser().parse_args(list(args[1:])).as_dict()
     # Plain print: the last line is for scripts too.
-    print(report(options.pop("runs"), Path(options.pop("output")), **options), flush=True)
+    print(report(options.pop("runs"), options.pop("output"), **options), flush=True)
     return 0

@@ -6,24 +6,31 @@ writes what they return.
 """
 
 from lit_purify.figures.base_curve import CurvePoint, base_curve_figure
+from lit_purify.figures.budgets import budgets_figure
+from lit_purify.figures.depth import depth_figure
 from lit_purify.figures.distances import Curve, distance_figure
 from lit_purify.figures.image_grid import image_grid
 from lit_purify.figures.jacobian import spectrum_figure, vectors_figure
 from lit_purify.figures.masking import attack_loss_figure, gradient_norm_figure
+from lit_purify.figures.protocols import Bar, protocols_figure
 from lit_purify.figures.sigmoid import MeasuredPoint, magnitude_figure, sigmoid_figure
 from lit_purify.figures.trajectory import trajectory_figure
 from lit_purify.figures.variance import variance_figure
 
 __all__ = [
+    "Bar",
     "Curve",
     "CurvePoint",
     "MeasuredPoint",
     "attack_loss_figure",
     "base_curve_figure",
+    "budgets_figure",
+    "depth_figure",
     "distance_figure",
     "gradient_norm_figure",
     "image_grid",
     "magnitude_figure",
+    "protocols_figure",
     "sigmoid_figure",
     "spectrum_figure",
     "trajectory_figure",

@@ -24,8 +24,9 @@ from lit_purify.statistics import SigmoidFit
 from lit_purify.types import Estimate
 
 # Told apart by shape, so that colour is only a help.
-_METHODS = {"DDPM": ("o", BLUE), "Reverse": ("s", VERMILLION), "DDIM": ("^", GREEN)}
-_OTHER = ("D", "black")
+MARKS = {"DDPM": ("o", BLUE), "Reverse": ("s", VERMILLION), "DDIM": ("^", GREEN)}
+OTHER_MARK = ("D", "black")
+"""Marker and colour of the paper's methods, and of any other."""
 _SIZE = 5.5  # of a mark
 _PAPER: Look = {"color": "0.45", "markeredgecolor": "0.45", "markerfacecolor": "none"}
 
@@ -120,7 +121,7 @@ def _draw_paper(axes: Axes, rate: np.ndarray, fit: SigmoidFit) -> None:
     label = f"paper: {_formula(fit)}"
     axes.plot(rate, 100 * fit(rate), color="0.45", linestyle="--", linewidth=1.1, label=label)
     for point in PAPER_POINTS:
-        look = _PAPER | {"marker": _METHODS[point.method][0], "markersize": _SIZE}
+        look = _PAPER | {"marker": MARKS[point.method][0], "markersize": _SIZE}
         label = _once(axes, f"paper: {point.method}")
         axes.plot(point.rate, 100 * point.accuracy, linestyle="none", zorder=3, label=label, **look)
         if not point.used_in_fit:
@@ -136,7 +137,7 @@ def _formula(fit: SigmoidFit) -> str:
 
 def _draw_measured(axes: Axes, measured: Sequence[MeasuredPoint]) -> None:
     for point in measured:
-        marker, color = _METHODS.get(point.method, _OTHER)
+        marker, color = MARKS.get(point.method, OTHER_MARK)
         mark: Look = {"marker": marker, "markersize": _SIZE, "markerfacecolor": color}
         kinds = ("attacked", point.robust, "full"), ("clean images", point.clean, "left")
         for kind, share, fill in kinds:

@@ -8,6 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lit_purify.records.discovery import run_folders
 from lit_purify.records.summary import read_summary, versions
 from lit_purify.types import Estimate, described
 
@@ -20,6 +21,10 @@ _SAME = (
 """Settings in which runs that are compared had better not differ."""
 DECISIVE = frozenset({*_ATTACK, "uniform_eps", "data", "data_sha256", "classifier"})
 """Those of them that no curve may run across: only the purifier may change along it."""
+
+
+_MOST_NAMES, _FEW_NAMES = 8, 3
+"""A sentence names so many runs; of more it names a few."""
 
 
 class FinishedRun(NamedTuple):
@@ -82,7 +87,8 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[FinishedRun], list[st
     """Read the summaries of runs.
 
     Args:
-        folders: run folders, such as ``lightning_logs/version_0``.
+        folders: run folders, such as ``lightning_logs/version_0``, and folders that hold runs, as
+            :func:`~lit_purify.records.discovery.run_folders` finds them.
 
     Returns:
         The finished ones, each once, in the order given; and a line for every folder left out that
@@ -90,7 +96,7 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[FinishedRun], list[st
     """
     runs: dict[Path, FinishedRun] = {}
     left_out = []
-    for folder in map(Path, folders):
+    for folder in (run for given in folders for run in run_folders(Path(given))):
         if folder.resolve() in runs:
             left_out.append(f"{folder}: named twice, and counted once")
             continue
@@ -178,7 +184,13 @@ def named(runs: Sequence[FinishedRun], values: Iterable[str | None]) -> dict[str
     for name, value in zip(short_names(runs), values, strict=True):
         if value is not None:
             groups.setdefault(value, []).append(name)
-    return {value: ", ".join(names) for value, names in groups.items()}
+    return {value: _listed(names) for value, names in groups.items()}
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > _MOST_NAMES:
+        names = [*names[:_FEW_NAMES], f"{len(names) - _FEW_NAMES} others"]
+    return ", ".join(names)
 
 
 def in_255ths(eps: float) -> str:

@@ -113,12 +113,23 @@ def _dataset(run: FinishedRun) -> Dataset | None:
 
 
 def _but_for_the_seed(cell: PrintedCell, run: FinishedRun) -> str:
-    """Everything that decides the value but the seed."""
+    """Everything that decides a value but the seed."""
     names = [*_CHAIN, *(_ATTACKED if cell.attack else ()), *_own_settings(cell)]
-    settings = {name: run.setting(name) for name in names}
-    settings["measured"] = run.estimate(cell.metric) is not None
-    settings["models"] = run.settings.get("models")
-    return json.dumps(settings, sort_keys=True, default=str)
+    return f"{run.estimate(cell.metric) is not None} {_settings(run, names)}"
+
+
+def seeds_of_one(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
+    """The runs in groups that differ in nothing but the seed, each seed once."""
+    groups: dict[str, dict[object, FinishedRun]] = {}
+    for run in runs:
+        seeds = groups.setdefault(_settings(run, (*_CHAIN, *_ATTACKED)), {})
+        seeds.setdefault(run.settings.get("seed"), run)
+    return [list(seeds.values()) for seeds in groups.values()]
+
+
+def _settings(run: FinishedRun, names: Sequence[str]) -> str:
+    found = {name: run.setting(name) for name in (*names, "purifier", "models")}
+    return json.dumps(found, sort_keys=True, default=str)
 
 
 def _own_settings(cell: PrintedCell) -> tuple[str, ...]:
@@ -136,7 +147,7 @@ def _differences(cell: PrintedCell, run: FinishedRun) -> Iterator[str]:
     yield from _other_models(cell, run)
     steps = run.settings.get("num_steps")
     if steps not in (None, cell.depth):
-        yield f"{steps} chain steps of {cell.depth}"
+        yield f"{steps} chain steps, not all"
     if (precision := run.settings.get("precision", "32-true")) != "32-true":
         yield f"precision {precision}"
     if cell.attack is not None:

@@ -13,13 +13,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from lit_purify.report.paper_tables import PaperCell, PaperTable
+from lit_purify.report.paper_tables import PaperTable
 
 _HEADINGS = ("measure", "paper", "these runs", "difference")
 _LEGEND = (
-    "Beside a value of these runs stand its standard deviation over seeds, where there are several, "
-    "and its 95 % interval over the images. The difference to the paper is in standard errors (se) "
-    "of both together; it is empty where a setting differs, which the note says."
+    "Beside a value of these runs stand its standard deviation over seeds, where there are "
+    "several, and its 95 % interval over the images. The difference to the paper is in standard "
+    "errors (se) of both together; it is empty where a setting differs, which the note says."
 )
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -36,35 +36,37 @@ def paper_console(tables: Sequence[PaperTable]) -> Iterator[Table]:
     for table in tables:
         if not table.measured:
             continue
+        rows, notes = _lines(table, all_of_them=False)
+        below = (f"({number}) {note}" for number, note in enumerate(notes, 1))
         shown = Table(
-            title=_name(table),
+            title=Text(_name(table)),
+            caption=Text("\n".join((*below, ""))),
             box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
             title_justify="left",
+            caption_justify="left",
             highlight=False,
         )
-        for heading in (*table.labels, *_HEADINGS, "note"):
-            shown.add_column(heading, overflow="fold")
-        for labels, column, cell in table.lines():
-            if cell.measured or cell.note:
-                shown.add_row(*map(Text, (*labels, *_texts(column, cell), cell.note)))
+        for heading in (*table.labels, *_HEADINGS):
+            shown.add_column(heading, no_wrap=heading in _HEADINGS[1:])
+        for row in rows:
+            shown.add_row(*map(Text, row))
         yield shown
 
 
 def paper_markdown(tables: Sequence[PaperTable]) -> str:
-    """Every table in Markdown; what differs from the paper is in footnotes below it."""
+    """Every table in Markdown; what differs from the paper is in a list below it."""
     parts = ["# The paper's tables and these runs", _LEGEND]
     for table in tables:
-        notes: list[str] = []
-        lines = [_row((*table.labels, *_HEADINGS))]
-        lines.append(_row(["---"] * (len(table.labels) + len(_HEADINGS))))
-        for labels, column, cell in table.lines():
-            texts = [*labels, *_texts(column, cell)]
-            if cell.note:
-                texts[-2] = f"{texts[-2]} ({_number(notes, cell.note)})".strip()
-            lines.append(_row(texts))
-        parts += [f"## {_name(table)}", "\n".join(lines)]
-        below = [f"{n}. {_escaped(note)}" for n, note in enumerate(notes, 1)]
-        parts += filter(None, ["\n".join(below), _escaped(table.remark)])
+        rows, notes = _lines(table)
+        headings = [*table.labels, *_HEADINGS]
+        lines = [headings, ["---"] * len(headings), *(map(_escaped, row) for row in rows)]
+        below = [f"{number}. {_escaped(note)}" for number, note in enumerate(notes, 1)]
+        parts += [
+            f"## {_escaped(_name(table))}",
+            "\n".join(f"| {' | '.join(line)} |" for line in lines),
+            *filter(None, ["\n".join(below), _escaped(table.remark)]),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -72,34 +74,24 @@ def paper_latex(tables: Sequence[PaperTable]) -> str:
     r"""Every table in LaTeX, to be read by ``\input``; it needs the package booktabs."""
     parts = ["% Needs \\usepackage{booktabs}."]
     for table in tables:
-        notes: list[str] = []
-        lines = []
-        for labels, column, cell in table.lines():
-            texts = [_latex(text) for text in (*labels, *_texts(column, cell))]
-            if cell.note:
-                texts[-2] += f"$^{{{_number(notes, cell.note)}}}$"
-            lines.append(f"{' & '.join(texts)} \\\\")
-        below = [f"$^{{{n}}}$ {_latex(note)}." for n, note in enumerate(notes, 1)]
-        below += filter(None, [_latex(table.remark)])
-        headings = " & ".join(map(_latex, (*table.labels, *_HEADINGS)))
-        parts.append(
-            "\n".join(
-                [
-                    "\\begin{table}",
-                    "\\centering",
-                    f"\\caption{{{_latex(_name(table))}}}",
-                    f"\\begin{{tabular}}{{{'l' * (len(table.labels) + 1)}rrr}}",
-                    "\\toprule",
-                    f"{headings} \\\\",
-                    "\\midrule",
-                    *lines,
-                    "\\bottomrule",
-                    "\\end{tabular}",
-                    *(f"\n{line}" for line in below),
-                    "\\end{table}",
-                ]
-            )
-        )
+        rows, notes = _lines(table)
+        headings = (*table.labels, *_HEADINGS)
+        below = [f"({number}) {note}." for number, note in enumerate(notes, 1)]
+        lines = [
+            "\\begin{table}",
+            "\\centering",
+            f"\\caption{{{_latex(f'Of the paper, {_name(table)}')}}}",
+            f"\\begin{{tabular}}{{{'l' * (len(headings) - 3)}rrr}}",
+            "\\toprule",
+            f"{' & '.join(map(_latex, headings))} \\\\",
+            "\\midrule",
+            *(f"{' & '.join(map(_latex, row))} \\\\" for row in rows),
+            "\\bottomrule",
+            "\\end{tabular}",
+            *(f"\n{_latex(line)}" for line in (*below, table.remark) if line),
+            "\\end{table}",
+        ]
+        parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
@@ -127,19 +119,25 @@ def _name(table: PaperTable) -> str:
     return f"{kind}{table.number}: {table.title}"
 
 
-def _texts(column: str, cell: PaperCell) -> tuple[str, str, str, str]:
-    return column, cell.paper, cell.measured, cell.difference
+def _lines(table: PaperTable, *, all_of_them: bool = True) -> tuple[list[list[str]], list[str]]:
+    """A line of text for every value, or every one that these runs have; and what it notes.
 
-
-def _number(notes: list[str], note: str) -> int:
-    """The number of a footnote, which is added where it is new."""
-    if note not in notes:
-        notes.append(note)
-    return notes.index(note) + 1
-
-
-def _row(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(map(_escaped, texts))} |"
+    Args:
+        table: of the paper.
+        all_of_them: also where these runs have nothing to say.
+    """
+    rows: list[list[str]] = []
+    notes: list[str] = []
+    for labels, column, cell in table.lines():
+        if not (all_of_them or cell.measured or cell.note):
+            continue
+        measured = cell.measured
+        if cell.note:
+            if cell.note not in notes:
+                notes.append(cell.note)
+            measured = f"{measured} ({notes.index(cell.note) + 1})".strip()
+        rows.append([*labels, column, cell.paper, measured, cell.difference])
+    return rows, notes
 
 
 def _escaped(text: str) -> str:

@@ -38,17 +38,20 @@ _SETTINGS = (
 _PARTS = ("value", "low", "high", "std", "n")
 
 
-def runs_table(runs: Sequence[FinishedRun], key: str) -> Table:
+def runs_table(
+    runs: Sequence[FinishedRun], key: str, accuracy: str = "fixed/robust_accuracy"
+) -> Table:
     """A row for every run: how it purified and what became of it.
 
     Args:
         runs: finished runs.
         key: the metric in the place of the compression rate, such as ``uniform/compression_rate``.
+        accuracy: the metric for the robust accuracy; it has a column, whatever it is.
 
     Returns:
         A rich table. Below each value stands its 95 % interval; accuracies are in percent.
     """
-    columns = _columns(runs, key)
+    columns = _columns(runs, key, accuracy)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), highlight=False)
     table.add_column("run", overflow="fold", min_width=9, max_width=24)
     table.add_column("t*\nsteps", justify="right", no_wrap=True)
@@ -59,25 +62,36 @@ def runs_table(runs: Sequence[FinishedRun], key: str) -> Table:
         table.add_row(
             Text(name),
             "\n".join(_setting(run, setting) for setting in ("t_star", "num_steps")),
-            "\n".join(_setting(run, setting) for setting in ("sampler", "forward_process")),
+            _purification(run),
             *(_cell(run, metric) for metric in columns),
         )
     return table
 
 
-def _columns(runs: Sequence[FinishedRun], key: str) -> dict[str, str]:
+def _columns(runs: Sequence[FinishedRun], key: str, accuracy: str) -> dict[str, str]:
     """The metrics of a table, with their headings."""
     what, _, measure = key.partition("/")
     heading = f"{what}\n{measure.removeprefix('compression_').replace('_', ' ')}"
     headings = {key: heading} | COLUMNS
+    if accuracy not in COLUMNS:
+        what, _, measure = accuracy.partition("/")
+        words = measure.removeprefix("robust_accuracy").replace("_", " ").strip()
+        headings[accuracy] = f"{what}\n{words} %"
     for name, heading in OPTIONAL.items():
         if any(run.estimate(name) is not None for run in runs):
             headings.setdefault(name, heading)
     return headings
 
 
+def _purification(run: FinishedRun) -> str:
+    """Sampler and forward process, or the name of a purifier that has none."""
+    if run.settings.get("sampler") is None:
+        return run.method
+    return f"{_setting(run, 'sampler').removesuffix('Sampler')}\n{_setting(run, 'forward_process')}"
+
+
 def _setting(run: FinishedRun, name: str) -> str:
-    return str(run.settings.get(name, "-")).removesuffix("Sampler")
+    return str(run.settings.get(name, "-"))
 
 
 def _cell(run: FinishedRun, name: str) -> str:
@@ -90,10 +104,11 @@ def _cell(run: FinishedRun, name: str) -> str:
     return f"{value}\n{low}–{high}"
 
 
-def runs_csv(runs: Sequence[FinishedRun], key: str) -> str:
+def runs_csv(runs: Sequence[FinishedRun], key: str, names: Sequence[str] | None = None) -> str:
     """The runs as CSV: settings, then value, low, high, std and n of every metric.
 
-    Accuracies are shares in [0, 1]; what a run does not have is empty.
+    Runs have their ``names``, or those of their folders. Accuracies are shares in [0, 1]; what a
+    run does not have is empty.
     """
     metrics = list(dict.fromkeys([key, *COLUMNS, *_MORE, *OPTIONAL]))
     text = io.StringIO()
@@ -102,11 +117,11 @@ def runs_csv(runs: Sequence[FinishedRun], key: str) -> str:
         f"{name}{'' if part == 'value' else '_' + part}" for name in metrics for part in _PARTS
     ]
     writer.writerow(["run", "method", "version", *_SETTINGS, *columns])
-    for run in runs:
+    for run, its_name in zip(runs, names or [str(run.folder) for run in runs], strict=True):
         entries = [run.metrics.get(name, {}) for name in metrics]
         writer.writerow(
             [
-                *(run.folder, run.method, run.version),
+                *(its_name, run.method, run.version),
                 *(run.setting(name) for name in _SETTINGS),
                 *(entry.get(part) for entry in entries for part in _PARTS),
             ]

@@ -109,7 +109,7 @@ class TestTheLaw:
         law = law_of(report(sweep, tmp_path / "out", key="attack/compression_rate"))
         assert law["paper"] is None
         assert law["measured"]["steepness"] == pytest.approx(K / 2, rel=1e-6)
-        assert "paper" not in capsys.readouterr().out
+        assert "paper: k" not in capsys.readouterr().out
 
     def test_too_few_attacked_runs_are_drawn_without_a_curve(self, tmp_path, capsys):
         runs = [write_run(tmp_path / f"a{n}", rate=n / 10) for n in (1, 2)]
@@ -142,13 +142,120 @@ class TestTheLaw:
         assert "attack's" not in capsys.readouterr().out
 
 
+def any_iteration(value):
+    """Metrics of a run whose attack stopped early."""
+    return {
+        "fixed/robust_accuracy": None,
+        "fixed/robust_accuracy_any_iteration": share(value),
+    }
+
+
+class TestBudgets:
+    """One law over eps x rate, and so one for every budget whose k and m are known."""
+
+    @pytest.fixture
+    def budgets(self, tmp_path):
+        def law(budget):
+            return share(1 / (1 + math.exp(5 * (budget - 0.8))))
+
+        return [
+            write_run(
+                tmp_path / f"t{t}_e{eps}" / "lightning_logs" / "version_0",
+                *(t, rate),
+                settings={"eps": eps / 255},
+                metrics={"fixed/robust_accuracy": law(eps * rate)},
+            )
+            for t, rate in DEPTHS.items()
+            for eps in (2, 4)
+        ]
+
+    def test_a_law_for_each_and_one_over_their_product(self, budgets, tmp_path, capsys):
+        law = law_of(report(budgets, tmp_path / "out"))
+        assert law["measured"] is None
+        found = {fit["eps"]: (fit["steepness"], fit["middle"]) for fit in law["per_eps"]}
+        assert found == {"2/255": pytest.approx((10, 0.4)), "4/255": pytest.approx((20, 0.2))}
+        together = law["eps_times_rate"]
+        assert (together["steepness"], together["middle"]) == pytest.approx((5, 0.8))
+        assert together["r_squared"] == pytest.approx(1)
+        assert together["points"] == 10
+        printed = capsys.readouterr().out
+        assert "measured, eps 2/255: k = 10.000" in printed
+        assert "eps x rate in 1/255: k = 5.000" in printed
+        assert "no curve" not in printed
+
+    def test_a_budget_of_too_few_runs_has_none(self, sweep, tmp_path):
+        law = law_of(report([*sweep, write_run(tmp_path / "a", settings={"eps": 4 / 255})],
+                            tmp_path / "out"))  # fmt: skip
+        assert [fit["eps"] for fit in law["per_eps"]] == ["8/255"]
+        assert law["eps_times_rate"]["points"] == 6
+        assert any("runs of eps 4/255" in note for note in law["notes"])
+
+
+class TestAccuracy:
+    def test_early_stopped_runs_have_that_at_any_iteration(self, tmp_path, capsys):
+        runs = [
+            write_run(tmp_path / str(t), t, rate, metrics=any_iteration(accuracy(rate)))
+            for t, rate in DEPTHS.items()
+        ]
+        law = law_of(report(runs, tmp_path / "out"))
+        assert law["accuracy"] == "fixed/robust_accuracy_any_iteration"
+        assert law["measured"]["steepness"] == pytest.approx(K, rel=1e-6)
+        printed = capsys.readouterr().out
+        assert "note: the attacks stopped early" in printed
+        assert "any iteration" in printed
+        assert "right at every iteration" in (tmp_path / "out" / "tables.md").read_text()
+
+    def test_another_accuracy_is_named(self, sweep, tmp_path):
+        for run, rate in zip(sweep, DEPTHS.values(), strict=True):
+            write_run(run, rate=rate, metrics={"fresh/robust_accuracy": share(accuracy(rate / 2))})
+        law = law_of(report(sweep, tmp_path / "out", accuracy="fresh/robust_accuracy"))
+        assert law["measured"]["steepness"] == pytest.approx(K / 2, rel=1e-6)
+
+
+class TestFiles:
+    def test_the_same_records_give_the_same_bytes_wherever_they_lie(self, tmp_path, capsys):
+        found = []
+        for place in ("one", "two"):
+            root = tmp_path / place
+            for t, rate in DEPTHS.items():
+                for seed in (0, 1):
+                    protocols = {
+                        **{"transfer/robust_accuracy": share(0.6 + seed / 10, 50)},
+                        **{"magnitude/l2": mean(1.2)},
+                        **{f"base_curve/robust_accuracy_{r}": share(1 - r) for r in (0.0, 0.5)},
+                    }
+                    folder = root / f"t{t}_s{seed}" / "lightning_logs" / "version_0"
+                    settings = {"seed": seed, "base_curve_eps": 8 / 255}
+                    write_run(folder, t, rate, settings=settings, metrics=protocols)
+            write_run(root / "t20_s0" / "lightning_logs" / "version_1", status="interrupted")
+            out = report([root], tmp_path / f"{place}_out")
+            found.append({file.name: file.read_bytes() for file in out.iterdir()})
+        names = {"law", "magnitude", "base_curve", "depth", "protocols"}
+        assert {name[:-4] for name in found[0] if name.endswith(".png")} == names
+        one, two = ({name: text.replace(place, b"") for name, text in files.items()}
+                    for files, place in zip(found, (b"one", b"two"), strict=True))  # fmt: skip
+        assert one == two
+        assert str(tmp_path).encode() not in b"".join(one.values())
+        assert capsys.readouterr().out.count("0.350") > 0
+
+    def test_what_an_older_report_drew_goes(self, sweep, tmp_path):
+        report(sweep, tmp_path / "out")
+        report(sweep[:1], tmp_path / "out")
+        assert not (tmp_path / "out" / "depth.png").exists()
+
+    def test_a_purifier_without_a_sampler_has_its_name(self, tmp_path, capsys):
+        settings = {"sampler": None, "purifier": "Blur", "forward_process": None}
+        report([write_run(tmp_path / "blur", settings=settings)], tmp_path / "out")
+        assert "Blur" in capsys.readouterr().out
+
+
 class TestTheTable:
     def test_the_csv_has_every_digit(self, sweep, tmp_path):
         report(sweep, tmp_path / "out")
         rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "runs.csv").read_text())))
         assert [int(row["t_star"]) for row in rows] == list(DEPTHS)
         for row, run in zip(rows, sweep, strict=True):
-            assert row["run"] == str(run)
+            assert row["run"] == f"{run.parent.name}/version_0"
             assert row["method"] == "DDPM"
             entry = read_summary(run / "summary.json")["metrics"]["fixed/robust_accuracy"]
             for part, suffix in (("value", ""), ("low", "_low"), ("high", "_high"), ("n", "_n")):
@@ -197,9 +304,9 @@ class TestWhatIsLeftOut:
         (tmp_path / "old" / "summary.json").write_text(json.dumps(old))
         others = [running, *(tmp_path / name for name in ("none", "text", "list", "old"))]
         law = law_of(report([*sweep, *others, sweep[0]], tmp_path / "out"))
-        assert law["runs"] == [str(run) for run in sweep]
+        assert law["runs"] == [f"{run.parent.name}/version_0" for run in sweep]
         words = [
-            f"go on with it by --resume {running}",
+            "go on with it by --resume running",
             "No such file",
             "not that of a run",
             "not that of a run",
@@ -209,7 +316,7 @@ class TestWhatIsLeftOut:
         assert len(law["left_out"]) == len(words)
         for line, word, folder in zip(law["left_out"], words, [*others, sweep[0]], strict=True):
             assert word in line
-            assert line.startswith(str(folder))
+            assert line.startswith(str(folder.relative_to(tmp_path)))
         assert capsys.readouterr().out.count("left out: ") == len(words)
         assert law["measured"]["points"] == 5
 
@@ -240,7 +347,6 @@ class TestDisagreements:
     @pytest.mark.parametrize(
         ("settings", "unlike"),
         [
-            ({"eps": 4 / 255}, "eps"),
             ({"attack": "BPDA", "uniform_eps": 16 / 255}, "attack, uniform_eps"),
             ({"models": {"classifier": {"source": "d", "sha256": None}}}, "classifier"),
             ({"seed": 1, "images": 20, "precision": "bf16-mixed"}, None),
@@ -289,7 +395,9 @@ class TestCommand:
         out = tmp_path / "new" / "out"
         assert main(["report", *map(str, sweep), "--output", str(out)]) == 0
         assert capsys.readouterr().out.splitlines()[-1] == str(out)
-        assert {file.name for file in out.iterdir()} == {"runs.csv", "law.json", "law.png"}
+        tables = {f"tables.{ending}" for ending in ("csv", "md", "tex")}
+        files = {"runs.csv", "law.json", "law.png", "depth.png"} | tables
+        assert {file.name for file in out.iterdir()} == files
 
     def test_options(self, sweep, tmp_path):
         options = ["--free_ceiling", "--weighted", "--key", "uniform/compression_rate"]
@@ -305,7 +413,9 @@ class TestCommand:
             (["nowhere"], ["none of the folders", "nowhere"]),
             (["nowhere", "--colour", "red"], ["--colour"]),
             (["{run}", "--key", "x/y"], ["x/y", "--key", "fixed/robust_accuracy"]),
+            (["{run}", "--accuracy", "x/y"], ["x/y", "--accuracy", "fixed/robust_accuracy"]),
             (["{run}", "--output", "{run}/summary.json"], ["summary.json", "folder"]),
+            (["{run}", "--output", "s3://bucket/report"], ["s3://bucket/report", "--output"]),
         ],
     )
     def test_errors_are_one_line(self, args, words, tmp_path, capsys, monkeypatch):
