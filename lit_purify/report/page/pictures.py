@@ -28,6 +28,16 @@ _KNOWN = {
         "A falling curve of the classifier's own robust accuracy against the budget, with a mark "
         "for each purified classifier at eps times its compression rate.",
     ),
+    "depth": (
+        "Accuracy and compression rate against the depth t* (Fig. S4)",
+        "Curves over the depth t*, one for each way to purify: accuracy in percent, clean and "
+        "attacked, and the compression rate.",
+    ),
+    "protocols": (
+        "Robust accuracy by what the attacker knows of the noise (Tables 2 to 4)",
+        "Bars of robust accuracy in percent with error bars, one group for each purifier, one bar "
+        "for each protocol.",
+    ),
 }
 """Figure -> its caption, and what one would see in it."""
 
