@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,14 @@ class Page:
         if "exceptionDetails" in answer:
             raise RuntimeError(answer["exceptionDetails"]["exception"]["description"])
         return answer["result"].get("value")
+
+    def wait(self, expression: str) -> bool:
+        """Whether some JavaScript becomes true; what a page does after an event comes later."""
+        for _ in range(100):
+            if self.run(expression):
+                return True
+            time.sleep(0.05)
+        return False
 
     def press(self, key: str) -> None:
         """Press and release a key."""

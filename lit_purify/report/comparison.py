@@ -94,7 +94,7 @@ def report(
         *([] if paper is None else [f"paper: {sentence(paper)}"]),
     ):
         print(line)
-    below = _common(folders)
+    below = _common(runs)
     left_out = [line.replace(f"{below}{os.sep}", "") for line in left_out]
     found = {
         "key": key,
@@ -199,10 +199,9 @@ def _table_files(tables: Sequence[PaperTable]) -> dict[str, bytes]:
     return {f"tables.{ending}": write(tables).encode() for ending, write in writers.items()}
 
 
-def _common(folders: Sequence[str | Path]) -> Path:
-    """The folder that all given ones lie in: what is written does not depend on where that is."""
-    paths = [Path(folder).absolute() for folder in folders]
-    return Path(os.path.commonpath([path.parent for path in paths]))
+def _common(runs: Sequence[FinishedRun]) -> Path:
+    """The folder that all runs lie in: what is written does not depend on where that is."""
+    return Path(os.path.commonpath([run.folder.absolute().parent for run in runs]))
 
 
 def _below(folder: Path, common: Path) -> str:

@@ -330,7 +330,7 @@ class TestInABrowser:
         assert tab.run("document.activeElement.getBoundingClientRect().left") >= 0
         assert tab.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
         tab.press("Enter")
-        assert tab.run("location.hash") == "#verdict"
+        assert tab.wait("location.hash === '#verdict'")
 
         count = "document.querySelector('.count').textContent"
         tab.run("document.querySelector('.viewer').focus()")
@@ -364,7 +364,7 @@ class TestInABrowser:
         assert not tab.run("document.getElementById('run-2').open")
         tab.run("document.querySelector('a[href=\"#run-2\"]').focus()")
         tab.press("Enter")
-        assert tab.run("document.getElementById('run-2').open")
+        assert tab.wait("document.getElementById('run-2').open")
 
     def test_on_paper_everything_is_open(self, made, tab):
         tab.open(made, width=1280)
