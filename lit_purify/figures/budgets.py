@@ -76,7 +76,8 @@ def budgets_figure(
                 axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
         left.set_xlabel(quantity)
         right.set_xlabel("eps × rate (1/255)")
-        left.set_ylabel("robust accuracy, fixed noise (%)")
+        for axes in (left, right):
+            axes.set_ylabel("robust accuracy (%)")
     return figure
 
 

@@ -72,6 +72,7 @@ def protocols_figure(groups: Mapping[str, Mapping[str, Bar]]) -> Figure:
                     axes.plot([beside, beside], ends, color="black", linewidth=2.4)
         axes.set_xticks(range(len(groups)), list(groups))
         axes.set_ylim(0, 102)
+        axes.set_xlabel("purification")
         axes.set_ylabel("accuracy (%)")
         figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -105,7 +105,7 @@ def fitted_law(
             fits[eps] = found
     together = None
     if len(attacked) > 1:
-        scaled = {eps: eps for eps in attacked if eps is not None}
+        scaled: dict[float | None, float] = {eps: eps for eps in attacked if eps is not None}
         together = fit(scaled, "all runs over eps x rate")
     elif not attacked:
         fit({}, "these runs")

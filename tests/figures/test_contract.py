@@ -23,6 +23,11 @@ LAW = [
     MeasuredPoint(name, 10, share, share, SHARES[1])
     for name, share in zip(("DDPM", "Reverse", "Blur"), SHARES, strict=True)
 ]
+DEPTHS = [point._replace(t_star=t) for point in LAW for t in (10, 20, 150, 200, 300)]
+BARS = {
+    name: figures.Bar(share, 0.02)
+    for name, share in zip(("clean images", "fixed noise", "fresh noise"), SHARES, strict=True)
+}
 COLUMNS = {name: [mean, 1.1 * mean] for name, mean in (PAPER_CENTROID | PAPER_DIRECTION).items()}
 
 
@@ -68,6 +73,8 @@ FIGURES = {
     "attack_loss": lambda: figures.attack_loss_figure(random(5, 9)),
     "base_curve": lambda: base_curve(3),
     "base_curve alone": lambda: base_curve(0),
+    "budgets": lambda: figures.budgets_figure({2: LAW, 8: LAW[:2]}, {8: paper_fit()}, paper_fit()),
+    "depth": lambda: figures.depth_figure(DEPTHS, paper=True),
     "distances": lambda: distances(UP_AND_DOWN),
     "distances, reverse only": lambda: distances([10, 5, 0]),
     "distances, without steps": lambda: distances([0, 0]),
@@ -76,6 +83,7 @@ FIGURES = {
     "gradient_norm, all zero": lambda: figures.gradient_norm_figure(torch.zeros(2, 2), [0, 0]),
     "grid": lambda: figures.image_grid(GRID, ["a", "automobile:\nautomobile → automobile"]),
     "magnitude": lambda: figures.magnitude_figure(LAW),
+    "protocols": lambda: figures.protocols_figure({"DDPM\nt* = 10": BARS, "Blur": BARS}),
     "sigmoid": lambda: figures.sigmoid_figure(LAW, paper_fit(), base_clean=0.94),
     "sigmoid of the paper": lambda: figures.sigmoid_figure([], paper=paper_fit(free_ceiling=True)),
     "sigmoid, empty": lambda: figures.sigmoid_figure([]),
@@ -151,6 +159,8 @@ def test_no_global_state():
         (lambda: figures.image_grid({"x": IMAGES[0]}), "B, 1 or 3, H, W"),
         (lambda: figures.image_grid({"x": IMAGES, "y": IMAGES[:1]}), "B, 1 or 3, H, W"),
         (lambda: figures.image_grid({"x": IMAGES}, ["a"]), "labels"),
+        (lambda: figures.protocols_figure({}), "bars"),
+        (lambda: figures.protocols_figure({"a": {"other": BARS["fixed noise"]}}), "bars"),
         (lambda: spectrum(torch.ones(3)), "shape"),
         (lambda: spectrum(torch.zeros(1, 3)), "above 0"),
         (lambda: figures.trajectory_figure([("x", IMAGES[0])], {"x": [0]}, [1, 0]), "steps"),
