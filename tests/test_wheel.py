@@ -26,6 +26,8 @@ def test_the_main_command_runs_from_the_wheel(tmp_path):
     (wheel,) = wheels.iterdir()
     python(*pip, "install", "--no-deps", "--target", str(installed), str(wheel))
     assert (installed / "lit_purify" / "py.typed").is_file()
+    page = {path.name for path in (installed / "lit_purify" / "report" / "page").iterdir()}
+    assert {"page.html.j2", "page.css", "page.js"} <= page
     shipped, ours = (
         {path.relative_to(folder) for path in folder.rglob("*.yaml")}
         for folder in (installed / "lit_purify" / "configs", tiny.CONFIGS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from lit_purify.callbacks.measurement import Measurement, save_figure
 from lit_purify.callbacks.run_folder import run_folder
@@ -21,6 +22,11 @@ class ImageGrid(Measurement):
     The grids go to TensorBoard and, as ``images_<protocol>.png``, into the run folder, before the
     first batch counts as done: one can look while the run goes on, and what a kill takes away is
     drawn when the run is resumed.
+
+    For the page of ``report --html`` it records, of every image and in 8 bits, what the adversarial
+    images beside it lack: ``image/clean``, ``image/purified`` (the clean one, purified) and
+    ``image/<protocol>`` (the adversarial one, purified), uint8 (N, C, H, W), clipped to [0, 1] and
+    with 0 for what is not a number.
 
     Args:
         count: images drawn; those of the first batch, at most.
@@ -48,6 +54,14 @@ class ImageGrid(Measurement):
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
+        shown = {"clean": batch["image"]}
+        if module.purifies:
+            shown["purified"] = outputs["fixed/clean"].image
+        for protocol in module.protocols:
+            if protocol != "base":
+                shown[protocol] = outputs[f"{protocol}/adversarial"].image
+        for name, images in shown.items():
+            module.record(f"image/{name}", _in_8_bits(images))
         index = batch["index"].tolist()
         if self._first is None:  # data that name no order: what comes first
             self._first = index[0]
@@ -77,3 +91,7 @@ class ImageGrid(Measurement):
             ]
             figure = image_grid(columns, rows)
             save_figure(trainer, self._folder, f"images/{protocol}", figure)
+
+
+def _in_8_bits(images: Tensor) -> Tensor:
+    return (255 * images.float().nan_to_num(0, 1, 0).clamp(0, 1)).round().byte()

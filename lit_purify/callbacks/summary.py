@@ -142,6 +142,7 @@ class Summary(Callback):
             "preflight": module.preflight,
             "flags": flags(metrics, self._settings, module.preflight),
             "labels": self._labels,
+            "class_names": module.classifier.class_names,
         }
 
     def _print_settings(self) -> None:

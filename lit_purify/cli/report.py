@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
@@ -47,6 +48,13 @@ def parser() -> ArgumentParser:
     )
     found.add_argument(
         "--weighted", action="store_true", help="Weigh runs by the widths of their intervals."
+    )
+    found.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="Also write all of it, with verdict, images and settings, as one HTML page that needs "
+        "nothing beside it.",
     )
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -33,6 +33,7 @@ def report(
     accuracy: str | None = None,
     free_ceiling: bool = False,
     weighted: bool = False,
+    html: Path | None = None,
 ) -> Path:
     """Print tables of finished runs and the law; write them with their figures into a folder.
 
@@ -50,13 +51,14 @@ def report(
             any iteration where no run has the other one, which is said.
         free_ceiling: fit A of the sigmoid too, here and to the paper's points.
         weighted: weigh each run in the fit by the width of its accuracy's interval.
+        html: a file for all of it and more as one page, for reading; ``None`` for none.
 
     Returns:
         The folder written to.
 
     Raises:
         InputError: no folder holds a finished run, none has ``key`` or ``accuracy``, or the report
-            cannot be written to ``output``.
+            cannot be written to ``output`` or ``html``.
     """
     if "://" in str(output):
         raise InputError(
@@ -93,13 +95,14 @@ def report(
     ):
         print(line)
     below = _common(runs)
+    left_out = [line.replace(f"{below}{os.sep}", "") for line in left_out]
     found = {
         "key": key,
         "accuracy": accuracy,
         "runs": [_below(run.folder, below) for run in runs],
         **_fits(law, weighted=weighted),
         "paper": paper and numbers(paper),
-        "left_out": [line.replace(f"{below}{os.sep}", "") for line in left_out],
+        "left_out": left_out,
         "notes": notes,
     }
     figures = drawings(runs, law, key=key, accuracy=accuracy, free_ceiling=free_ceiling)
@@ -109,7 +112,13 @@ def report(
         **_table_files(tables),
         **{f"{name}.png": _png(figure) for name, figure in figures.items()},
     }
-    _write(output, files)
+    written = {output / name: content for name, content in files.items()}
+    if html is not None:
+        from lit_purify.report.page import page  # late: other reports need no templates
+
+        written[html] = page(runs, figures, remarks=[*left_out, *notes]).encode()
+    stale = [output / f"{name}.png" for name in FIGURES if name not in figures]
+    _write(written, stale)
     return output
 
 
@@ -205,15 +214,15 @@ def _png(figure: Figure) -> bytes:
     return picture.getvalue()
 
 
-def _write(output: Path, files: dict[str, bytes]) -> None:
+def _write(files: Mapping[Path, bytes], stale: Iterable[Path]) -> None:
+    """Write files, and delete those of an older report."""
     try:
-        for name, content in files.items():
-            write_whole(output / name, content)
-        for name in FIGURES:  # of an older report
-            if f"{name}.png" not in files:
-                (output / f"{name}.png").unlink(missing_ok=True)
+        for path, content in files.items():
+            write_whole(path, content)
+        for path in stale:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
-            f"the report cannot be written to {output} ({error.strerror}); choose another folder "
-            "by --output"
+            f"the report cannot be written to {error.filename} ({error.strerror}); choose another "
+            "folder by --output, or another file by --html"
         ) from error

@@ -24,27 +24,31 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         A rich table with the columns measurement, result, 95 % interval and n. Shares are in
         percent. What an attack noted of no sample is left out.
     """
-    metrics: Mapping[str, Mapping[str, Any]] = summary["metrics"]
-    labels: Mapping[str, Mapping[str, str]] = summary.get("labels", {})
     table = Table(highlight=False)
     table.add_column("Measurement", ratio=1)
     table.add_column("Result", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
-    sections: dict[str, list[str]] = {}
-    for name, entry in metrics.items():
-        section = labels.get(name, {}).get("section", OTHER)
-        if entry.get("value") or section != NOTED:
-            sections.setdefault(section, []).append(name)
-    for section, names in sections.items():
+    for section, rows in summary_rows(summary).items():
         table.add_section()
         table.add_row(Text(section, style="bold"))
-        for name in names:
-            shown = labels.get(name, {})
-            cells = _cells(metrics[name], shown.get("unit", ""))
-            label = Padding(Text(shown.get("label", name)), (0, 0, 0, 2))
-            table.add_row(label, *map(Text, cells))
+        for label, *cells in rows:
+            table.add_row(Padding(Text(label), (0, 0, 0, 2)), *map(Text, cells))
     return table
+
+
+def summary_rows(summary: Mapping[str, Any]) -> dict[str, list[tuple[str, str, str, str]]]:
+    """The rows of :func:`summary_table`: section -> label, result, 95 % interval, n of each."""
+    metrics: Mapping[str, Mapping[str, Any]] = summary["metrics"]
+    labels: Mapping[str, Mapping[str, str]] = summary.get("labels", {})
+    sections: dict[str, list[tuple[str, str, str, str]]] = {}
+    for name, entry in metrics.items():
+        shown = labels.get(name, {})
+        section = shown.get("section", OTHER)
+        if entry.get("value") or section != NOTED:
+            row = (shown.get("label", name), *_cells(entry, shown.get("unit", "")))
+            sections.setdefault(section, []).append(row)
+    return sections
 
 
 def _cells(entry: Mapping[str, Any], unit: str) -> tuple[str, str, str]:

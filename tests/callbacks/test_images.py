@@ -62,8 +62,23 @@ def test_a_resumed_run_draws_the_first_images_or_lets_them_be(npz, tmp_path, gri
     run(FailingPurifier(at=7), resume=True)
     shown = [columns["clean"] for columns in grids]
     assert len(shown) == lost
+    everything = tiny.images_and_labels(7)[0]
     for clean in shown:
-        assert torch.equal(clean, tiny.images_and_labels(7)[0][:3])
+        assert torch.equal(clean, everything[:3])
+    # This purifier changes nothing.
+    recorded = RunFiles(tmp_path).tensors
+    eight_bits = {
+        "clean": everything,
+        "purified": everything,
+        "fixed": recorded["fixed/adversarial"],
+    }
+    for name, wanted in eight_bits.items():
+        assert torch.equal(recorded[f"image/{name}"], (255 * wanted).round().byte())
+
+
+def test_what_eight_bits_cannot_hold():
+    odd = torch.tensor([-1.0, 0.2, 2.0, torch.nan, torch.inf, -torch.inf])
+    assert images._in_8_bits(odd).tolist() == [0, 51, 255, 0, 255, 0]
 
 
 def run_of_channels(channels, folder):

@@ -65,6 +65,7 @@ def broken_run(folder: Path, **purifier) -> list[str]:
 class TestFinished:
     def test_the_schema(self, summary):
         keys = {"status", "versions", "settings", "metrics", "preflight", "flags", "labels"}
+        keys |= {"class_names"}
         assert set(summary) == keys
         assert summary["flags"] == []
         assert summary["status"] == "finished"

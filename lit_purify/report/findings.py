@@ -1,0 +1,351 @@
+"""Which findings of the paper hold on some runs: decided by rules that are written beside them.
+
+Each finding looks at every run that measured it and says that it holds there, that it does not, or
+that the 95 % intervals leave it open. A difference counts only where the intervals show it; sizes
+that words such as "far" need are constants here. Nothing is read but settings and metrics.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from lit_purify.records.runs import DECISIVE, FinishedRun, in_255ths, short_names
+from lit_purify.report.numbers import percent
+from lit_purify.statistics import fit_sigmoid
+from lit_purify.types import Estimate, InputError
+
+MARGIN = 0.10
+"""Ten points of accuracy: less is neither "far below" nor a prediction that failed."""
+GOOD_FIT, NO_FIT = 0.9, 0.5
+"""R2 from which a curve is called a law, and below which it is none. The paper's own has 0.998."""
+LEAST_RUNS = 4
+"""Runs that a law needs: two parameters pass close to any three points."""
+
+_POINTS = f"{100 * MARGIN:g}"
+_FIXED = "fixed/robust_accuracy"
+_RATE = "uniform/compression_rate"
+_CURVE = "base_curve/robust_accuracy_"
+
+
+class Outcome(StrEnum):
+    """What becomes of a finding."""
+
+    HOLDS = "holds"
+    PARTLY = "holds in part"
+    FAILS = "does not hold"
+    OPEN = "cannot be told"
+
+
+class Evidence(NamedTuple):
+    """What one run, or one group of alike runs, says about a finding.
+
+    Attributes:
+        source: the name of the run, or what its group has in common.
+        outcome: of the finding there.
+        words: the numbers with their intervals, as a sentence.
+    """
+
+    source: str
+    outcome: Outcome
+    words: str
+
+
+class Finding(NamedTuple):
+    """A finding of the paper, and what runs say about it.
+
+    Attributes:
+        claim: the finding, in one sentence.
+        paper: the paper's numbers.
+        rule: how it is decided.
+        needs: what to type for runs that can tell.
+        evidence: of the runs that measured it.
+    """
+
+    claim: str
+    paper: str
+    rule: str
+    needs: str
+    evidence: list[Evidence]
+
+    @property
+    def outcome(self) -> Outcome:
+        """Of all evidence together."""
+        return together(found.outcome for found in self.evidence)
+
+    @property
+    def counts(self) -> str:
+        """In how many places it holds, in words; what is missing where none measured it."""
+        if not self.evidence:
+            return f"Not measured by these runs: {self.needs}."
+        parts = [
+            f"{outcome} in {number}"
+            for outcome in Outcome
+            if (number := sum(found.outcome == outcome for found in self.evidence))
+        ]
+        return f"Measured in {len(self.evidence)} places: {', '.join(parts)}."
+
+
+def together(outcomes: Iterable[Outcome]) -> Outcome:
+    """One outcome of several; what is open does not count beside what is decided.
+
+    Example:
+        >>> together([Outcome.HOLDS, Outcome.OPEN]), together([Outcome.HOLDS, Outcome.FAILS])
+        (<Outcome.HOLDS: 'holds'>, <Outcome.PARTLY: 'holds in part'>)
+    """
+    decided = set(outcomes) - {Outcome.OPEN}
+    if len(decided) > 1:
+        return Outcome.PARTLY
+    return decided.pop() if decided else Outcome.OPEN
+
+
+def findings(runs: Sequence[FinishedRun]) -> list[Finding]:
+    """The five findings of the paper on these runs.
+
+    Args:
+        runs: finished runs; none is needed.
+
+    Returns:
+        In the paper's order: distances, variation, randomness, the law, the classifier's curve.
+    """
+    tell = "add {} to the runs".format
+    return [
+        Finding(
+            "Purification pushes images away from the clean image.",
+            "The l2 distance grows from 1.08 to 3.65 on CIFAR-10 (Table S3, DDPM).",
+            "Holds where the purified image is farther from the clean one than the attacked image "
+            "was, in l2 and l_inf, and the intervals do not overlap.",
+            tell("--config measure/distances"),
+            list(_each(runs, _distances)),
+        ),
+        Finding(
+            "Under one noise purified images vary little, between noises much.",
+            "From the centre: inputs 1.004, purified under one noise 0.241, under many 3.282 "
+            "(Table S6); signal over noise 0.0059 (Table S5).",
+            "Holds where purification under one noise shrinks the distance to the centre, many "
+            "noises widen it, and the variance from the input is below that from the noise, all "
+            "beyond their intervals.",
+            tell("--config measure/variance"),
+            list(_each(runs, _variation)),
+        ),
+        Finding(
+            "Robustness is far lower once the attacker knows the noise.",
+            "23.7 % under fixed noise, 71.9 % under fresh noise (Table 2), 77.4 % under "
+            "transferred noise (Table 4).",
+            f"Holds where the interval of the difference (Newcombe) lies above "
+            f"{_POINTS} points, and does not where it lies below.",
+            tell("--model.protocols '[fixed, transfer, fresh]'"),
+            list(_each(runs, _randomness)),
+        ),
+        Finding(
+            "The compression rate predicts the robustness that is left.",
+            "A sigmoid through fourteen points, R2 = 0.998 (Fig. 3b).",
+            f"One curve for each group of {LEAST_RUNS} or more runs that differ in how they purify "
+            f"only. Holds where R2 is {GOOD_FIT} or more and accuracy falls with the rate; does "
+            f"not where R2 is below {NO_FIT} or accuracy rises. Open where all accuracies are the "
+            "same within their intervals.",
+            f"report {LEAST_RUNS} or more runs of different depth t*, attacked alike under fixed "
+            "noise, together",
+            list(_law(runs)),
+        ),
+        Finding(
+            "The classifier alone, attacked with eps × compression rate, is as robust as the "
+            "purified one attacked with eps.",
+            "The two curves lie on each other (Fig. 3c).",
+            "Holds where the interval of the difference (Newcombe) stays within "
+            f"±{_POINTS} points, and does not where it lies outside.",
+            tell("--config measure/base_curve"),
+            list(_curve(runs)),
+        ),
+    ]
+
+
+def difference(one: Estimate, two: Estimate) -> Estimate:
+    """One share less another, with Newcombe's interval (1998, method 10) of their Wilson intervals.
+
+    For shares of the same images it is too wide rather than too narrow: they rise together.
+
+    Example:
+        >>> found = difference(Estimate(0.5, 0.4, 0.6), Estimate(0.2, 0.1, 0.3))
+        >>> print(f"{found.value:.2f}: {found.low:.3f} to {found.high:.3f}")
+        0.30: 0.159 to 0.441
+    """
+    value = one.value - two.value
+    down = math.hypot(one.value - one.low, two.high - two.value)
+    up = math.hypot(one.high - one.value, two.value - two.low)
+    return Estimate(value, value - down, value + up)
+
+
+def _each(
+    runs: Sequence[FinishedRun],
+    judge: Callable[[FinishedRun], Iterable[tuple[Outcome, str]]],
+) -> Iterator[Evidence]:
+    """What each run says; a run that has none of the numbers says nothing."""
+    for name, run in zip(short_names(runs), runs, strict=True):
+        if found := list(judge(run)):
+            words = " ".join(words for _, words in found)
+            yield Evidence(name, together(outcome for outcome, _ in found), words)
+
+
+def _above(one: Estimate, two: Estimate) -> Outcome:
+    """Whether one number is larger than another, beyond their intervals."""
+    if one.low > two.high:
+        return Outcome.HOLDS
+    return Outcome.FAILS if one.high < two.low else Outcome.OPEN
+
+
+def _distances(run: FinishedRun) -> Iterator[tuple[Outcome, str]]:
+    for norm, name in (("l2", "l2"), ("linf", "l_inf")):
+        before, after = (run.estimate(f"distance/{norm}_{when}") for when in ("init", "end"))
+        if before and after:
+            words = f"{name}: {_number(before)} before purification, {_number(after)} after."
+            yield _above(after, before), words
+
+
+def _variation(run: FinishedRun) -> Iterator[tuple[Outcome, str]]:
+    inputs, one, many = (
+        run.estimate(f"centroid/l2_{what}") for what in ("inputs", "fixed_noise", "fixed_input")
+    )
+    if inputs and one and many:
+        words = f"From the centre: inputs {_number(inputs)}, purified under one noise"
+        yield _above(inputs, one), f"{words} {_number(one)},"
+        yield _above(many, inputs), f"under many noises {_number(many)}."
+    if ratio := run.estimate("variance/snr"):
+        words = f"Variance from the input over that from the noise: {_number(ratio)}."
+        yield _above(Estimate(1, 1, 1), ratio), words
+
+
+def _randomness(run: FinishedRun) -> Iterator[tuple[Outcome, str]]:
+    fixed, name = _robust(run)
+    # Images that an attack leaves as soon as they fool one noise transfer badly.
+    others = ("fresh",) if run.setting("early_stop") else ("fresh", "transfer")
+    for other in others:
+        share = run.estimate(f"{other}/robust_accuracy")
+        if fixed is None or share is None:
+            continue
+        gap = difference(share, fixed)
+        outcome = _above(gap, Estimate(MARGIN, MARGIN, MARGIN))
+        yield outcome, f"{_percent(share)} under {other} noise, {_percent(fixed)} under {name}."
+
+
+def _robust(run: FinishedRun) -> tuple[Estimate | None, str]:
+    """Robust accuracy under fixed noise, and what it is called."""
+    if (last := run.estimate(_FIXED)) is not None:
+        return last, "fixed noise"
+    return run.estimate(f"{_FIXED}_any_iteration"), "fixed noise (at every iteration)"
+
+
+def _law(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
+    groups: dict[tuple[str, ...], list[FinishedRun]] = {}
+    for run in runs:
+        if run.estimate(_RATE) and _robust(run)[0]:
+            groups.setdefault(_alike(run), []).append(run)
+    for group in groups.values():
+        if len(group) < LEAST_RUNS:
+            continue
+        eps = group[0].setting("eps")
+        name = f"{len(group)} runs" + ("" if eps is None else f" at {in_255ths(eps)}")
+        rates = [found.value for run in group if (found := run.estimate(_RATE))]
+        shares = [found for run in group if (found := _robust(run)[0])]
+        yield Evidence(name, *_fitted(rates, shares))
+
+
+def _alike(run: FinishedRun) -> tuple[str, ...]:
+    """What runs of one law must share."""
+    classifier = run.settings.get("models", {}).get("classifier", {})
+    shared = [run.setting(name) for name in sorted(DECISIVE - {"classifier"})]
+    return tuple(map(str, (*shared, classifier.get("sha256") or classifier.get("source"))))
+
+
+def _fitted(rates: Sequence[float], shares: Sequence[Estimate]) -> tuple[Outcome, str]:
+    lowest, highest = min(share.high for share in shares), max(share.low for share in shares)
+    spread = f"{percent(min(s.value for s in shares))} to {percent(max(s.value for s in shares))} %"
+    if lowest >= highest:
+        return Outcome.OPEN, f"All accuracies, {spread}, are the same within their intervals."
+    try:
+        fit = fit_sigmoid(rates, [share.value for share in shares])
+    except InputError as error:
+        return Outcome.OPEN, f"Accuracies {spread}; no curve can be fitted: {error}."
+    outcome = Outcome.OPEN
+    if fit.steepness <= 0 or fit.r_squared < NO_FIT:
+        outcome = Outcome.FAILS
+    elif fit.r_squared >= GOOD_FIT:
+        outcome = Outcome.HOLDS
+    low, high = (float(edge) for edge in fit.band(0.0))
+    return outcome, (
+        f"Accuracies {spread}; R2 = {fit.r_squared:.3f}, k = {fit.steepness:.1f}, "
+        f"m = {fit.middle:.3f}; at rate 0 the curve has {percent(fit.at_zero)} % "
+        f"({percent(low)} to {percent(high)})."
+    )
+
+
+def _curve(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
+    curves: dict[tuple[str, ...], list[tuple[float, Estimate]]] = {}
+    for run in runs:
+        if points := _budgets(run):
+            curves.setdefault(_same_classifier(run), points)
+    for name, run in zip(short_names(runs), runs, strict=True):
+        points = curves.get(_same_classifier(run), [])
+        eps, rate, share = run.setting("eps"), run.estimate(_RATE), _robust(run)[0]
+        if not points or eps is None or rate is None or share is None:
+            continue
+        if eps * rate.high > points[-1][0]:
+            continue  # beyond the curve
+        promised = _promised(points, Estimate(*(eps * number for number in rate)))
+        gap = difference(share, promised)
+        outcome = Outcome.OPEN
+        if gap.low >= -MARGIN and gap.high <= MARGIN:
+            outcome = Outcome.HOLDS
+        elif gap.low > MARGIN or gap.high < -MARGIN:
+            outcome = Outcome.FAILS
+        yield Evidence(
+            name,
+            outcome,
+            f"The classifier alone keeps {_percent(promised)} at "
+            f"{in_255ths(eps * rate.value)}, the purified one {_percent(share)} at "
+            f"{in_255ths(eps)}.",
+        )
+
+
+def _same_classifier(run: FinishedRun) -> tuple[str, ...]:
+    """What a curve and the runs that it is held against must share."""
+    classifier = run.settings.get("models", {}).get("classifier", {})
+    found = (classifier.get("sha256") or classifier.get("source"), run.settings.get("data_sha256"))
+    return tuple(map(str, (*found, run.setting("attack"))))
+
+
+def _budgets(run: FinishedRun) -> list[tuple[float, Estimate]]:
+    """The classifier alone: budget in [0, 1], robust accuracy; by rising budget."""
+    eps = run.settings.get("base_curve_eps")
+    if eps is None:
+        return []
+    found = {
+        float(name.removeprefix(_CURVE)): run.estimate(name)
+        for name in run.metrics
+        if name.startswith(_CURVE)
+    }
+    return sorted((eps * rate, share) for rate, share in found.items() if share is not None)
+
+
+def _promised(points: Sequence[tuple[float, Estimate]], budget: Estimate) -> Estimate:
+    """The curve at a budget, between its points on straight lines; both intervals count."""
+    budgets = [place for place, _ in points]
+    value, low, high = zip(*(share for _, share in points), strict=True)
+    return Estimate(
+        float(np.interp(budget.value, budgets, value)),
+        float(np.interp(budget.high, budgets, low)),
+        float(np.interp(budget.low, budgets, high)),
+    )
+
+
+def _number(found: Estimate) -> str:
+    value, low, high = (f"{number:#.3g}".rstrip(".") for number in found)
+    return f"{value} ({low} to {high})"
+
+
+def _percent(found: Estimate) -> str:
+    return f"{percent(found.value)} % ({percent(found.low)} to {percent(found.high)})"
