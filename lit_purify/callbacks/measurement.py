@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from lit_purify.callbacks.progress import show_activity
 from lit_purify.modules.protocols import ProtocolName
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.records import SampleTable
+from lit_purify.records import MeanCurve, SampleTable
 from lit_purify.types import Batch, InputError
 
 
@@ -22,7 +22,8 @@ class Measurement(Callback, ABC):
     """Measures something of every image of a test.
 
     A subclass implements :meth:`prepare` and :meth:`measure`; where it has them, it adds
-    :meth:`settings` and :meth:`figures`. Training, validation and prediction are left alone.
+    :meth:`settings`, :meth:`figures` and :meth:`curves`. Training, validation and prediction are
+    left alone.
 
     Attributes:
         needs_protocol: the run must have one of these protocols; empty where it needs none.
@@ -79,6 +80,18 @@ class Measurement(Callback, ABC):
 
         Returns:
             Figures by their name in TensorBoard; in the run folder ``a/b`` is ``a_b.png``.
+        """
+        return {}
+
+    def curves(self, module: PurifiedClassifier, table: SampleTable) -> Mapping[str, MeanCurve]:
+        """Curves for TensorBoard: of each batch as it is measured, and at the end of all records.
+
+        Args:
+            module: the defence under test.
+            table: the samples, with the columns that this measurement has recorded.
+
+        Returns:
+            Means against steps of at least 0, by their names in TensorBoard.
         """
         return {}
 

@@ -5,6 +5,7 @@ state; what they have in common is in :mod:`lit_purify.figures.style`. ``figure.
 writes what they return.
 """
 
+from lit_purify.figures.attack import attack_figure
 from lit_purify.figures.base_curve import CurvePoint, base_curve_figure
 from lit_purify.figures.distances import Curve, distance_figure
 from lit_purify.figures.image_grid import image_grid
@@ -18,6 +19,7 @@ __all__ = [
     "Curve",
     "CurvePoint",
     "MeasuredPoint",
+    "attack_figure",
     "attack_loss_figure",
     "base_curve_figure",
     "distance_figure",

@@ -24,6 +24,14 @@ Surface = Literal["base", "fixed", "fresh"]
 """What an adversarial image was found against; a protocol may re-use another's images."""
 
 
+SURFACES: dict[Surface, str] = {
+    "base": "Classifier alone",
+    "fixed": "Purified (fixed)",
+    "fresh": "Purified (fresh)",
+}
+"""Surface -> what reports call it."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """One way to test adversarial images.

@@ -145,7 +145,14 @@ class RecordingModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         self.conclude(self.store.collect())
         for name, metric in self.summary_metrics.items():
-            self.log(name, metric, metric_attribute=f"metrics.{self.registered[name].place}")
+            place = self.registered[name].place
+            self.log(name, metric, metric_attribute=f"metrics.{place}", logger=False)
+
+    def on_test_end(self) -> None:
+        metrics = self.trainer.callback_metrics
+        known = {name: metrics[name].item() for name in self.registered if name in metrics}
+        for logger in self.loggers:  # after so many images, not at Lightning's step 0
+            logger.log_metrics(known, len(self.table))
 
     def conclude(self, table: SampleTable) -> None:
         """Compute the metrics of a run.
