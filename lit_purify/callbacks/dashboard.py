@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from lit_purify.callbacks.hparams import hparams
-from lit_purify.callbacks.measurement import Measurement
+from lit_purify.callbacks.measurement import Measurement, board_writers
 from lit_purify.callbacks.records import Records, find_records
 from lit_purify.metrics import NOTED
 from lit_purify.modules.protocols import PROTOCOLS
@@ -66,7 +65,7 @@ class Dashboard(Callback):
         *_: Any,
         **__: Any,
     ) -> None:
-        writers = list(_writers(trainer))
+        writers = list(board_writers(trainer))
         if not writers:
             return
         table = SampleTable({INDEX: Column(batch["index"]), **pl_module.recorded})
@@ -82,14 +81,14 @@ class Dashboard(Callback):
                 write_curves(writer, curves)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        writers = list(_writers(trainer))
+        writers = list(board_writers(trainer))
         if stage != "test" or not writers or not self._records.finished:
             return
         module = PurifiedClassifier.tested_by(self, pl_module)
         table = module.table
         curves = _running(module, table) | _measured(trainer, module, table)
         for writer in writers:
-            write_curves(writer, curves)
+            write_curves(writer, curves, last=True)
             _write_histograms(writer, module)
             writer.add_custom_scalars(_charts(curves))
             for part in hparams(self._records.settings):
@@ -97,11 +96,19 @@ class Dashboard(Callback):
             writer.flush()
 
 
-def write_curves(writer: SummaryWriter, curves: Mapping[str, MeanCurve]) -> None:
-    """Write curves in the place of those that were written before, but for points at step 0."""
+def write_curves(
+    writer: SummaryWriter, curves: Mapping[str, MeanCurve], *, last: bool = False
+) -> None:
+    """Write curves in the place of those that were written before.
+
+    Points at step 0, where images and histograms are too, cannot be replaced; they are written at
+    last only.
+    """
     points: dict[int, list[Summary.Value]] = defaultdict(list)
     for name, curve in curves.items():
         for step, mean in curve.points():
+            if step == 0 and not last:
+                continue
             points[step].append(Summary.Value(tag=name, simple_value=mean.value))
             for end in ("low", "high") if curve.share else ():
                 tag, value = f"interval/{name}/{end}", getattr(mean, end)
@@ -112,13 +119,6 @@ def write_curves(writer: SummaryWriter, curves: Mapping[str, MeanCurve]) -> None
     for step in sorted(points):
         writer.file_writer.add_summary(Summary(value=points[step]), step)
     writer.flush()
-
-
-def _writers(trainer: Trainer) -> Iterator[SummaryWriter]:
-    """Those of the first process; the others have none."""
-    for logger in trainer.loggers if trainer.is_global_zero else ():
-        if isinstance(logger, TensorBoardLogger):
-            yield logger.experiment
 
 
 def _measured(trainer: Trainer, module: PurifiedClassifier, table: SampleTable) -> Curves:

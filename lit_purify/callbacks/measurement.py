@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
 
 from lit_purify.callbacks.progress import show_activity
 from lit_purify.modules.protocols import ProtocolName
@@ -148,7 +150,16 @@ def save_figure(trainer: Trainer, folder: Path, name: str, figure: Figure) -> No
         figure: the figure.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name.replace('/', '_')}.png")
-    for logger in trainer.loggers:
+    path = folder / f"{name.replace('/', '_')}.png"
+    figure.savefig(path)
+    width, height = figure.canvas.get_width_height()
+    picture = Summary.Image(width=width, height=height, encoded_image_string=path.read_bytes())
+    for writer in board_writers(trainer):  # the same file: drawing takes long
+        writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=picture)]))
+
+
+def board_writers(trainer: Trainer) -> Iterator[SummaryWriter]:
+    """TensorBoard's writers of a run: those of the first process, which the others do not have."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(name, figure)
+            yield logger.experiment

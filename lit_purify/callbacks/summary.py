@@ -82,9 +82,8 @@ class Summary(Callback):
             self._write(trainer, module, "finished", metrics)
             self._finished = True  # what fails from here on does not make it less so
             if not trainer.callback_metrics:  # nothing was missing, so nothing was logged
-                known = {name: f["value"] for name, f in metrics.items() if f["value"] is not None}
-                for logger in trainer.loggers:
-                    logger.log_metrics(known, len(module.table))
+                known = {name: f["value"] for name, f in metrics.items()}
+                module.log_metrics({name: v for name, v in known.items() if v is not None})
             if self.verbose:
                 self._print_result(self._folder, self._summary(module, "finished", metrics))
         self._finished = True

@@ -29,18 +29,18 @@ def attack_figure(curves: Mapping[str, Sequence[Estimate]], images: int) -> Figu
     Example:
         >>> figure = attack_figure({"fixed": [Estimate(0.9, 0.8, 1), Estimate(0.5, 0.4, 0.6)]}, 60)
         >>> [text.get_text() for text in figure.axes[0].get_legend().texts]
-        ['fixed (50 % at last)']
+        ['fixed: 50.0 % at last']
     """
     if not curves or not all(curves.values()):
         raise ValueError(f"expected curves with points, got {dict(curves)}")
     longest = max(map(len, curves.values()))
-    with new_figure(6.5, 3.6) as figure:
+    with new_figure(7, 3.8) as figure:
         axes = figure.subplots()
         for number, (name, points) in enumerate(curves.items()):
             look = curve_look(number, len(curves), len(points))
             iterations = range(1, len(points) + 1)
             value, low, high = (100 * np.array(points)).T
-            axes.plot(iterations, value, label=f"{name} ({value[-1]:.3g} % at last)", **look)
+            axes.plot(iterations, value, label=f"{name}: {value[-1]:.1f} % at last", **look)
             draw_band(axes, iterations, low, high, color=look["color"])
         axes.set_xlim(1 - 0.02 * longest, 1.02 * longest)
         axes.set_ylim(0, 102)
@@ -48,5 +48,5 @@ def attack_figure(curves: Mapping[str, Sequence[Estimate]], images: int) -> Figu
         axes.set_xlabel("iteration of the attack, before its step; last, what it returns")
         axes.set_ylabel("robust accuracy (%)")
         title = f"{images} images, band: 95 % interval"
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, title=title)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, title=title)
     return figure

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from lit_purify.metrics import OTHER, Statistics, SummaryMetric
+from lit_purify.metrics import NOTED, OTHER, Statistics, SummaryMetric
 from lit_purify.records import Column, MemoryStore, SampleTable, Store, reduce
 from lit_purify.types import Batch, InputError
 
@@ -149,10 +150,17 @@ class RecordingModule(LightningModule):
             self.log(name, metric, metric_attribute=f"metrics.{place}", logger=False)
 
     def on_test_end(self) -> None:
-        metrics = self.trainer.callback_metrics
-        known = {name: metrics[name].item() for name in self.registered if name in metrics}
-        for logger in self.loggers:  # after so many images, not at Lightning's step 0
-            logger.log_metrics(known, len(self.table))
+        found = self.trainer.callback_metrics
+        self.log_metrics({name: found[name].item() for name in self.registered if name in found})
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        """Hand the metrics of the run to its loggers, as of so many images.
+
+        What is merely noted on the way is left out where it is zero.
+        """
+        told = {n: v for n, v in values.items() if v or self.registered[n].section != NOTED}
+        for logger in self.loggers:
+            logger.log_metrics(told, len(self.table))
 
     def conclude(self, table: SampleTable) -> None:
         """Compute the metrics of a run.
