@@ -124,6 +124,7 @@ class DistanceTrajectories(Measurement):
         return {
             f"trajectory/{norm}/{name.removeprefix(f'{ATTACK}_')}": mean_curve(distances, places)
             for name in self._measured
+            if f"{name}/trajectory" in table
             for norm, distances in zip(NORMS, table[f"{name}/trajectory"].unbind(1), strict=True)
         }
 
