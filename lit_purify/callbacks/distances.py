@@ -122,7 +122,7 @@ class DistanceTrajectories(Measurement):
     def curves(self, module: PurifiedClassifier, table: SampleTable) -> Mapping[str, MeanCurve]:
         places = [round(place) for place in way_travelled(chain_steps(module.purifier))[0]]
         return {
-            f"trajectory/{norm}/{name.removeprefix(f'{ATTACK}_')}": mean_curve(distances, places)
+            f"trajectory/{norm}/{_input(name)}": mean_curve(distances, places)
             for name in self._measured
             if f"{name}/trajectory" in table
             for norm, distances in zip(NORMS, table[f"{name}/trajectory"].unbind(1), strict=True)
@@ -156,5 +156,10 @@ def _name(width: float) -> str:
     return f"{ATTACK}_uniform_{255 * width:.6g}"
 
 
+def _input(name: str) -> str:
+    return "attack" if name == ATTACK else name.removeprefix(f"{ATTACK}_")
+
+
 def _label(name: str) -> str:
-    return "attack" if name == ATTACK else f"uniform {name.removeprefix(f'{ATTACK}_uniform_')}/255"
+    kind, _, level = _input(name).partition("_")
+    return f"{kind} {level}/255" if level else kind
