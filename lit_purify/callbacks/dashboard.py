@@ -12,7 +12,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from lit_purify.callbacks.hparams import hparams
-from lit_purify.callbacks.measurement import Measurement, board_writers
+from lit_purify.callbacks.measurement import Measurement, add_summary, board_writers
 from lit_purify.callbacks.records import Records, find_records
 from lit_purify.metrics import NOTED
 from lit_purify.modules.protocols import PROTOCOLS
@@ -92,7 +92,7 @@ class Dashboard(Callback):
             _write_histograms(writer, module)
             writer.add_custom_scalars(_charts(curves))
             for part in hparams(self._records.settings):
-                writer.file_writer.add_summary(part)
+                add_summary(writer, part)
             writer.flush()
 
 
@@ -115,9 +115,10 @@ def write_curves(
                 points[step].append(Summary.Value(tag=tag, simple_value=value))
     # TensorBoard forgets what came before of these steps.
     start = SessionLog(status=SessionLog.START)
-    writer.file_writer.add_event(Event(step=1, session_log=start))
+    event = Event(step=1, session_log=start)
+    writer.file_writer.add_event(event)  # type: ignore[attr-defined]
     for step in sorted(points):
-        writer.file_writer.add_summary(Summary(value=points[step]), step)
+        add_summary(writer, Summary(value=points[step]), step)
     writer.flush()
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard.summary import hparams as summaries
+from torch.utils.tensorboard import summary
 
 from lit_purify.records.runs import FinishedRun
 
@@ -51,6 +51,15 @@ def hparams(settings: Mapping[str, Any]) -> tuple[Summary, Summary, Summary]:
         "protocols": ", ".join(settings.get("protocols", ())),
         **{role: models[role]["source"] for role in ("denoiser", "classifier") if role in models},
     }
-    columns, _, end = summaries(dict(_COLUMNS), dict.fromkeys(_METRICS, 0.0))
-    _, start, _ = summaries({name: values[name] for name in _COLUMNS}, {})
+    columns, _, end = _summaries(dict(_COLUMNS), _METRICS)
+    _, start, _ = _summaries({name: values[name] for name in _COLUMNS})
     return columns, start, end
+
+
+def _summaries(
+    values: dict[str, Any], metrics: Iterable[str] = ()
+) -> tuple[Summary, Summary, Summary]:
+    found: tuple[Summary, Summary, Summary] = summary.hparams(  # type: ignore[no-untyped-call]
+        values, dict.fromkeys(metrics, 0.0)
+    )
+    return found

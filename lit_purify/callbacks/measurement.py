@@ -155,7 +155,12 @@ def save_figure(trainer: Trainer, folder: Path, name: str, figure: Figure) -> No
     width, height = figure.canvas.get_width_height()
     picture = Summary.Image(width=width, height=height, encoded_image_string=path.read_bytes())
     for writer in board_writers(trainer):  # the same file: drawing takes long
-        writer.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=picture)]))
+        add_summary(writer, Summary(value=[Summary.Value(tag=name, image=picture)]))
+
+
+def add_summary(writer: SummaryWriter, summary: Summary, step: int = 0) -> None:
+    """Write what TensorBoard is to show, many values at once."""
+    writer.file_writer.add_summary(summary, step)  # type: ignore[attr-defined]
 
 
 def board_writers(trainer: Trainer) -> Iterator[SummaryWriter]:
