@@ -162,7 +162,7 @@ def _write_histograms(writer: SummaryWriter, module: PurifiedClassifier) -> None
 def _charts(curves: Mapping[str, MeanCurve]) -> dict[str, dict[str, list[Any]]]:
     """Charts of several curves for the tab Custom Scalars, and of robust accuracies with bands."""
     charts: dict[str, dict[str, list[Any]]] = {}
-    for name in sorted(curves):
+    for name in sorted(curves, key=lambda name: (not curves[name].share, name)):
         if curves[name].share:
             section = "against iteration" if name.startswith("attack/") else "against images done"
             ends = [f"interval/{name}/low", f"interval/{name}/high"]

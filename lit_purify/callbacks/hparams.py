@@ -12,27 +12,27 @@ from torch.utils.tensorboard import summary
 from lit_purify.records.runs import FinishedRun
 
 _COLUMNS: dict[str, str | float] = {
-    "purifier": "",
-    "t_star": 0,
-    "num_steps": 0,
     "attack": "",
+    "depth t*": 0,
     "eps (1/255)": 0,
-    "steps": 0,
-    "draws": 0,
-    "protocols": "",
+    "purifier": "",
     "seed": 0,
-    "images": 0,
-    "precision": "",
-    "denoiser": "",
-    "classifier": "",
+    "steps (attack)": 0,
+    "steps (chain)": 0,
+    "test images": 0,
+    "test protocols": "",
+    "weights of classifier": "",
+    "weights of denoiser": "",
 }
-"""Column -> a value of its type. TensorBoard takes the columns of all runs from one of them."""
+"""Column -> a value of its type. TensorBoard takes the columns of all runs from one of them, in
+alphabetical order, and shows the first five until it is told otherwise."""
 _METRICS = (
-    *("base/clean_accuracy", "purified/clean_accuracy"),
-    *(f"{surface}/robust_accuracy" for surface in ("base", "fixed", "transfer", "fresh")),
-    *(f"{surface}/robust_accuracy_any_iteration" for surface in ("base", "fixed")),
-    *("uniform/compression_rate", "attack/compression_rate"),
+    *("purified/clean_accuracy", "base/robust_accuracy", "fixed/robust_accuracy"),
+    *("fresh/robust_accuracy", "uniform/compression_rate", "attack/compression_rate"),
+    *("base/clean_accuracy", "transfer/robust_accuracy"),
+    *("base/robust_accuracy_any_iteration", "fixed/robust_accuracy_any_iteration"),
 )
+"""The first five are shown likewise."""
 
 
 def hparams(settings: Mapping[str, Any]) -> tuple[Summary, Summary, Summary]:
@@ -42,17 +42,21 @@ def hparams(settings: Mapping[str, Any]) -> tuple[Summary, Summary, Summary]:
         settings: those of ``summary.json``.
     """
     run = FinishedRun(Path(), settings, {}, "")
-    models = settings.get("models", {})
-    eps = run.setting("eps")
+    attack, eps, draws = (run.setting(name) for name in ("attack", "eps", "draws"))
     values = {
-        **{name: run.setting(name) for name in _COLUMNS},
-        "purifier": run.method,
+        "attack": f"{attack}, {draws} draws" if attack and draws else attack,
+        "depth t*": run.setting("t_star"),
         "eps (1/255)": None if eps is None else round(255 * eps, 4),
-        "protocols": ", ".join(settings.get("protocols", ())),
-        **{role: models[role]["source"] for role in ("denoiser", "classifier") if role in models},
+        "purifier": run.method,
+        "seed": run.setting("seed"),
+        "steps (attack)": run.setting("steps"),
+        "steps (chain)": run.setting("num_steps"),
+        "test images": run.setting("images"),
+        "test protocols": ", ".join(settings.get("protocols", ())),
+        **{f"weights of {role}": model["source"] for role, model in settings["models"].items()},
     }
     columns, _, end = _summaries(dict(_COLUMNS), _METRICS)
-    _, start, _ = _summaries({name: values[name] for name in _COLUMNS})
+    _, start, _ = _summaries({name: values.get(name) for name in _COLUMNS})
     return columns, start, end
 
 

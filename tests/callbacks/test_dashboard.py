@@ -141,9 +141,9 @@ class TestAtTheEnd:
         assert set(start.hparams) <= {info.name for info in experiment.hparam_infos}
         assert start.hparams["attack"].string_value == "PGD"
         assert start.hparams["eps (1/255)"].number_value == 2
-        assert start.hparams["steps"].number_value == STEPS
+        assert start.hparams["steps (attack)"].number_value == STEPS
         assert start.hparams["purifier"].string_value == "Failing"
-        assert start.hparams["protocols"].string_value == "base, fixed, transfer"
+        assert start.hparams["test protocols"].string_value == "base, fixed, transfer"
 
     def test_charts_name_curves_that_are_there(self, files, curves):
         events = EventAccumulator(str(files.folder))
