@@ -17,6 +17,8 @@ from torch import Tensor
 from lit_purify.attacks import PGD, Attack
 from lit_purify.callbacks import (
     AdversarialExamples,
+    AttackCurves,
+    Dashboard,
     EvaluationProgress,
     Interruption,
     Measurement,
@@ -218,9 +220,11 @@ def evaluate(
         MemoryUse(verbose=progress),
         *([EvaluationProgress()] if progress else []),
         AdversarialExamples(PGD() if attack is None else attack),
+        AttackCurves(),
         *measurements,
         records,
         summary,
+        Dashboard(),
     ]
     options: dict[str, Any] = {"devices": 1, **(trainer or {})}
     # Attacks need gradients, also where the caller has switched them off.

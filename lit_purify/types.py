@@ -18,6 +18,22 @@ Auto = Literal["auto"]
 """What a run chooses by itself."""
 
 
+class AttackTrace(NamedTuple):
+    """What an attack met at every iteration: of the images that it asked about, before its step.
+
+    Attributes:
+        correct: share of the answers that were correct, shape (B, I), float64. A sample that was no
+            longer asked about stands if nothing before had fooled it.
+        loss: mean cross-entropy of the answers, shape (B, I), float32; nan where there was none.
+        gradient_norm: mean l2 norm of the gradients of a single answer that it asked for, (B, I),
+            float32; nan likewise.
+    """
+
+    correct: Tensor
+    loss: Tensor
+    gradient_norm: Tensor
+
+
 class Batch(TypedDict):
     """What travels from the data module through the attack to the measurements.
 
@@ -28,16 +44,15 @@ class Batch(TypedDict):
             sample and not its position in the batch.
         adversarial: attacked images in [0, 1], each (B, C, H, W), keyed by what they were found
             against (``base``, ``fixed``, ``fresh``); added by the attack callback.
-        attack_loss: cross-entropy at every query of the attack, each (B, Q), with the same keys;
-            nan where a sample was not asked about. Deterministic defences and attacks that know
-            their number of queries only.
+        attack_trace: what the attack met, with the same keys; not of attacks that do not know
+            their iterations.
     """
 
     image: Tensor
     label: Tensor
     index: Tensor
     adversarial: NotRequired[dict[str, Tensor]]
-    attack_loss: NotRequired[dict[str, Tensor]]
+    attack_trace: NotRequired[dict[str, AttackTrace]]
 
 
 class Estimate(NamedTuple):

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from lit_purify.records import read_summary
+from lit_purify.records import SampleTable, read_summary
+from lit_purify.records.store import read_merged
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class RunFiles:
         return load_file(self.records / "tensors.safetensors")
 
     @property
+    def table(self) -> SampleTable:
+        return read_merged(self.records, self.header["run"])
+
+    @property
     def header(self) -> dict[str, Any]:
         return json.loads((self.records / "header.json").read_text())
 
@@ -55,6 +61,16 @@ class RunFiles:
     def batches(self) -> list[int]:
         """The first index of every batch that is recorded and not merged."""
         return sorted(int(path.stem[-8:]) for path in self.records.glob("batch_*.safetensors"))
+
+    @property
+    def curves(self) -> dict[str, list[tuple[int, float]]]:
+        """What TensorBoard shows of it: the points of every curve, by its name."""
+        events = EventAccumulator(str(self.folder), size_guidance={"scalars": 0})
+        events.Reload()
+        return {
+            name: [(event.step, event.value) for event in events.Scalars(name)]
+            for name in events.Tags()["scalars"]
+        }
 
     @property
     def everything(self) -> dict[str, bytes]:

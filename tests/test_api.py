@@ -252,7 +252,7 @@ class TestEvaluate:
         assert [row["fixed/robust_accuracy"] for row in found.rows] == seen.correct(
             "fixed/adversarial"
         ).tolist()
-        assert set(found.figures) == {"images_base", "images_fixed"}
+        assert set(found.figures) == {"attack_curves", "images_base", "images_fixed"}
         assert found.settings["seed"] == 3
         assert "Random perturbations (uniform)" in str(found)
 
@@ -313,7 +313,7 @@ class TestEvaluate:
         assert len(found) == 2
         assert found[0] == found[1]
         assert [run["n"] for run in found[0]] == [5, 5]
-        assert [run["figures"] for run in found[0]] == [["distances"], ["distances"]]
+        assert [run["figures"] for run in found[0]] == 2 * [["attack_curves", "distances"]]
 
     @pytest.mark.parametrize(
         ("change", "word"),

@@ -62,6 +62,7 @@ class TestAnyNumberOfProcesses:
     @pytest.mark.parametrize("count", [2, 3])
     def test_batches_of_one_give_the_same_bytes(self, count, runs):
         assert runs[count, 1].merged == runs[1, 1].merged
+        assert runs[count, 1].curves == runs[1, 1].curves
 
     @every_run
     def test_every_sample_once_and_with_the_same_numbers(self, chosen, runs):

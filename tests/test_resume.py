@@ -83,6 +83,7 @@ def assert_equal(run: Fork, expected: RunFiles) -> None:
     assert run.finish() == 0, run.printed
     found = files_of(run.printed)
     assert found.merged == expected.merged
+    assert found.curves == expected.curves
     assert found.summary["metrics"] == expected.summary["metrics"]
     assert found.header["status"] == found.summary["status"] == "finished"
     assert (found.folder / "config.yaml").exists()

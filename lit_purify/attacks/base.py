@@ -125,6 +125,10 @@ class Attack(RecordsArguments, ABC):
         """Queries that an attack on a batch makes, for progress; ``None`` if unknown."""
         return None
 
+    def num_iterations(self, defence: Defence) -> int | None:
+        """Iterations of that attack, each of as many queries; ``None`` if unknown."""
+        return self.num_queries(defence)
+
     @property
     def stops_early(self) -> bool:
         """Whether a sample fooled on a deterministic defence keeps the image that fooled it.

@@ -78,6 +78,9 @@ class PGD(Attack):
     def num_queries(self, defence: Defence) -> int:
         return self.steps * self._num_draws(defence)
 
+    def num_iterations(self, defence: Defence) -> int:
+        return self.steps
+
     @property
     def stops_early(self) -> bool:
         return self.early_stop

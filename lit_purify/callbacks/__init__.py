@@ -2,8 +2,10 @@
 
 from lit_purify.callbacks.agreement import AttackAgreement
 from lit_purify.callbacks.attack import AdversarialExamples
+from lit_purify.callbacks.attack_curves import AttackCurves
 from lit_purify.callbacks.base_curve import BaseClassifierCurve
 from lit_purify.callbacks.compression import CompressionRate
+from lit_purify.callbacks.dashboard import Dashboard
 from lit_purify.callbacks.distances import DistanceTrajectories
 from lit_purify.callbacks.ema import EMA
 from lit_purify.callbacks.images import ImageGrid
@@ -26,9 +28,11 @@ __all__ = [
     "EMA",
     "AdversarialExamples",
     "AttackAgreement",
+    "AttackCurves",
     "AttackMagnitude",
     "BaseClassifierCurve",
     "CompressionRate",
+    "Dashboard",
     "DistanceTrajectories",
     "EvaluationProgress",
     "ImageGrid",

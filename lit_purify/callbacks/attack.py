@@ -13,17 +13,10 @@ from lit_purify.attacks import Attack, Watch
 from lit_purify.callbacks.progress import show_activity
 from lit_purify.defence import Defence
 from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation
-from lit_purify.modules.protocols import Surface
+from lit_purify.modules.protocols import SURFACES, Surface
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.precision import check_tf32
 from lit_purify.types import ACCURACY, NOTED, Batch, InputError
-
-_ON: dict[Surface, str] = {
-    "base": "Classifier alone",
-    "fixed": "Purified (fixed)",
-    "fresh": "Purified (fresh)",
-}
-"""Surface -> what reports call it."""
 
 _EVERY_ITERATION: dict[Surface, str] = {
     "base": "Classifier alone, attacked: correct at every iteration",
@@ -57,7 +50,7 @@ class AdversarialExamples(Callback):
             module = PurifiedClassifier.tested_by(self, pl_module)
             self._check_precision(trainer, module)
             for surface, name in product(module.surfaces, self.attack.finding_names):
-                label = f"{_ON[surface]}: {name.replace('_', ' ')}"
+                label = f"{SURFACES[surface]}: {name.replace('_', ' ')}"
                 module.add_metric(
                     _finding(surface, name), IntervalAccuracy(), section=NOTED, label=label
                 )
@@ -66,13 +59,13 @@ class AdversarialExamples(Callback):
                     f"{surface}/zero_gradient",
                     MeanWithDeviation(unit="%"),
                     section=NOTED,
-                    label=f"{_ON[surface]}: pixels whose gradient was exactly 0",
+                    label=f"{SURFACES[surface]}: pixels whose gradient was exactly 0",
                 )
                 module.add_metric(
                     f"{surface}/nonfinite_gradient",
                     IntervalAccuracy(),
                     section=NOTED,
-                    label=f"{_ON[surface]}: images whose gradient was infinite or no number",
+                    label=f"{SURFACES[surface]}: images whose gradient was infinite or no number",
                 )
             for surface in self._deterministic(module):
                 module.add_metric(
@@ -105,14 +98,12 @@ class AdversarialExamples(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        batch["adversarial"], batch["attack_loss"] = {}, {}
+        batch["adversarial"], batch["attack_trace"] = {}, {}
         self._findings.clear()
         self._watched.clear()  # with the images of the last batch
         surfaces = pl_module.surfaces
         for number, surface in enumerate(surfaces):
             defence = pl_module.attacked(surface, batch["index"])
-            num_queries = self.attack.num_queries(defence)
-            keep_losses = bool(num_queries) and defence.deterministic
             batch["adversarial"][surface], watched = attack_batch(
                 trainer,
                 self.attack,
@@ -121,12 +112,12 @@ class AdversarialExamples(Callback):
                 seed=pl_module.seed,
                 activity=f"attack ({surface})",
                 part=(number, len(surfaces)),
-                keep_losses=keep_losses,
+                traced=True,
             )
             self._watched[surface] = watched
             self._findings[surface] = self.attack.findings
-            if num_queries and keep_losses:
-                batch["attack_loss"][surface] = watched.loss_by_query(num_queries)
+            if watched.iterations:
+                batch["attack_trace"][surface] = watched.trace()
         show_activity(trainer, "test")
 
     def on_test_batch_end(  # type: ignore[override]
@@ -195,7 +186,7 @@ def attack_batch(
     seed: int,
     activity: str,
     part: tuple[int, int] | None = None,
-    keep_losses: bool = False,
+    traced: bool = False,
 ) -> tuple[Tensor, Watch]:
     """Attack a batch under the conditions of a run: with gradients and in its precision.
 
@@ -207,19 +198,21 @@ def attack_batch(
         seed: base seed of the attack's own randomness.
         activity: what the progress bar calls it.
         part: as in :meth:`EvaluationProgress.show`.
-        keep_losses: as in :class:`~lit_purify.attacks.Watch`.
+        traced: keep a trace of the iterations, where the attack knows them.
 
     Returns:
         Adversarial images (B, C, H, W) in [0, 1], and what the attack asked.
     """
     image, label, index = batch["image"], batch["label"], batch["index"]
     num_queries = attack.num_queries(defence)
+    iterations = (attack.num_iterations(defence) if traced else None) or 0
     watch = Watch(
         label,
         index,
         admits=lambda images, rows: attack.admits(images, image[rows]),
         progress=lambda queries: show_activity(trainer, activity, queries, num_queries, part=part),
-        keep_losses=keep_losses,
+        iterations=iterations,
+        queries_per_iteration=num_queries // iterations if num_queries and iterations else 1,
     )
     with torch.enable_grad(), trainer.precision_plugin.forward_context():
         return attack(defence.observed(watch), image, label, index, seed=seed), watch

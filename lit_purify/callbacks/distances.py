@@ -14,12 +14,13 @@ from lit_purify.callbacks.chain_steps import chain_steps
 from lit_purify.callbacks.cifar10 import measures_cifar10
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.figures import Curve, distance_figure
+from lit_purify.figures.chain_axis import way_travelled
 from lit_purify.functional import init_max_end, trajectory_distances
 from lit_purify.metrics import MeanWithDeviation
 from lit_purify.modules.protocols import PROTOCOLS, Chain
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.paper import PaperDistances, paper_distances
-from lit_purify.records import SampleTable
+from lit_purify.records import MeanCurve, SampleTable, mean_curve
 from lit_purify.types import Batch, InputError, ratio
 
 LEVELS = ("8/255", "16/255", "32/255", "64/255", "128/255")
@@ -45,8 +46,10 @@ class DistanceTrajectories(Measurement):
 
     The trajectories themselves are stored beside the records, ``distance/trajectory`` and
     ``distance_uniform_8/trajectory``, (N, 2, S) each: l2 and l_inf at the S states, the input's
-    first. At the end the first process draws them: ``distances.png`` in the run folder, and
-    TensorBoard. Without the callback Records there is no picture.
+    first. TensorBoard shows their means as ``trajectory/l2/attack`` and so on, against the way
+    travelled in t: up to t*, and down again from there. At the end the first process draws them:
+    ``distances.png`` in the run folder, and TensorBoard. Without the callback Records there is no
+    picture.
 
     Args:
         levels: half-widths of the uniform perturbations, numbers or fractions such as
@@ -122,6 +125,15 @@ class DistanceTrajectories(Measurement):
             else:
                 yield name, clean + self.levels[name] * module.noise.uniform(index, like=clean)
 
+    def curves(self, module: PurifiedClassifier, table: SampleTable) -> Mapping[str, MeanCurve]:
+        places = [round(place) for place in way_travelled(chain_steps(module.purifier))[0]]
+        return {
+            f"trajectory/{norm}/{_input(name)}": mean_curve(distances, places)
+            for name in self._measured
+            if f"{name}/trajectory" in table
+            for norm, distances in zip(NORMS, table[f"{name}/trajectory"].unbind(1), strict=True)
+        }
+
     def figures(
         self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable
     ) -> Mapping[str, Figure]:
@@ -154,3 +166,7 @@ class DistanceTrajectories(Measurement):
 
 def _name(width: float) -> str:
     return f"{ATTACK}_uniform_{255 * width:.6g}"
+
+
+def _input(name: str) -> str:
+    return "attack" if name == ATTACK else name.removeprefix(f"{ATTACK}_")

@@ -71,9 +71,9 @@ class MaskingDiagnostics(Measurement):
 
     Of the run's attack on ``fixed``; a run without that protocol has none of these:
 
-    - ``masking/attack_loss``: its loss at every query, a tensor beside the records and a figure;
-      ``masking/attack_loss_gain`` is the last known one minus the first. Not for attacks that do
-      not know their number of queries.
+    - ``masking/attack_loss``: its loss at every iteration, a tensor beside the records and a
+      figure; ``masking/attack_loss_gain`` is the last known one minus the first. Not for attacks
+      that do not know their iterations.
     - ``masking/lost_to_longer_attack``: share that falls to a longer attack, at any iteration, of
       those of the first samples of the test set that stood at every iteration of the run's own.
       Only for attacks with ``steps``.
@@ -112,9 +112,9 @@ class MaskingDiagnostics(Measurement):
         self._gains, self._attack, self._left_out = False, None, []
         if "fixed" in module.protocols:
             attack = run_attack(trainer, self)
-            self._gains = bool(attack.num_queries(module.attacked("fixed", self._first)))
+            self._gains = bool(attack.num_iterations(module.attacked("fixed", self._first)))
             if not self._gains:
-                why = "the attack does not know its number of queries"
+                why = "the attack does not know its iterations"
                 self._left_out.append(f"attack_loss ({why})")
             self._attack = self._longer_attack(trainer, attack)
         else:
@@ -153,7 +153,7 @@ class MaskingDiagnostics(Measurement):
     ) -> None:
         self._record_gradient(trainer, module, batch)
         if self._gains:
-            losses = batch["attack_loss"]["fixed"]
+            losses = batch["attack_trace"]["fixed"].loss
             module.record("masking/attack_loss", losses)
             module.record("masking/attack_loss_gain", first_to_last(losses))
         if self._attack is not None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
 
 from lit_purify.callbacks.progress import show_activity
 from lit_purify.modules.protocols import ProtocolName
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
-from lit_purify.records import SampleTable
+from lit_purify.records import MeanCurve, SampleTable
 from lit_purify.types import Batch, InputError
 
 
@@ -22,7 +24,8 @@ class Measurement(Callback, ABC):
     """Measures something of every image of a test.
 
     A subclass implements :meth:`prepare` and :meth:`measure`; where it has them, it adds
-    :meth:`settings` and :meth:`figures`. Training, validation and prediction are left alone.
+    :meth:`settings`, :meth:`figures` and :meth:`curves`. Training, validation and prediction are
+    left alone.
 
     Attributes:
         needs_protocol: the run must have one of these protocols; empty where it needs none.
@@ -82,6 +85,18 @@ class Measurement(Callback, ABC):
         """
         return {}
 
+    def curves(self, module: PurifiedClassifier, table: SampleTable) -> Mapping[str, MeanCurve]:
+        """Curves for TensorBoard: of each batch as it is measured, and at the end of all records.
+
+        Args:
+            module: the defence under test.
+            table: the samples, with the columns that this measurement has recorded.
+
+        Returns:
+            Means against steps of at least 0, by their names in TensorBoard.
+        """
+        return {}
+
     def show_progress(self, trainer: Trainer, done: int, total: int) -> None:
         """Say on the progress bar how far this batch is measured, where :meth:`measure` takes long.
 
@@ -135,7 +150,21 @@ def save_figure(trainer: Trainer, folder: Path, name: str, figure: Figure) -> No
         figure: the figure.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name.replace('/', '_')}.png")
-    for logger in trainer.loggers:
+    path = folder / f"{name.replace('/', '_')}.png"
+    figure.savefig(path)
+    width, height = figure.canvas.get_width_height()
+    picture = Summary.Image(width=width, height=height, encoded_image_string=path.read_bytes())
+    for writer in board_writers(trainer):  # the same file: drawing takes long
+        add_summary(writer, Summary(value=[Summary.Value(tag=name, image=picture)]))
+
+
+def add_summary(writer: SummaryWriter, summary: Summary, step: int = 0) -> None:
+    """Write what TensorBoard is to show, many values at once."""
+    writer.file_writer.add_summary(summary, step)  # type: ignore[attr-defined]
+
+
+def board_writers(trainer: Trainer) -> Iterator[SummaryWriter]:
+    """TensorBoard's writers of a run: those of the first process, which the others do not have."""
+    for logger in trainer.loggers if trainer.is_global_zero else ():
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(name, figure)
+            yield logger.experiment

@@ -26,6 +26,23 @@ from lit_purify.types import InputError
 T = TypeVar("T")
 
 
+def find_records(trainer: Trainer, asking: Callback) -> Records:
+    """The records of a run, for a callback that stands behind them.
+
+    Raises:
+        InputError: there are none before it.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks[: callbacks.index(asking)]:
+        if isinstance(callback, Records):
+            return callback
+    name = type(asking).__name__
+    raise InputError(
+        f"{name} needs the callback lit_purify.callbacks.Records(); put it before {name} in the "
+        "Trainer's callbacks"
+    )
+
+
 class Records(Callback):
     """Keeps what is found for every image of a test in ``records/``, batch by batch.
 
@@ -141,11 +158,16 @@ class Records(Callback):
         # Where nothing was missing Lightning calls no other hook.
         self._finish(trainer, pl_module)
         self._forget_done(trainer)
-        if stage == "test" and self._header is not None and self._header["status"] == "finished":
+        if stage == "test" and self.finished:
             if trainer.is_global_zero:
                 self._draw(trainer, PurifiedClassifier.tested_by(self, pl_module))
             # No process may go on, and look for the figures, before they are drawn.
             trainer.strategy.barrier("figures are drawn")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end, and the first process's module has its records."""
+        return self._header is not None and self._header["status"] == "finished"
 
     def _draw(self, trainer: Trainer, module: PurifiedClassifier) -> None:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]

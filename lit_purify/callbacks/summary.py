@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
-from lit_purify.callbacks.records import Records
+from lit_purify.callbacks.records import find_records
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import read_summary, versions, write_summary
 from lit_purify.report import conclusion, flags, summary_table
-from lit_purify.types import NOTED, InputError
 
 
 class Summary(Callback):
@@ -45,7 +43,7 @@ class Summary(Callback):
         module = PurifiedClassifier.tested_by(self, pl_module)
         self._folder = run_folder(trainer)
         self._finished = False
-        self._settings = self._find_records(trainer).settings
+        self._settings = find_records(trainer, self).settings
         self._labels = {
             name: {"section": shown.section, "label": shown.label, "unit": shown.unit}
             for name, shown in module.registered.items()
@@ -70,16 +68,6 @@ class Summary(Callback):
                 return
         self._write(trainer, module, "running", {})
 
-    def _find_records(self, trainer: Trainer) -> Records:
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        for callback in callbacks[: callbacks.index(self)]:
-            if isinstance(callback, Records):
-                return callback
-        raise InputError(
-            "Summary needs the callback lit_purify.callbacks.Records(); put it before Summary in "
-            "the Trainer's callbacks"
-        )
-
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer, pl_module)
 
@@ -94,27 +82,11 @@ class Summary(Callback):
             self._write(trainer, module, "finished", metrics)
             self._finished = True  # what fails from here on does not make it less so
             if not trainer.callback_metrics:  # nothing was missing, so nothing was logged
-                known = {name: f["value"] for name, f in metrics.items() if f["value"] is not None}
-                for logger in trainer.loggers:
-                    logger.log_metrics(known, 0)
-            self._log_histograms(trainer, module)
+                known = {name: f["value"] for name, f in metrics.items()}
+                module.log_metrics({name: v for name, v in known.items() if v is not None})
             if self.verbose:
                 self._print_result(self._folder, self._summary(module, "finished", metrics))
         self._finished = True
-
-    @staticmethod
-    def _log_histograms(trainer: Trainer, module: PurifiedClassifier) -> None:
-        """The numbers image by image; yes and no have no histogram."""
-        measured = {name for name, shown in module.registered.items() if shown.section != NOTED}
-        for name in measured & module.table.columns.keys():
-            values = module.table[name]
-            if values.ndim > 1 or not values.is_floating_point():
-                continue
-            finite = values[values.isfinite()].numpy()
-            for logger in trainer.loggers if len(finite) else []:
-                if isinstance(logger, TensorBoardLogger):
-                    # Not under the name of the scalar: TensorBoard shows one kind under a name.
-                    logger.experiment.add_histogram(f"per_image/{name}", finite, 0)
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException

@@ -19,6 +19,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from lit_purify.attacks import Attack
 from lit_purify.callbacks import (
     AdversarialExamples,
+    AttackCurves,
+    Dashboard,
     EvaluationProgress,
     Interruption,
     MemoryUse,
@@ -193,7 +195,8 @@ class PurifyCLI(LightningCLI):
             attack = AdversarialExamples(self._get(self.config_init, "attack"))
             records = Records(config=deciding(self.plain_config))
             summary = Summary(next_step=self._get(self.config_init, "next_step"))
-            callbacks = [Interruption(), attack, *measured, *callbacks, records, summary]
+            callbacks = [Interruption(), attack, AttackCurves(), *measured, *callbacks]
+            callbacks += [records, summary, Dashboard()]
         elif self.subcommand == "predict":
             callbacks.append(PredictionWriter())
         if self.subcommand != "fit" and settings["enable_progress_bar"] is not False:

@@ -5,6 +5,7 @@ state; what they have in common is in :mod:`lit_purify.figures.style`. ``figure.
 writes what they return.
 """
 
+from lit_purify.figures.attack import attack_figure
 from lit_purify.figures.base_curve import CurvePoint, base_curve_figure
 from lit_purify.figures.budgets import budgets_figure
 from lit_purify.figures.depth import depth_figure
@@ -22,6 +23,7 @@ __all__ = [
     "Curve",
     "CurvePoint",
     "MeasuredPoint",
+    "attack_figure",
     "attack_loss_figure",
     "base_curve_figure",
     "budgets_figure",

@@ -26,6 +26,14 @@ Chain = Literal["fixed", "fresh"]
 """Surfaces that are the whole chain of purifier and classifier."""
 
 
+SURFACES: dict[Surface, str] = {
+    "base": "Classifier alone",
+    "fixed": "Purified (fixed)",
+    "fresh": "Purified (fresh)",
+}
+"""Surface -> what reports call it."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """One way to test adversarial images.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_purify.metrics import Statistics, SummaryMetric
 from lit_purify.records import Column, MemoryStore, SampleTable, Store, reduce
-from lit_purify.types import OTHER, Batch, InputError
+from lit_purify.types import NOTED, OTHER, Batch, InputError
 
 
 class Registered(NamedTuple):
@@ -145,7 +146,21 @@ class RecordingModule(LightningModule):
     def on_test_epoch_end(self) -> None:
         self.conclude(self.store.collect())
         for name, metric in self.summary_metrics.items():
-            self.log(name, metric, metric_attribute=f"metrics.{self.registered[name].place}")
+            place = self.registered[name].place
+            self.log(name, metric, metric_attribute=f"metrics.{place}", logger=False)
+
+    def on_test_end(self) -> None:
+        found = self.trainer.callback_metrics
+        self.log_metrics({name: found[name].item() for name in self.registered if name in found})
+
+    def log_metrics(self, values: Mapping[str, float]) -> None:
+        """Hand the metrics of the run to its loggers, as of so many images.
+
+        What is merely noted on the way is left out where it is zero.
+        """
+        told = {n: v for n, v in values.items() if v or self.registered[n].section != NOTED}
+        for logger in self.loggers:
+            logger.log_metrics(told, len(self.table))
 
     def conclude(self, table: SampleTable) -> None:
         """Compute the metrics of a run.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lit_purify.lazy import lazy
 
 if TYPE_CHECKING:
+    from lit_purify.records.curves import MeanCurve, mean_curve, running_mean
     from lit_purify.records.reduction import reduce
     from lit_purify.records.store import MemoryStore, RunStore, Store, records_folder
     from lit_purify.records.summary import read_summary, versions, write_summary
@@ -15,13 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Column",
+    "MeanCurve",
     "MemoryStore",
     "RunStore",
     "SampleTable",
     "Store",
+    "mean_curve",
     "read_summary",
     "records_folder",
     "reduce",
+    "running_mean",
     "versions",
     "write_summary",
 ]
@@ -30,6 +34,7 @@ if not TYPE_CHECKING:  # or type checkers would take any name
     __getattr__ = lazy(
         __name__,
         {
+            "curves": ("MeanCurve", "mean_curve", "running_mean"),
             "reduction": ("reduce",),
             "store": ("MemoryStore", "RunStore", "Store", "records_folder"),
             "summary": ("read_summary", "versions", "write_summary"),

@@ -126,20 +126,35 @@ def test_an_image_outside_the_ball_fools_nobody(defence: Defence, watch: Watch) 
         assert watch.fooled.tolist() == [False, fooled, False]
 
 
-def test_the_loss_of_every_query_is_kept(defence: Defence, watch: Watch) -> None:
-    defence(batch(0.1, 0.2, 0.9), INDICES)
-    assert watch.losses == []  # where it is asked for
-    watch.keep_losses, watch.queries = True, 0
+class TestTrace:
+    """Two iterations of two queries each."""
 
-    def loss(brightness: float, label: int) -> float:
-        return -first_pixel(batch(brightness)).log_softmax(1)[0, label].item()
+    @pytest.fixture
+    def watch(self) -> Watch:
+        return Watch(torch.tensor([0, 0, 1]), INDICES, iterations=2, queries_per_iteration=2)
 
-    defence(batch(0.1, 0.2, 0.9), INDICES)
-    defence(batch(0.4), torch.tensor([20]))
-    defence(batch(0.3, 0.5), torch.tensor([10]), draws=2)
-    assert watch.queries == 4
-    want = torch.full((3, 4), torch.nan)
-    want[:, 0] = torch.tensor([loss(0.1, 0), loss(0.2, 0), loss(0.9, 1)])
-    want[2, 1] = loss(0.4, 1)
-    want[1, 2] = (loss(0.3, 0) + loss(0.5, 0)) / 2
-    torch.testing.assert_close(watch.loss_by_query(4), want, equal_nan=True)
+    def test_every_iteration_is_kept(self, defence: Defence, watch: Watch) -> None:
+        def loss(brightness: float, label: int) -> float:
+            return -first_pixel(batch(brightness)).log_softmax(1)[0, label].item()
+
+        images = batch(0.1, 0.2, 0.9).clone().requires_grad_()
+        logits = defence(images, INDICES)
+        torch.autograd.grad((logits[:, 1] * torch.tensor([3.0, -4.0, 0.0])).sum(), images)
+        defence(batch(0.3, 0.7), INDICES[:2])
+        defence(batch(0.4, 0.45), INDICES[2:], draws=2)
+        defence(batch(0.9), INDICES[:1])  # behind the last iteration
+        trace = watch.trace()
+        # The third was asked once and then fooled, the first not asked again; the second had been.
+        assert trace.correct.tolist() == [[1, 1], [0.5, 0], [1, 0]]
+        nan = torch.nan
+        first = (loss(0.1, 0) + loss(0.3, 0)) / 2, (loss(0.2, 0) + loss(0.7, 0)) / 2, loss(0.9, 1)
+        second = nan, nan, (loss(0.4, 1) + loss(0.45, 1)) / 2
+        want = torch.tensor([first, second]).T
+        torch.testing.assert_close(trace.loss, want, equal_nan=True)
+        want = torch.tensor([[3, nan], [4, nan], [0, nan]])
+        torch.testing.assert_close(trace.gradient_norm, want, equal_nan=True)
+
+    def test_none_is_kept_unasked(self, defence: Defence) -> None:
+        watch = Watch(torch.tensor([0, 0, 1]), INDICES)
+        Defence(first_pixel).observed(watch)(batch(0.1, 0.2, 0.9), INDICES)
+        assert [part.shape for part in watch.trace()] == [(3, 0)] * 3

@@ -282,7 +282,7 @@ class TestLeftOut:
         [
             ({}, GRADIENT | ATTACK, []),
             ({"protocols": ("base",)}, GRADIENT, ["no protocol fixed"]),
-            ({"attack": Uniform(eps=0.1)}, GRADIENT, ["number of queries", "Uniform has no steps"]),
+            ({"attack": Uniform(eps=0.1)}, GRADIENT, ["iterations", "Uniform has no steps"]),
             ({"samples": 0}, GRADIENT | {"masking/attack_loss_gain"}, ["samples is 0"]),
         ],
     )

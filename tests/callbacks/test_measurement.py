@@ -172,7 +172,7 @@ def make(kind):
 def test_every_metric_of_this_package_has_a_label_a_section_and_its_unit(npz, tmp_path):
     attack = AdversarialExamples(PGD(steps=1))
     module = prepared(npz, tmp_path, attack, *map(make, MEASUREMENTS))
-    assert len(MEASUREMENTS) == 10
+    assert len(MEASUREMENTS) == 11
     labels = [(shown.section, shown.label) for shown in module.registered.values()]
     assert len(set(labels)) == len(labels)
     for name, shown in module.registered.items():

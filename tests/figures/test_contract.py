@@ -70,6 +70,7 @@ def vectors(*shape):
 IMAGES = random(2, 3, 8, 8)
 GRID = {"clean": IMAGES, "purified adversarial": IMAGES, "difference": IMAGES - 0.5}
 FIGURES = {
+    "attack": lambda: figures.attack_figure({"fixed": 9 * SHARES, "Purified (fresh)": SHARES}, 9),
     "attack_loss": lambda: figures.attack_loss_figure(random(5, 9)),
     "base_curve": lambda: base_curve(3),
     "base_curve alone": lambda: base_curve(0),
@@ -146,6 +147,7 @@ def test_no_global_state():
 @pytest.mark.parametrize(
     ("draw", "keyword"),
     [
+        (lambda: figures.attack_figure({}, 1), "points"),
         (lambda: figures.attack_loss_figure(torch.ones(3)), "losses"),
         (lambda: figures.base_curve_figure([], eps=0.1), "points"),
         (lambda: figures.base_curve_figure([CurvePoint(1, SHARES[0])], eps=0.0), "budget"),
