@@ -23,6 +23,10 @@ Rule = Callable[[Tensor, Tensor, Sequence[Tensor], Tensor], Tensor]
 """(x of shape (B, C, H, W), t of shape (B,), the sampler's coefficients, noise) -> next x."""
 
 
+_COMPILATIONS = 64
+"""Of a step, at most; what needs more is compiled for something that changes all the time."""
+
+
 def can_run_compiled(x: Tensor) -> bool:
     """Whether a compiled step may be called with x here.
 
@@ -35,7 +39,7 @@ def can_run_compiled(x: Tensor) -> bool:
 
 
 def padded_rows(rows: int, largest: int) -> int:
-    """How many rows a batch is padded to: a power of two, at least 2, or ``largest`` if that is less.
+    """Rows that a batch is padded to: a power of two, at least 2, or ``largest`` if it is less.
 
     Example:
         >>> [padded_rows(rows, 100) for rows in (1, 2, 3, 5, 64, 65, 100)]
@@ -70,10 +74,9 @@ class CompiledStep:
         def function(x: Tensor, t: Tensor, coefficients: Tensor, noise: Tensor) -> Tensor:
             return rule(x, t.expand(len(x)), coefficients.unbind(), noise)
 
-        # PyTorch counts compilations by code object, and gives up after eight: a copy of its own
-        # for every step that is made.
+        # PyTorch counts compilations by code object: every step that is made has one of its own.
         function.__code__ = function.__code__.replace()
-        self._function = torch.compile(function, fullgraph=True, backend=backend)
+        self._compiled = torch.compile(function, fullgraph=True, backend=backend)
         self._weights = weights
         self._bucketed = bucketed
         self._largest = 0
@@ -131,6 +134,14 @@ class CompiledStep:
             numbers = torch.tensor(coefficients, dtype=x.dtype, device=x.device)
             self._numbers[key] = (torch.tensor(t, device=x.device), numbers)
         return self._numbers[key]
+
+    def _function(self, x: Tensor, t: Tensor, coefficients: Tensor, noise: Tensor) -> Tensor:
+        for rows in (x, noise) if noise.ndim else (x,):  # of any number
+            torch._dynamo.maybe_mark_dynamic(rows, 0)
+        # The last step, networks that do otherwise from some batch size on, three precisions: more
+        # compilations than the eight that PyTorch allows.
+        with torch._dynamo.config.patch(recompile_limit=_COMPILATIONS):
+            return self._compiled(x, t, coefficients, noise)
 
     def _rows(self, x: Tensor) -> int:
         bucketed = x.is_cuda if self._bucketed is None else self._bucketed
@@ -191,10 +202,12 @@ def _run(
     room: Room, rows: int, x: Tensor, t: Tensor, coefficients: Tensor, noise: Tensor
 ) -> Tensor:
     noise = _padded(noise, rows) if noise.ndim else noise
-    return room.forward(_padded(x, rows), t, coefficients, noise)[: len(x)]
+    inputs = (_padded(x, rows), t, coefficients, noise)
+    with torch.inference_mode(False):  # where no tensor could be differentiated
+        return room.forward(*(x.clone() if x.is_inference() else x for x in inputs))[: len(x)]
 
 
 def _padded(x: Tensor, rows: int) -> Tensor:
-    """More rows like the last, in contiguous memory: another layout would be compiled for itself."""
+    """More rows like the last, contiguous: another layout would be compiled for itself."""
     x = x.detach()
     return torch.cat([x, x[-1:].expand(rows - len(x), *x.shape[1:])]).contiguous()

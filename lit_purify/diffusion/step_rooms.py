@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 StepFunction = Callable[..., Tensor]
-"""(x, further tensors ...) -> x of the next step; differentiated with respect to x."""
+"""(x, further tensors ...) -> x of the next step; differentiable in x."""
 
 _WARM_UP = 3
 """Passes before a capture: what a library sets up at its first calls cannot be captured."""
@@ -39,8 +39,6 @@ class Room:
         self.clear()
         with torch.enable_grad():
             x = inputs[0].detach().requires_grad_()
-            # Of any size, so that one compiled function serves all.
-            torch._dynamo.maybe_mark_dynamic(x, 0)
             y = self.function(x, *inputs[1:])
         self._kept = (x, y)
         return y.detach()
@@ -101,7 +99,6 @@ class _Graphs:
 
     def __init__(self, function: StepFunction, inputs: tuple[Tensor, ...], pool: object) -> None:
         x, *others = (given.detach().clone() for given in inputs)
-        torch._dynamo.maybe_mark_dynamic(x, 0)
         self._inputs = [x.detach(), *others]  # detached: written to between replays
         x.requires_grad_()
         with torch.enable_grad():
