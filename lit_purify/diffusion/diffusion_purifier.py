@@ -205,6 +205,8 @@ class DiffusionPurifier(Purifier):
                 "every image needs its own"
             )
         x = self.to_chain(images)
+        if x.is_cuda:  # a CPU would only hold what it makes in time
+            noise = noise.staged(indices, self._draws, like=x)
         for t_prev, t in pairwise([0, *self._noised]):
             z = noise.normal(indices, "forward", t, like=x)
             x = diffuse(x, z, self._alpha_bar[t] / self._alpha_bar[t_prev])
@@ -234,6 +236,13 @@ class DiffusionPurifier(Purifier):
         if self.forward_process == "none":
             return []
         return self.timesteps if self.forward_process == "stepwise" else [self.t_star]
+
+    @property
+    def _draws(self) -> list[tuple[Process, int]]:
+        """Process and step of every Gaussian draw."""
+        up: list[tuple[Process, int]] = [("forward", t) for t in self._noised]
+        down = self.timesteps[:0:-1] if self.sampler.draws_noise else []
+        return [*up, *(("reverse", t) for t in down)]
 
     @property
     def _reached(self) -> list[int]:

@@ -144,7 +144,7 @@ class PurifiedClassifier(RecordingModule):
         Args:
             images: shape (B, C, H, W), in [0, 1].
             noise: randomness of this pass; with ``indices``, or neither, inside
-                :func:`~lit_purify.diffusion.noise.randomness`.
+                :func:`~lit_purify.diffusion.binding.randomness`.
             indices: dataset indices, shape (B,).
 
         Returns:
