@@ -31,11 +31,13 @@ def can_run_compiled(x: Tensor) -> bool:
     """Whether a compiled step may be called with x here.
 
     It knows first derivatives of reverse mode alone: not the transforms of ``torch.func``, nor
-    forward mode; and inside ``torch.compiler.set_stance("force_eager")`` nothing is compiled.
+    forward mode; and who looks at every operation (a dispatch mode), or has set PyTorch's stance to
+    ``force_eager``, wants none compiled.
     """
     forced = torch._dynamo.eval_frame._stance.stance == "force_eager"
     moving = forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
-    return not (forced or moving or torch._C._are_functorch_transforms_active())
+    watched = torch._C._len_torch_dispatch_stack() > 0
+    return not (forced or moving or watched or torch._C._are_functorch_transforms_active())
 
 
 def padded_rows(rows: int, largest: int) -> int:
@@ -131,8 +133,9 @@ class CompiledStep:
         """Kept: to bring numbers to a GPU is to wait for all that it has to do."""
         key = (t, coefficients, x.dtype, x.device)
         if key not in self._numbers:
-            numbers = torch.tensor(coefficients, dtype=x.dtype, device=x.device)
-            self._numbers[key] = (torch.tensor(t, device=x.device), numbers)
+            with torch.inference_mode(False):
+                numbers = torch.tensor(coefficients, dtype=x.dtype, device=x.device)
+                self._numbers[key] = (torch.tensor(t, device=x.device), numbers)
         return self._numbers[key]
 
     def _function(self, x: Tensor, t: Tensor, coefficients: Tensor, noise: Tensor) -> Tensor:

@@ -160,6 +160,11 @@ class DiffusionPurifier(Purifier):
         # A copy, or what is sent to another process, is not compiled, like every nn.Module.
         return {**super().__getstate__(), "compiled": None}  # type: ignore[misc]
 
+    def _apply(self, *args: Any, **kwargs: Any) -> DiffusionPurifier:
+        if self.compiled is not None:  # weights are about to be moved or changed
+            self.compiled.clear()
+        return super()._apply(*args, **kwargs)
+
     def _compiled_for(self, x: Tensor) -> CompiledStep | None:
         """The compiled step where it may be called with x."""
         return self.compiled if self.compiled is not None and can_run_compiled(x) else None
