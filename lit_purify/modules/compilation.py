@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -141,7 +142,7 @@ def disagreement(
     try:
         found = _logits_and_gradient(bound, images)
     except Exception as error:
-        return f"{type(error).__name__}: {(str(error).strip() or 'no words').splitlines()[0]}"
+        return textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
     for name, eager, compiled in zip(("logits", "gradient"), expected, found, strict=True):
         difference = float((compiled - eager).norm() / eager.norm().clamp(min=1e-30))
         if not difference <= tolerance:
