@@ -59,7 +59,8 @@ class CompiledStep:
         weights: gives the weights it uses.
         backend: of ``torch.compile``.
         bucketed: pad batches to the sizes of :func:`padded_rows`, for CUDA graphs; ``None`` does so
-            on GPUs. Elsewhere padding would only cost, and a single row alone is padded, to two.
+            on GPUs. Elsewhere padding would only cost: a single row is padded to two where there
+            have been more.
 
     Attributes:
         num_rooms: steps whose activations are kept for the backward pass; others run once more.
@@ -148,8 +149,10 @@ class CompiledStep:
 
     def _rows(self, x: Tensor) -> int:
         bucketed = x.is_cuda if self._bucketed is None else self._bucketed
-        # A single row would be compiled for itself: PyTorch takes a size of 1 for a constant.
-        return padded_rows(len(x), self._largest) if bucketed else max(2, len(x))
+        if bucketed:
+            return padded_rows(len(x), self._largest)
+        # PyTorch takes a size of 1 for a constant, and would compile once more for it.
+        return max(len(x), min(2, self._largest))
 
     def _room(self, device: torch.device) -> Room:
         """The rooms take turns, so that a backward pass finds the last steps in them."""

@@ -99,10 +99,11 @@ def settle_compilation(module: PurifiedClassifier, defence: Defence, first: Batc
     if not (module.compile_networks is True or (module.compile_networks and images.is_cuda)):
         return Preflight(compiled=compiled_parts(*parts))
     compile_defence(*parts)
-    if images.is_cuda:  # as many as in a batch: the very graphs that the run will replay
-        size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
-        rows = torch.arange(max(size, len(images)), device=images.device) % len(images)
-        images, indices = images[rows], indices[rows]
+    # As many as in a batch, for the very graphs that the run will replay; else one size is any.
+    size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+    size = size if images.is_cuda else min(size, len(images))
+    rows = torch.arange(size, device=images.device) % len(images)
+    images, indices = images[rows], indices[rows]
     low = "bf16" if trainer.precision == "bf16-mixed" else "tf32" if module.tf32 else None
     with trainer.precision_plugin.forward_context():
         why = disagreement(

@@ -5,6 +5,7 @@ compiler does to it is tested in ``tests/modules/test_compilation.py``. CUDA gra
 """
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -106,6 +107,13 @@ def test_two_functions_serve_every_step_and_batch() -> None:
     for n in (5, 2, 1, 7):
         output_and_gradient(purifier, n)
     assert counters["stats"]["unique_graphs"] == 2  # the last step draws no noise
+
+
+def test_a_batch_of_one_is_padded_only_where_there_were_more(passes: list[int]) -> None:
+    purifier = compiled_chain(bucketed=False)
+    for n in (1, 3, 1):
+        assert_same(output_and_gradient(purifier, n), output_and_gradient(chain(), n))
+    assert [n for n, _ in itertools.groupby(passes)] == [1, 3, 2]
 
 
 def test_compilations_of_one_chain_do_not_count_for_another() -> None:
