@@ -100,7 +100,7 @@ class CompiledStep:
         inputs = (*self._on_device(x, t, tuple(coefficients)), noise)
         rows = self._rows(x)
         if torch.is_grad_enabled() and x.requires_grad:
-            y: Tensor = _Once.apply(x, self._room(x.device), rows, *inputs)  # type: ignore[no-untyped-call]
+            y: Tensor = _Once.apply(x, self._room(x.device), rows, *inputs)
             return y
         room = self._room(x.device)
         y = _run(room, rows, x, *inputs)
@@ -178,7 +178,7 @@ class _Once(torch.autograd.Function):
     """A step in a room: differentiated there if it is still the last one, else computed again."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, room: Room, rows: int, t: Tensor, coefficients: Tensor, noise: Tensor
     ) -> Tensor:
         device = x.device.type

@@ -158,12 +158,12 @@ class DiffusionPurifier(Purifier):
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy, or what is sent to another process, is not compiled, like every nn.Module.
-        return {**super().__getstate__(), "compiled": None}  # type: ignore[misc]
+        return {**super().__getstate__(), "compiled": None}  # type: ignore[no-untyped-call]
 
     def _apply(self, *args: Any, **kwargs: Any) -> DiffusionPurifier:
         if self.compiled is not None:  # weights are about to be moved or changed
             self.compiled.clear()
-        return super()._apply(*args, **kwargs)
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def _compiled_for(self, x: Tensor) -> CompiledStep | None:
         """The compiled step where it may be called with x."""

@@ -288,7 +288,7 @@ def _sent(numbers: Tensor, device: torch.device) -> Tensor:
 @cache
 def _copies(device: torch.device) -> torch.cuda.Stream:
     """The stream that draws are sent on."""
-    return torch.cuda.Stream(device)
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @dataclass

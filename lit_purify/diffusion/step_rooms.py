@@ -8,6 +8,7 @@ number of steps can be differentiated in a single room.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,12 +98,13 @@ class GraphRoom(Room):
 class _Graphs:
     """Forward and backward pass of a step, captured for inputs of given shapes."""
 
-    def __init__(self, function: StepFunction, inputs: tuple[Tensor, ...], pool: object) -> None:
+    def __init__(self, function: StepFunction, inputs: tuple[Tensor, ...], pool: Any) -> None:
         x, *others = (given.detach().clone() for given in inputs)
         self._inputs = [x.detach(), *others]  # detached: written to between replays
         x.requires_grad_()
         with torch.enable_grad():
-            aside, current = torch.cuda.Stream(x.device), torch.cuda.current_stream(x.device)
+            aside: torch.cuda.Stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
+            current = torch.cuda.current_stream(x.device)
             aside.wait_stream(current)
             with torch.cuda.stream(aside):
                 for _ in range(_WARM_UP):
