@@ -307,8 +307,9 @@ class TestRun:
             IdentityPurifier(), tiny.classifier(), protocols=[], compile=True
         )
         evaluate(module, CIFAR10DataModule(source=npz, batch_size=N))
-        # For the batches, whatever their size, and not once more for the row that is tried alone.
-        assert counters["stats"]["unique_graphs"] == 1
+        # With a gradient and without, whatever the size of a batch, and not once more for the row
+        # that is tried alone.
+        assert counters["stats"]["unique_graphs"] == 2
 
     def test_a_finished_run_keeps_what_was_found(self, npz: str, tmp_path: Path) -> None:
         first = self.run(npz, tmp_path, IdentityPurifier())
