@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from lit_purify.diffusion.binding import bound_randomness
 from lit_purify.diffusion.noise import (
     FixedNoise,
     NoiseSource,
     StackedNoise,
     as_indices,
-    bound_randomness,
 )
 from lit_purify.diffusion.purifier import Purifier
 

@@ -85,6 +85,11 @@ def float32_mode(*, tf32: bool = False) -> Iterator[None]:
             switch.fp32_precision = precision
 
 
+def float32_state() -> tuple[object, ...]:
+    """What :func:`float32_mode` sets, as a value to compare."""
+    return _older_interface(), *(switch.fp32_precision for switch, _ in _switches())
+
+
 def _switches() -> list[tuple[Any, bool]]:
     """The newer interface: what has an ``fp32_precision``, and whether it knows TF32 on a GPU."""
     backends: Any = torch.backends

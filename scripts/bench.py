@@ -40,7 +40,6 @@ from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import ddpm_unet, small_unet
 from lit_purify.diffusion.live_bytes import LiveBytes
 from lit_purify.functional import JacobianOperator, largest_singular
-from lit_purify.modules.compilation import compile_network
 from lit_purify.precision import float32_mode
 
 Work = Callable[[], object]
@@ -511,7 +510,7 @@ def compiled(bench: Bench) -> Iterator[Result]:
         return
     for network, n in (("small", 16), ("small", 128), ("35.7 M", 16)):
         eager, quick = bench.purifier(network, 5), bench.purifier(network, 5)
-        compile_network(quick.denoiser)
+        quick.compile_step()
         images = bench.images(n)
         yield bench.compare(
             f"compiled over eager, {network}, batch {n}",

@@ -196,6 +196,27 @@ class TinyDenoiser(Denoiser):
         return torch.cat([self.scale * noise, torch.tanh(variance)], 1)
 
 
+class Waves(Denoiser):
+    """Two convolutions with a wave of the step between them: every step t computes another map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.second = nn.Conv2d(6, 3, 3, padding=1)
+
+    def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+        wave = torch.sin(self.first(x_t.to(self.first.weight)) + steps.view(-1, 1, 1, 1) / 7)
+        return self.second(wave).to(x_t)
+
+
+def waves() -> Waves:
+    """Known weights, in float64, where compiled and uncompiled must agree to 1e-10."""
+    network = Waves().double()
+    fill(network, seed=3, std=0.2)
+    return network
+
+
 class GaussianDenoiser(Denoiser):
     r"""The best noise predictor for data :math:`x_0 \sim \mathcal N(\mu, \Sigma)`,
 

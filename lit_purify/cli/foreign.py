@@ -71,8 +71,8 @@ def _compiler(error: BaseException) -> str | None:
     if not _NO_COMPILER.search(f"{type(error).__name__} {error}"):
         return None
     return (
-        "torch.compile found no compiler that works; install g++ (on a GPU also triton), or leave "
-        "--model.compile out"
+        "torch.compile found no compiler that works; install g++ (on a GPU also triton), or set "
+        "--model.compile false"
     )
 
 

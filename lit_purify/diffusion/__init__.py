@@ -1,6 +1,7 @@
 """The purification chain: schedules, keyed noise, samplers, exact gradient."""
 
 from lit_purify.diffusion.architectures import ddpm_unet, guided_diffusion_unet, small_unet
+from lit_purify.diffusion.binding import randomness
 from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
 from lit_purify.diffusion.noise import (
@@ -10,7 +11,6 @@ from lit_purify.diffusion.noise import (
     NoiseSource,
     StackedNoise,
     derive_seed,
-    randomness,
     seed_hash,
 )
 from lit_purify.diffusion.presets import PRESETS, Preset

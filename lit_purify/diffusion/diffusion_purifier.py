@@ -7,20 +7,21 @@ The [-1, 1] scale of the diffusion exists only inside this file; images go in an
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lit_purify.diffusion.compiled_step import CompiledStep, can_run_compiled
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.noise import NoiseConfiguration, as_indices
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.diffusion.recompute import ActivationBudget, can_recompute, run_chain
 from lit_purify.diffusion.resize import resize
-from lit_purify.diffusion.samplers import DDPMSampler, Sampler
+from lit_purify.diffusion.samplers import DDPMSampler, Number, Sampler
 from lit_purify.diffusion.schedule import checked_schedule, diffuse
 from lit_purify.types import Auto, InputError, Model, Process
 
@@ -78,6 +79,7 @@ class DiffusionPurifier(Purifier):
         self.schedule = checked_schedule(denoiser.schedule)
         self.timesteps = self.schedule.timesteps(t_star, num_steps)
         self._alpha_bar: list[float] = self.schedule.alpha_bar.tolist()
+        self.compiled: CompiledStep | None = None
 
     def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         last = images
@@ -125,10 +127,10 @@ class DiffusionPurifier(Purifier):
         self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, x: Tensor
     ) -> Tensor:
         """One step down, from the state x at step t to that at ``t_prev``, [-1, 1] scale."""
-        output = self._predict(x, t)
+        numbers = self.sampler.coefficients(self._alpha_bar[t], self._alpha_bar[t_prev])
         draws = self.sampler.draws_noise and t_prev > 0
         z = noise.normal(indices, "reverse", t, like=x) if draws else x.new_zeros(())
-        return self.sampler.step(x, output, self._alpha_bar[t], self._alpha_bar[t_prev], z)
+        return (self._compiled_for(x) or self._step)(x, t, numbers, z)
 
     def state_gradients(
         self,
@@ -142,7 +144,37 @@ class DiffusionPurifier(Purifier):
         # much as per unit of x.
         return [first, *(state._replace(image=2 * state.image) for state in between), last]
 
-    def _predict(self, x: Tensor, t: int) -> Tensor:
+    def compile_step(
+        self, *, backend: str | Callable[..., Any] = "inductor", bucketed: bool | None = None
+    ) -> None:
+        """Compile network and sampler into one function; see :class:`CompiledStep`.
+
+        Numbers then move as they do between two machines. What needs more than a gradient, such as
+        a Jacobian in forward mode or the transforms of ``torch.func``, runs uncompiled.
+        """
+        self.compiled = CompiledStep(
+            self._step, weights=self.denoiser.parameters, backend=backend, bucketed=bucketed
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, or what is sent to another process, is not compiled, like every nn.Module.
+        return {**super().__getstate__(), "compiled": None}  # type: ignore[no-untyped-call]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> DiffusionPurifier:
+        if self.compiled is not None:  # weights are about to be moved or changed
+            self.compiled.clear()
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _compiled_for(self, x: Tensor) -> CompiledStep | None:
+        """The compiled step where it may be called with x."""
+        return self.compiled if self.compiled is not None and can_run_compiled(x) else None
+
+    def _step(
+        self, x: Tensor, t: int | Tensor, coefficients: Sequence[Number], z: Tensor
+    ) -> Tensor:
+        return self.sampler.combine(x, self._predict(x, t), coefficients, z)
+
+    def _predict(self, x: Tensor, t: int | Tensor) -> Tensor:
         """What the denoiser gives for the state x at step t."""
         output = self.denoiser(x, t)
         _check_output(output, x, self.denoiser)
@@ -178,6 +210,8 @@ class DiffusionPurifier(Purifier):
                 "every image needs its own"
             )
         x = self.to_chain(images)
+        if x.is_cuda:  # a CPU would only hold what it makes in time
+            noise = noise.staged(indices, self._draws, like=x)
         for t_prev, t in pairwise([0, *self._noised]):
             z = noise.normal(indices, "forward", t, like=x)
             x = diffuse(x, z, self._alpha_bar[t] / self._alpha_bar[t_prev])
@@ -186,7 +220,12 @@ class DiffusionPurifier(Purifier):
             partial(self.reverse_step, t, t_prev, noise, indices)
             for t, t_prev in zip(self.timesteps[::-1], self._reached, strict=True)
         ]
-        states = run_chain(steps, x, num_kept=self._num_kept(x))
+        num_kept = min(self._num_kept(x), len(steps))
+        if compiled := self._compiled_for(x):  # computes its steps again by itself
+            if can_recompute(x):
+                compiled.expect(len(x), num_kept)
+            num_kept = len(steps)
+        states = run_chain(steps, x, num_kept=num_kept)
         for t, state in zip(self._reached, states, strict=True):
             yield "reverse", t, state
 
@@ -204,6 +243,13 @@ class DiffusionPurifier(Purifier):
         return self.timesteps if self.forward_process == "stepwise" else [self.t_star]
 
     @property
+    def _draws(self) -> list[tuple[Process, int]]:
+        """Process and step of every Gaussian draw."""
+        up: list[tuple[Process, int]] = [("forward", t) for t in self._noised]
+        down = self.timesteps[:0:-1] if self.sampler.draws_noise else []
+        return [*up, *(("reverse", t) for t in down)]
+
+    @property
     def _reached(self) -> list[int]:
         """The steps t that the reverse process stops at, the output's last."""
         return [*self.timesteps[-2::-1], 0]
@@ -218,6 +264,8 @@ class DiffusionPurifier(Purifier):
             return 0
         if any(weight.requires_grad for weight in self.denoiser.parameters()):
             return len(self.timesteps)  # recomputation gives the state's gradient alone
+        if self._compiled_for(x) is None and self.compiled and self.compiled.holds_memory:
+            return 0  # what the budget grants is taken by CUDA graphs
         return self.budget.steps(partial(self._predict, t=self.t_star), x)
 
 

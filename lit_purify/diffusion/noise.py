@@ -15,10 +15,9 @@ The slot t = 0 belongs to random starts and uniform perturbations.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -121,6 +120,10 @@ def rows_of(indices: Tensor, samples: Tensor) -> Tensor:
     return hits.int().argmax(1)
 
 
+def _slot(process: Process, t: int) -> int:
+    return 2 * t + (process == "reverse")
+
+
 class NoiseConfiguration(ABC):
     """One randomness configuration xi: every Gaussian draw of a purification, sample by sample."""
 
@@ -136,12 +139,26 @@ class NoiseConfiguration(ABC):
         Returns:
             Noise of shape (B, *like.shape[1:]).
         """
-        slot = 2 * t + (process == "reverse")
-        return self._draw(indices, slot, torch.randn, like)
+        return self._draw(indices, _slot(process, t), torch.randn, like)
 
     def uniform(self, indices: Tensor, *, like: Tensor) -> Tensor:
         """Draws from U(-1, 1) in the slot t = 0, shape (B, *like.shape[1:])."""
         return self._draw(indices, 0, torch.rand, like) * 2 - 1
+
+    def staged(
+        self, indices: Tensor, steps: Iterable[tuple[Process, int]], *, like: Tensor
+    ) -> NoiseConfiguration:
+        """The same noise, its draws of a whole chain made and on their way to the device.
+
+        The processor makes and sends them while the GPU still works on what came before, so that
+        no step has to wait for its draw.
+
+        Args:
+            indices: dataset indices of the samples, shape (B,).
+            steps: process and step of every draw.
+            like: as in :meth:`normal`.
+        """
+        return self
 
     @abstractmethod
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
@@ -187,18 +204,26 @@ class FixedNoise(NoiseConfiguration, NoiseSource):
     def cached(self, indices: Tensor) -> CachedNoise:
         return CachedNoise(self.seed, indices.cpu())
 
+    def staged(
+        self, indices: Tensor, steps: Iterable[tuple[Process, int]], *, like: Tensor
+    ) -> CachedNoise:
+        return self.cached(indices).staged(indices, steps, like=like)
+
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
         # Neighbouring rows of one image share its draw, which is made once.
         images, counts = torch.unique_consecutive(indices.cpu(), return_counts=True)
-        draws = torch.empty((len(images), *like.shape[1:]), dtype=torch.float32)
+        # Pinned, what goes to a GPU is sent without waiting for it.
+        shape = (len(images), *like.shape[1:])
+        draws = torch.empty(shape, dtype=torch.float32, pin_memory=like.is_cuda)
         generator = torch.Generator()
         for row, index in enumerate(images.tolist()):
             generator.manual_seed(seed_hash(self.seed, index, slot))
             law(like.shape[1:], generator=generator, out=draws[row])
-        draws = draws.to(like)
+        draws = draws.to(like, non_blocking=True)
         if len(images) == len(indices):
             return draws
-        return draws.repeat_interleave(counts.to(draws.device), 0, output_size=len(indices))
+        counts = _sent(counts, draws.device)
+        return draws.repeat_interleave(counts, 0, output_size=len(indices))
 
 
 @dataclass(frozen=True)
@@ -223,13 +248,47 @@ class CachedNoise(FixedNoise):
     def cached(self, indices: Tensor) -> CachedNoise:
         return self if torch.equal(indices.cpu(), self.samples) else super().cached(indices)
 
+    def staged(
+        self, indices: Tensor, steps: Iterable[tuple[Process, int]], *, like: Tensor
+    ) -> CachedNoise:
+        if like.is_cuda:
+            # On a stream of their own, the copies do not queue behind what the GPU has to do.
+            work, aside = torch.cuda.current_stream(like.device), _copies(like.device)
+            with torch.cuda.stream(aside):
+                sent = [self._kept(_slot(*step), torch.randn, like) for step in steps]
+            for draws in sent:
+                draws.record_stream(work)
+            work.wait_stream(aside)
+        else:
+            for step in steps:
+                self._kept(_slot(*step), torch.randn, like)
+        return self
+
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
+        kept = self._kept(slot, law, like)
+        if torch.equal(indices.cpu(), self.samples):
+            return kept
+        return kept[_sent(rows_of(indices.cpu(), self.samples), like.device)]
+
+    def _kept(self, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
+        """Draws of one slot for all samples."""
         key = (slot, like.shape[1:], like.dtype, like.device)
         if key not in self._store:
             self._store[key] = super()._draw(self.samples, slot, law, like)
-        if torch.equal(indices.cpu(), self.samples):
-            return self._store[key]
-        return self._store[key][rows_of(indices.cpu(), self.samples).to(like.device)]
+        return self._store[key]
+
+
+def _sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, which is not waited for."""
+    if device.type != "cuda":
+        return numbers.to(device)
+    return numbers.pin_memory().to(device, non_blocking=True)
+
+
+@cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """The stream that draws are sent on."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 @dataclass
@@ -270,60 +329,30 @@ class StackedNoise(NoiseConfiguration):
 
     configurations: Sequence[NoiseConfiguration]
 
+    def staged(
+        self, indices: Tensor, steps: Iterable[tuple[Process, int]], *, like: Tensor
+    ) -> StackedNoise:
+        steps = list(steps)
+        return StackedNoise(
+            [
+                noise.staged(part, steps, like=like)
+                for noise, part in zip(self.configurations, self._parts(indices), strict=True)
+            ]
+        )
+
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
+        return torch.cat(
+            [
+                noise._draw(part, slot, law, like)
+                for noise, part in zip(self.configurations, self._parts(indices), strict=True)
+            ]
+        )
+
+    def _parts(self, indices: Tensor) -> Tensor:
+        """The indices of every configuration, a row each."""
         if len(indices) % len(self.configurations):
             raise ValueError(
                 f"{len(indices)} rows cannot be shared out to {len(self.configurations)} "
                 "randomness configurations"
             )
-        parts = indices.view(len(self.configurations), -1)
-        return torch.cat(
-            [
-                noise._draw(part, slot, law, like)
-                for noise, part in zip(self.configurations, parts, strict=True)
-            ]
-        )
-
-
-_bound: ContextVar[tuple[NoiseSource, Tensor] | None] = ContextVar("bound_noise", default=None)
-
-
-@contextmanager
-def randomness(source: NoiseSource, indices: Tensor | Sequence[int]) -> Iterator[None]:
-    """Bind a noise source and sample indices for callers that can only call ``model(x)``.
-
-    Args:
-        source: where the forward passes inside the block take their noise from.
-        indices: dataset indices of the samples, shape (B,), or a list of them; a single index
-            serves a batch of any size.
-
-    Raises:
-        InputError: the indices are no list of whole numbers.
-
-    Example::
-
-        with randomness(FixedNoise(0), indices):
-            logits = model(images)
-    """
-    samples = as_indices(indices)
-    token = _bound.set((source.cached(samples), samples))
-    try:
-        yield
-    finally:
-        _bound.reset(token)
-
-
-def bound_randomness() -> tuple[NoiseSource, Tensor]:
-    """What :func:`randomness` has bound.
-
-    Raises:
-        RuntimeError: nothing is bound.
-    """
-    bound = _bound.get()
-    if bound is None:
-        raise RuntimeError(
-            "a defence was called without randomness or dataset indices; bind them by "
-            "bind(FixedNoise(seed), indices), for a classifier alone bind(None, indices), or wrap "
-            "the call in `with randomness(FixedNoise(seed), indices):`"
-        )
-    return bound
+        return indices.view(len(self.configurations), -1)

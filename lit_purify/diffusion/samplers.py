@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -20,10 +21,14 @@ from torch import Tensor
 from lit_purify.types import InputError
 
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
+Number = float | Tensor
 
 
 class Sampler(ABC):
     """The rule of one reverse step.
+
+    Its two halves are what depends on the step, in numbers, and what is done with them, in tensors:
+    the second is the same for every step, so that it can be compiled once for all of them.
 
     Args:
         clip: clip the predicted clean image to [-1, 1]. Off, the DDPM step is eq. 2 as printed.
@@ -38,21 +43,39 @@ class Sampler(ABC):
         """Whether steps before the last one need a Gaussian draw."""
 
     @abstractmethod
-    def step(
-        self, x_t: Tensor, output: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor
+    def coefficients(self, alpha_bar: float, alpha_bar_prev: float) -> tuple[float, ...]:
+        """The numbers of a step, which :meth:`combine` takes.
+
+        Args:
+            alpha_bar: cumulative alpha of this step.
+            alpha_bar_prev: cumulative alpha of the step reached; 1 at the end of the chain.
+
+        Returns:
+            Finite numbers; as many for every step but the last, which may have fewer.
+        """
+
+    @abstractmethod
+    def combine(
+        self, x_t: Tensor, output: Tensor, coefficients: Sequence[Number], noise: Tensor
     ) -> Tensor:
         """Go from x_t to the previous state.
 
         Args:
             x_t: state, shape (B, C, H, W), [-1, 1] scale.
             output: what the denoiser returned for it, (B, C, H, W) or (B, 2C, H, W).
-            alpha_bar: cumulative alpha of this step.
-            alpha_bar_prev: cumulative alpha of the step reached; 1 at the end of the chain.
-            noise: standard normal, shape (B, C, H, W); ignored where the step draws none.
+            coefficients: those of the step; in compiled code scalar tensors, so no value of theirs
+                may decide what is computed.
+            noise: standard normal, shape (B, C, H, W); a scalar where the step draws none.
         """
 
-    def _clean(self, x_t: Tensor, predicted_noise: Tensor, alpha_bar: float) -> Tensor:
-        clean = (x_t - math.sqrt(1 - alpha_bar) * predicted_noise) / math.sqrt(alpha_bar)
+    def step(
+        self, x_t: Tensor, output: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor
+    ) -> Tensor:
+        """:meth:`combine` with the :meth:`coefficients` of a step."""
+        return self.combine(x_t, output, self.coefficients(alpha_bar, alpha_bar_prev), noise)
+
+    def _clean(self, x_t: Tensor, predicted_noise: Tensor, sigma: Number, scale: Number) -> Tensor:
+        clean = (x_t - sigma * predicted_noise) / scale
         return clean.clamp(-1, 1) if self.clip else clean
 
 
@@ -74,8 +97,24 @@ class DDPMSampler(Sampler):
         super().__init__(clip=clip)
         self.variance = variance
 
-    def step(
-        self, x_t: Tensor, output: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor
+    def coefficients(self, alpha_bar: float, alpha_bar_prev: float) -> tuple[float, ...]:
+        alpha = alpha_bar / alpha_bar_prev
+        of_mean = (
+            math.sqrt(1 - alpha_bar),
+            math.sqrt(alpha_bar),
+            math.sqrt(alpha_bar_prev) * (1 - alpha) / (1 - alpha_bar),
+            math.sqrt(alpha) * (1 - alpha_bar_prev) / (1 - alpha_bar),
+        )
+        if alpha_bar_prev == 1:
+            return of_mean
+        large = 1 - alpha
+        small = large * (1 - alpha_bar_prev) / (1 - alpha_bar)
+        if self.variance != "learned_range":
+            return *of_mean, math.sqrt(large if self.variance == "fixed_large" else small)
+        return *of_mean, math.log(large), math.log(small)
+
+    def combine(
+        self, x_t: Tensor, output: Tensor, coefficients: Sequence[Number], noise: Tensor
     ) -> Tensor:
         channels = x_t.shape[1]
         if self.variance == "learned_range" and output.shape[1] != 2 * channels:
@@ -83,20 +122,15 @@ class DDPMSampler(Sampler):
                 f"variance learned_range needs a denoiser with {2 * channels} output channels, "
                 f"this one has {output.shape[1]}; choose fixed_small or fixed_large"
             )
-        alpha = alpha_bar / alpha_bar_prev
-        clean = self._clean(x_t, output[:, :channels], alpha_bar)
-        mean = (
-            math.sqrt(alpha_bar_prev) * (1 - alpha) / (1 - alpha_bar) * clean
-            + math.sqrt(alpha) * (1 - alpha_bar_prev) / (1 - alpha_bar) * x_t
-        )
-        if alpha_bar_prev == 1:
+        sigma, scale, of_clean, of_state, *spread = coefficients
+        mean = of_clean * self._clean(x_t, output[:, :channels], sigma, scale) + of_state * x_t
+        if not spread:
             return mean
-        large = 1 - alpha
-        small = large * (1 - alpha_bar_prev) / (1 - alpha_bar)
         if self.variance != "learned_range":
-            return mean + math.sqrt(large if self.variance == "fixed_large" else small) * noise
+            return mean + spread[0] * noise
+        large, small = spread
         share = (output[:, channels:] + 1) / 2
-        log_variance = share * math.log(large) + (1 - share) * math.log(small)
+        log_variance = share * large + (1 - share) * small
         return mean + torch.exp(log_variance / 2) * noise
 
 
@@ -125,13 +159,22 @@ class DDIMSampler(Sampler):
     def draws_noise(self) -> bool:
         return self.eta > 0
 
-    def step(
-        self, x_t: Tensor, output: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor
-    ) -> Tensor:
-        predicted = output[:, : x_t.shape[1]]
-        clean = self._clean(x_t, predicted, alpha_bar)
+    def coefficients(self, alpha_bar: float, alpha_bar_prev: float) -> tuple[float, ...]:
         alpha = alpha_bar / alpha_bar_prev
         variance = self.eta**2 * (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha)
-        x = math.sqrt(alpha_bar_prev) * clean
-        x = x + math.sqrt(1 - alpha_bar_prev - variance) * predicted
-        return x + math.sqrt(variance) * noise if variance else x
+        return (
+            math.sqrt(1 - alpha_bar),
+            math.sqrt(alpha_bar),
+            math.sqrt(alpha_bar_prev),
+            math.sqrt(1 - alpha_bar_prev - variance),
+            *((math.sqrt(variance),) if variance else ()),
+        )
+
+    def combine(
+        self, x_t: Tensor, output: Tensor, coefficients: Sequence[Number], noise: Tensor
+    ) -> Tensor:
+        predicted = output[:, : x_t.shape[1]]
+        sigma, scale, of_clean, of_noise, *spread = coefficients
+        x = of_clean * self._clean(x_t, predicted, sigma, scale)
+        x = x + of_noise * predicted
+        return x + spread[0] * noise if spread else x

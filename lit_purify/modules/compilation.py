@@ -1,19 +1,39 @@
-"""Networks compiled by ``torch.compile``: which ones a defence has, and how a step is passed."""
+"""A defence compiled by ``torch.compile``: which parts it has, and whether they do as before."""
 
 from __future__ import annotations
 
+import textwrap
+import warnings
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from lit_purify.classifiers import Classifier
+from lit_purify.data.peers import peers_of
+from lit_purify.defence import Defence
 from lit_purify.diffusion.denoiser import Denoiser
+from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
+from lit_purify.diffusion.noise import NoiseSource
 from lit_purify.diffusion.purifier import Purifier
+from lit_purify.modules.preflight import Preflight
+from lit_purify.types import Batch
+
+if TYPE_CHECKING:
+    from lit_purify.modules.purified_classifier import PurifiedClassifier
+
+TOLERANCES = {"float32": 1e-5, "tf32": 1e-2, "bf16": 1e-1}
+"""How far compiled code may be from eager's, in each arithmetic: the norm of the difference of the
+logits, and of their gradient, in units of the norm of eager's."""
+
+
+class NotCompiledWarning(UserWarning):
+    """Networks run uncompiled although they were to be compiled."""
 
 
 def networks(purifier: Purifier, classifier: Classifier) -> dict[str, nn.Module]:
-    """The networks of a defence by their place: what :func:`compile_network` is for.
+    """The networks of a defence by their place: what :func:`compile_defence` compiles.
 
     They are the modules that a purifier holds and calls; a list or dictionary of modules is
     entered. A purifier without any (a blur, a JPEG) has nothing to compile.
@@ -30,22 +50,140 @@ def _called_children(parent: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from ((f"{name}.{inner}", network) for inner, network in _called_children(child))
 
 
-def compile_network(network: nn.Module) -> None:
-    """Have a network compiled by ``torch.compile`` at its first call, in place, and once only."""
-    if is_compiled(network):
-        return
+def compile_defence(purifier: Purifier, classifier: Classifier) -> None:
+    """Have the networks of a defence compiled at their first call, in place.
+
+    The denoiser of a :class:`DiffusionPurifier` is compiled together with its sampler.
+    """
+    chains = _chains(purifier)
+    for chain in chains.values():
+        if chain.compiled is None:
+            chain.compile_step()
+    for network in networks(purifier, classifier).values():
+        if id(network) not in chains and network._compiled_call_impl is None:
+            _compile_network(network)
+
+
+def uncompile_defence(purifier: Purifier, classifier: Classifier) -> None:
+    """Have the networks run as they are from now on."""
+    for chain in _chains(purifier).values():
+        chain.compiled = None
+    for network in networks(purifier, classifier).values():
+        network._compiled_call_impl = None
+
+
+def compiled_parts(purifier: Purifier, classifier: Classifier) -> list[str]:
+    """Names of the networks whose calls run compiled code."""
+    chains = _chains(purifier)
+    return [
+        name
+        for name, network in networks(purifier, classifier).items()
+        if network._compiled_call_impl is not None
+        or (id(network) in chains and chains[id(network)].compiled is not None)
+    ]
+
+
+def settle_compilation(module: PurifiedClassifier, defence: Defence, first: Batch) -> Preflight:
+    """Compile a module for a run, where that is asked for and gives what eager execution gives.
+
+    Args:
+        module: set up for a run; it may be compiled already.
+        defence: what the run tests of it.
+        first: images to try it on.
+
+    Returns:
+        What runs compiled; and why nothing does although it was to.
+    """
+    parts, trainer = (module.purifier, module.classifier), module.trainer
+    images, indices = first["image"], first["index"]
+    if not (module.compile_networks is True or (module.compile_networks and images.is_cuda)):
+        return Preflight(compiled=compiled_parts(*parts))
+    compile_defence(*parts)
+    # As many as in a batch, for the very graphs that the run will replay; else one size is any.
+    size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+    size = size if images.is_cuda else min(size, len(images))
+    rows = torch.arange(size, device=images.device) % len(images)
+    images, indices = images[rows], indices[rows]
+    low = "bf16" if trainer.precision == "bf16-mixed" else "tf32" if module.tf32 else None
+    with trainer.precision_plugin.forward_context():
+        why = disagreement(
+            defence, module.noise, images, indices, tolerance=TOLERANCES[low or "float32"]
+        )
+    # All processes compute alike.
+    if any(peers_of(trainer).gather(float(why is not None))):
+        uncompile_defence(*parts)
+        why = why or "so it was on another process"
+        warnings.warn(
+            f"the networks run uncompiled: {why}; expected what eager execution gives; set "
+            "model.compile to false to have them so without this warning",
+            NotCompiledWarning,
+            stacklevel=2,
+        )
+        return Preflight(compiled=compiled_parts(*parts), not_compiled=why)
+    return Preflight(compiled=compiled_parts(*parts))
+
+
+def disagreement(
+    defence: Defence, noise: NoiseSource, images: Tensor, indices: Tensor, *, tolerance: float
+) -> str | None:
+    """Why a compiled defence should not be used; ``None`` where it does as an uncompiled one.
+
+    Logits and their gradient are compared. Whatever a compiler raises is a reason too.
+
+    Args:
+        defence: compiled; unbound.
+        noise: randomness that it is tried under.
+        images: shape (B, C, H, W), in [0, 1].
+        indices: their dataset indices, shape (B,).
+        tolerance: largest relative difference, see :data:`TOLERANCES`.
+    """
+    bound = defence.bind(noise if defence.purifier is not None else None, indices)
+    with torch.compiler.set_stance("force_eager"):
+        expected = _logits_and_gradient(bound, images)
+    try:
+        found = _logits_and_gradient(bound, images)
+    except Exception as error:
+        return textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+    for name, eager, compiled in zip(("logits", "gradient"), expected, found, strict=True):
+        difference = float((compiled - eager).norm() / eager.norm().clamp(min=1e-30))
+        if not difference <= tolerance:
+            return (
+                f"compiled, the {name} of the first images differ from eager's by a share of "
+                f"{difference:.1g}, where {tolerance:.0e} is allowed"
+            )
+    return None
+
+
+def _logits_and_gradient(defence: Defence, images: Tensor) -> list[Tensor]:
+    """In float64; without a gradient where there is none."""
+    with torch.enable_grad():
+        x = images.detach().clone().requires_grad_()
+        logits = defence(x)
+        found = [logits.detach().double()]
+        if logits.requires_grad:
+            # Unequal weights, and no loss that saturates where the classifier is sure.
+            weights = torch.linspace(-1, 1, logits.shape[1], device=x.device)
+            (gradient,) = torch.autograd.grad((logits.float() * weights).sum(), x)
+            found.append(gradient.double())
+    return found
+
+
+def _chains(purifier: Purifier) -> dict[int, DiffusionPurifier]:
+    """The diffusion purifiers of a purifier, by the identity of their denoiser."""
+    found = (module for module in purifier.modules() if isinstance(module, DiffusionPurifier))
+    return {id(chain.denoiser): chain for chain in found}
+
+
+def _compile_network(network: nn.Module) -> None:
     network.compile()
     compiled: Callable[..., Tensor] = network._compiled_call_impl  # type: ignore[assignment]
-    if isinstance(network, Denoiser):
-        # The step t as a tensor: of a number, each value would have a compiled graph of its own,
-        # and after eight graphs PyTorch stops compiling.
-        def call(x_t: Tensor, t: int | Tensor) -> Tensor:
-            steps = t if isinstance(t, Tensor) else torch.full((len(x_t),), t, device=x_t.device)
-            return compiled(x_t, steps)
 
-        network._compiled_call_impl = call
+    def call(x: Tensor, *arguments: object) -> Tensor:
+        if len(x) > 1:  # one graph for all of them
+            torch._dynamo.maybe_mark_dynamic(x, 0)
+        if isinstance(network, Denoiser) and not isinstance(arguments[0], Tensor):
+            # The step t as a tensor: of a number, each value would have a graph of its own.
+            arguments = (torch.full((len(x),), arguments[0], device=x.device),)  # type: ignore[call-overload]
+        return compiled(x, *arguments)
 
-
-def is_compiled(network: nn.Module) -> bool:
-    """Whether calls of a network run compiled code."""
-    return network._compiled_call_impl is not None
+    network._compiled_call_impl = call

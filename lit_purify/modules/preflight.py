@@ -10,10 +10,13 @@ from collections.abc import Callable
 from typing import TypedDict
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import default_collate
 
 from lit_purify.classifiers import Classifier
+from lit_purify.data.base import ImageDataModule
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise
 from lit_purify.functional import suspicious_range, zero_share
@@ -41,6 +44,8 @@ class Preflight(TypedDict, total=False):
         nonfinite: who gave numbers that are not finite.
         zero_gradient: share of an image's pixels in which the gradient of its loss is exactly zero,
             in [0, 1]; ``None`` where the logits do not depend differentiably on the images.
+        compiled: names of the networks that run compiled.
+        not_compiled: why none does although they were to be compiled.
     """
 
     indices: list[int]
@@ -54,6 +59,27 @@ class Preflight(TypedDict, total=False):
     probabilities: bool
     nonfinite: list[str]
     zero_gradient: float | None
+    compiled: list[str]
+    not_compiled: str
+
+
+def first_images(trainer: Trainer, name: str) -> Batch | None:
+    """The first images of a run on its device, :data:`NUM_IMAGES` or fewer.
+
+    Args:
+        trainer: of the run.
+        name: what the data module calls them: ``test_set`` or ``predict_set``.
+
+    Returns:
+        ``None`` where the data are none of this package's.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    images = getattr(data, name, None) if isinstance(data, ImageDataModule) else None
+    if images is None:
+        return None
+    batch = default_collate([images[i] for i in range(min(NUM_IMAGES, len(images)))])
+    first: Batch = trainer.strategy.batch_to_device(batch)
+    return first
 
 
 def preflight(defence: Defence, noise: FixedNoise, batch: Batch, *, attacked: bool) -> Preflight:

@@ -8,18 +8,16 @@ from typing import NamedTuple, cast
 import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from lit_purify.classifiers import Classifier
-from lit_purify.data.base import evaluated_images
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise, NoiseSource, check_seed
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.functional import correct, majority
 from lit_purify.metrics import IntervalAccuracy
-from lit_purify.modules.compilation import compile_network, is_compiled, networks
+from lit_purify.modules.compilation import compile_defence, networks, settle_compilation
 from lit_purify.modules.numerics import Float32Mode, check_precision
-from lit_purify.modules.preflight import NUM_IMAGES, Preflight, preflight
+from lit_purify.modules.preflight import Preflight, first_images, preflight
 from lit_purify.modules.protocols import (
     ATTACK_NOISE,
     PROTOCOLS,
@@ -28,7 +26,7 @@ from lit_purify.modules.protocols import (
     transfer_noise,
 )
 from lit_purify.modules.recording import RecordingModule
-from lit_purify.types import ACCURACY, NOTED, Batch, InputError, Model, is_whole
+from lit_purify.types import ACCURACY, NOTED, Auto, Batch, InputError, Model, is_whole
 
 
 class Outcome(NamedTuple):
@@ -82,7 +80,10 @@ class PurifiedClassifier(RecordingModule):
         tf32: let float32 convolutions and matrix products run in TF32 during a test or prediction;
             otherwise they are IEEE float32 there, see :mod:`lit_purify.precision`.
         compile: compile the classifier and the networks of the purifier with ``torch.compile``, in
-            place. Numbers then move as they do between two machines.
+            place, a denoiser together with its sampler and on GPUs as CUDA graphs. Numbers then
+            move as they do between two machines. A run first compares them with those of eager
+            execution, and goes on uncompiled, with a warning and a flag, where they differ.
+            ``auto`` compiles in runs on an NVIDIA GPU.
 
     Attributes:
         preflight: what was found before the test, see :mod:`lit_purify.modules.preflight`.
@@ -97,7 +98,7 @@ class PurifiedClassifier(RecordingModule):
         protocols: Sequence[ProtocolName] = ("base", "fixed", "transfer"),
         test_draws: int = 1,
         tf32: bool = False,
-        compile: bool = False,
+        compile: bool | Auto = "auto",
     ) -> None:
         super().__init__()
         if not isinstance(classifier, Classifier):
@@ -143,7 +144,7 @@ class PurifiedClassifier(RecordingModule):
         Args:
             images: shape (B, C, H, W), in [0, 1].
             noise: randomness of this pass; with ``indices``, or neither, inside
-                :func:`~lit_purify.diffusion.noise.randomness`.
+                :func:`~lit_purify.diffusion.binding.randomness`.
             indices: dataset indices, shape (B,).
 
         Returns:
@@ -196,9 +197,8 @@ class PurifiedClassifier(RecordingModule):
         return [Float32Mode(tf32=self.tf32)]
 
     def configure_model(self) -> None:
-        if self.compile_networks:
-            for network in networks(self.purifier, self.classifier).values():
-                compile_network(network)
+        if self.compile_networks is True:
+            compile_defence(self.purifier, self.classifier)
 
     def _reset(self) -> None:
         """The module's own metrics, without those of a run's callbacks, and nothing recorded."""
@@ -264,19 +264,19 @@ class PurifiedClassifier(RecordingModule):
         self.classifier.check_data(num_classes=classes, image_shape=shape)
 
     def on_test_start(self) -> None:
-        images = evaluated_images(self.trainer)
-        if images is None:
+        first = first_images(self.trainer, "test_set")
+        if first is None:
             return  # the first batch of other data may come only once
-        first = default_collate([images[i] for i in range(min(NUM_IMAGES, len(images)))])
+        defence = self.defence if self.purifies else Defence(self.classifier)
         # Nothing is compiled for batches of a size that never comes.
         eager = torch.compiler.set_stance("force_eager")
         with eager, self.trainer.precision_plugin.forward_context():
-            self.preflight = preflight(
-                self.defence if self.purifies else Defence(self.classifier),
-                self.noise,
-                self.trainer.strategy.batch_to_device(first),
-                attacked=bool(self.protocols),
-            )
+            self.preflight = preflight(defence, self.noise, first, attacked=bool(self.protocols))
+        self.preflight.update(settle_compilation(self, defence, first))
+
+    def on_predict_start(self) -> None:
+        if (first := first_images(self.trainer, "predict_set")) is not None:
+            self.preflight.update(settle_compilation(self, self.defence, first))
 
     def test_step(self, batch: Batch, batch_idx: int) -> Outcomes:
         image, label, index = batch["image"], batch["label"], batch["index"]
@@ -344,11 +344,6 @@ class PurifiedClassifier(RecordingModule):
             seeds["seed_transfer"] = [
                 transfer_noise(self.seed, k).seed for k in range(self.test_draws)
             ]
-        compiled = [
-            name
-            for name, network in networks(self.purifier, self.classifier).items()
-            if is_compiled(network)
-        ]
         wanted = self.classifier.preprocessing
         return {
             **self.purifier.settings(),
@@ -357,7 +352,7 @@ class PurifiedClassifier(RecordingModule):
             "test_draws": self.test_draws,
             **seeds,
             "tf32": self.tf32,
-            "compile": compiled or False,
+            "compile": self.compile_networks,
         }
 
     def models(self) -> dict[str, Model]:

@@ -235,6 +235,12 @@ def _of_preflight(
             f"The {role} gives numbers that are not finite for one of the first images: they count "
             "as wrong; look for a division by zero or an overflow."
         )
+    if reason := preflight.get("not_compiled"):
+        yield (
+            f"The networks run uncompiled although they were to be compiled: {reason}. The numbers "
+            "are as good, and the run takes longer; set model.compile to false if that is all "
+            "right."
+        )
     # Afterwards the gradients are counted that the attack did ask for.
     if preflight.get("zero_gradient", 0.0) in (None, 1.0) and not metrics:
         none = preflight["zero_gradient"] is None

@@ -19,7 +19,7 @@ from lit_purify.diffusion import (
     randomness,
     seed_hash,
 )
-from lit_purify.diffusion.noise import bound_randomness
+from lit_purify.diffusion.binding import bound_randomness
 from lit_purify.types import InputError, Process
 
 LIKE = torch.zeros(1, 3, 8, 8)

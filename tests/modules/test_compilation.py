@@ -1,39 +1,25 @@
 """Compiled networks: logits and gradients of the plain ones, and what a run says of them."""
 
 import copy
+import warnings
 
 import pytest
 import tiny
 import torch
-from oracles import fill
+from oracles import waves
 from tiny import IdentityPurifier, evaluate
 from torch import nn
 from torch._dynamo.utils import counters
+from torch._inductor.compile_fx import compile_fx
+from torch._inductor.exc import InvalidCxxCompiler
 
 from lit_purify.attacks import PGD
+from lit_purify.callbacks import Records, Summary
 from lit_purify.data import CIFAR10DataModule
-from lit_purify.diffusion import Denoiser, DiffusionPurifier, FixedNoise, Purifier
+from lit_purify.diffusion import DiffusionPurifier, FixedNoise, Purifier
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.modules.compilation import networks
-
-
-class Waves(Denoiser):
-    """Two convolutions with a wave of the step between them: every step t computes another map."""
-
-    def __init__(self):
-        super().__init__()
-        self.first = nn.Conv2d(3, 6, 3, padding=1)
-        self.second = nn.Conv2d(6, 3, 3, padding=1)
-
-    def forward(self, x_t, t):
-        steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
-        wave = torch.sin(self.first(x_t.double()) + steps.view(-1, 1, 1, 1) / 7)
-        return self.second(wave).to(x_t)
-
-
-def waves():
-    """Known weights, in float64, where compiled and uncompiled must agree to 1e-10."""
-    return fill(Waves().double(), seed=3, std=0.2)
+from lit_purify.modules.compilation import NotCompiledWarning, compiled_parts, networks
+from lit_purify.records import read_summary
 
 
 def chain(*, num_steps=12, compile, **options):
@@ -76,7 +62,8 @@ class TestCompiledChain:
             torch.testing.assert_close(found, kept, rtol=1e-10, atol=1e-12)
 
     def test_all_steps_share_their_graphs(self, compiled):
-        assert compiled[1] == 2  # one of the denoiser, one of the classifier
+        # One of the steps, one of the last step, which draws no noise, one of the classifier.
+        assert compiled[1] == 3
         assert counters["graph_break"] == {}
 
     def test_the_memory_of_a_step_is_that_of_the_plain_network(self, compiled):
@@ -113,7 +100,7 @@ class TestCompiledNetworks:
             "classifier",
         ]
         module = PurifiedClassifier(Nested(), tiny.classifier(), compile=True)
-        assert module.settings()["compile"] == list(found)
+        assert parts(module) == list(found)
 
     @pytest.mark.parametrize("by_someone_else", [False, True])
     def test_without_networks_of_the_purifier_the_classifier_alone_is_said(self, by_someone_else):
@@ -121,11 +108,87 @@ class TestCompiledNetworks:
         if by_someone_else:
             classifier.compile()
         module = PurifiedClassifier(IdentityPurifier(), classifier, compile=not by_someone_else)
-        assert module.settings()["compile"] == ["classifier"]
+        assert parts(module) == ["classifier"]
 
     def test_another_process_compiles_too(self):
         # What is sent to a process is pickled, as a copy is, and without its compiled code.
         copied = copy.deepcopy(chain(compile=True))
-        assert copied.settings()["compile"] is False
+        assert parts(copied) == []
         copied.configure_model()
-        assert copied.settings()["compile"] == ["purifier.denoiser", "classifier"]
+        assert parts(copied) == ["purifier.denoiser", "classifier"]
+
+
+def parts(module):
+    return compiled_parts(module.purifier, module.classifier)
+
+
+def sound(graph, inputs):
+    return graph.forward
+
+
+def wrong(graph, inputs):
+    """A compiler with an error of a thousandth."""
+    return lambda *given: tuple(1.001 * found for found in graph.forward(*given))
+
+
+def raising(graph, inputs):
+    raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nin many lines")
+
+
+class TestSelfCheck:
+    """Before a run compiled code is compared with eager execution."""
+
+    @pytest.fixture
+    def run(self, tmp_path, monkeypatch):
+        npz = str(tiny.npz_file(tmp_path / "images.npz", 4))
+        plain = torch.compile
+
+        def run(backend, *, compile):
+            monkeypatch.setattr(
+                torch, "compile", lambda f, **options: plain(f, **{**options, "backend": backend})
+            )
+            folder = tmp_path / f"{backend.__name__} {compile}"
+            module = chain(num_steps=2, compile=compile)
+            metrics, _ = evaluate(
+                module, CIFAR10DataModule(source=npz), Records(), Summary(), folder=folder
+            )
+            return metrics, module, read_summary(folder / "summary.json")
+
+        return run
+
+    def test_what_agrees_is_used_and_told(self, run):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", NotCompiledWarning)
+            metrics, module, summary = run(sound, compile=True)
+            expected, _, plain = run(sound, compile="auto")  # on a CPU that is off
+        assert metrics == expected
+        assert parts(module) == summary["preflight"]["compiled"]
+        assert summary["preflight"]["compiled"] == ["purifier.denoiser", "classifier"]
+        assert plain["preflight"]["compiled"] == []
+        assert summary["settings"]["compile"] is True
+        assert plain["settings"]["compile"] == "auto"
+        assert not any("uncompiled" in flag for flag in summary["flags"] + plain["flags"])
+
+    @pytest.mark.parametrize(("backend", "word"), [(wrong, "logits"), (raising, "No working C++")])
+    def test_what_does_not_agree_is_not_used_and_that_is_told(self, run, backend, word):
+        with pytest.warns(NotCompiledWarning, match="uncompiled"):
+            metrics, module, summary = run(backend, compile=True)
+        expected, *_ = run(sound, compile=False)
+        assert metrics == expected
+        assert parts(module) == summary["preflight"]["compiled"] == []
+        assert word in summary["preflight"]["not_compiled"]
+        assert any("uncompiled" in flag and word in flag for flag in summary["flags"])
+
+    @pytest.mark.slow
+    def test_without_a_compiler(self, run, monkeypatch, tmp_path):
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+        monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
+        monkeypatch.setattr("torch._inductor.config.fx_graph_cache", False)
+        monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", no_compiler)
+        with pytest.warns(NotCompiledWarning, match="compiler"):
+            _, _, summary = run(compile_fx, compile=True)
+        assert summary["preflight"]["compiled"] == []
+
+
+def no_compiler(*_):
+    raise InvalidCxxCompiler
