@@ -167,7 +167,13 @@ class DiffusionPurifier(Purifier):
 
     def _compiled_for(self, x: Tensor) -> CompiledStep | None:
         """The compiled step where it may be called with x."""
-        return self.compiled if self.compiled is not None and can_run_compiled(x) else None
+        usable = self.compiled is not None and can_run_compiled(x) and not self._trained
+        return self.compiled if usable else None
+
+    @property
+    def _trained(self) -> bool:
+        """Whether the weights are to get a gradient: recomputed and compiled steps give none."""
+        return any(weight.requires_grad for weight in self.denoiser.parameters())
 
     def _step(
         self, x: Tensor, t: int | Tensor, coefficients: Sequence[Number], z: Tensor
@@ -262,8 +268,8 @@ class DiffusionPurifier(Purifier):
         """How many reverse steps may keep their activations under the memory budget."""
         if not can_recompute(x):
             return 0
-        if any(weight.requires_grad for weight in self.denoiser.parameters()):
-            return len(self.timesteps)  # recomputation gives the state's gradient alone
+        if self._trained:
+            return len(self.timesteps)
         if self._compiled_for(x) is None and self.compiled and self.compiled.holds_memory:
             return 0  # what the budget grants is taken by CUDA graphs
         return self.budget.steps(partial(self._predict, t=self.t_star), x)
