@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
     {"arguments", "functional", "precision", "types"},
-    {"diffusion", "checkpoints", "weights"},
+    {"diffusion", "checkpoints", "purifiers", "weights"},
     {"defence", "classifiers"},
     {"attacks", "metrics", "data", "paper"},
     {"report", "figures", "records"},
