@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import scipy.fft
 import tiny
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from lit_purify.diffusion import FixedNoise
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.modules.preflight import preflight
 from lit_purify.purifiers import JPEG, BitDepth, Blur, TotalVariation
+from lit_purify.purifiers.jpeg import _steps
 from lit_purify.report.flags import flags
 from lit_purify.types import InputError
 
@@ -39,19 +41,42 @@ def test_blur_is_that_of_torchvision(photographs, sigma):
 
 
 @pytest.mark.parametrize("quality", [10, 50, 75, 95])
-@pytest.mark.parametrize("side", [32, 29])
-def test_jpeg_is_that_of_pillow(photographs, quality, side):
-    images = photographs[:, :, :side]
-    got = (255 * purified(JPEG(quality=quality), images)).round().to(torch.uint8)
+def test_jpeg_is_that_of_pillow(photographs, quality):
+    """Pillow's transform is in whole numbers, which moves a coefficient here and there."""
+    images = photographs[:, :, :29]
+    got = (255 * purified(JPEG(quality=quality), images)).round()
     for image, found in zip(images, got, strict=True):
-        file = io.BytesIO()
-        pixels = (255 * image).round().to(torch.uint8).movedim(0, -1).numpy()
-        Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=0)
-        want = torch.from_numpy(np.array(Image.open(file))).movedim(-1, 0)
-        # Its transform is in whole numbers, which moves a coefficient here and there.
-        error = (found.int() - want.int()).abs().float()
-        assert error.mean() < 0.35
-        assert error.quantile(0.99) <= 4
+        pixels = (255 * image).round()
+        want, tables = pillow(pixels, quality)
+        assert torch.equal(_steps(quality)[0].flatten(), torch.tensor(tables[0]))
+        assert torch.equal(_steps(quality)[1].flatten(), torch.tensor(tables[1]))
+        error = (found - want).abs()
+        assert error.median() <= 1
+        assert error.mean() < 0.4 * (pixels - want).abs().mean()
+
+
+def pillow(pixels, quality):
+    """Pixels that went through a file, and its tables."""
+    file = io.BytesIO()
+    Image.fromarray(pixels.to(torch.uint8).movedim(0, -1).numpy()).save(
+        file, "JPEG", quality=quality, subsampling=0
+    )
+    with Image.open(file) as image:
+        return torch.from_numpy(np.array(image)).movedim(-1, 0).float(), image.quantization
+
+
+def test_jpeg_rounds_the_coefficients_of_the_cosine_transform():
+    """Of grey images, whose colours stay as they are, against SciPy's transform."""
+    grey = torch.rand(1, 1, 16, 8, generator=torch.Generator().manual_seed(1)).double()
+    grey = (255 * grey).round()
+    steps = _steps(40)[0].numpy()
+    want = grey.clone()
+    for rows in (slice(0, 8), slice(8, 16)):
+        coefficients = scipy.fft.dctn(grey[0, 0, rows].numpy() - 128, norm="ortho")
+        restored = scipy.fft.idctn((coefficients / steps).round() * steps, norm="ortho")
+        want[0, 0, rows] = torch.from_numpy(restored.round() + 128).clamp(0, 255)
+    found = purified(JPEG(quality=40), (grey / 255).expand(1, 3, 16, 8))
+    torch.testing.assert_close(255 * found, want.expand(1, 3, 16, 8), rtol=0, atol=1e-9)
 
 
 def test_bit_depth_has_so_many_levels(photographs):
