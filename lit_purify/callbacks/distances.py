@@ -16,6 +16,7 @@ from lit_purify.callbacks.measurement import Measurement
 from lit_purify.figures import Curve, distance_figure
 from lit_purify.functional import init_max_end, trajectory_distances
 from lit_purify.metrics import MeanWithDeviation
+from lit_purify.modules.protocols import PROTOCOLS, Chain
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.paper import PaperDistances, paper_distances
 from lit_purify.records import SampleTable
@@ -35,8 +36,9 @@ class DistanceTrajectories(Measurement):
     sqrt(alpha_bar). Logs, as means over the images, the distance of the input (``init``), the
     largest of all states (``max``) and that of the output (``end``):
 
-    - ``distance/l2_init`` and so on for the images attacked under the fixed noise, where the run
-      has them;
+    - ``distance/l2_init`` and so on for the attacked images, where the run has them: those of
+      ``surface``, purified as the protocol of that name tests them, under the run's own noise
+      (``fixed``) or under noise that the attack has not seen (``fresh``);
     - ``distance_uniform_8/l2_init`` and so on for x0 + U(-8/255, 8/255), and other levels. All
       levels of an image are the same draw, scaled, and the one that CompressionRate uses; the sum
       is not clipped to [0, 1].
@@ -49,9 +51,10 @@ class DistanceTrajectories(Measurement):
     Args:
         levels: half-widths of the uniform perturbations, numbers or fractions such as
             ``"8/255"``; none measures the attacked images only.
+        surface: what the attacked images were found against. The paper's are of ``fresh``.
     """
 
-    def __init__(self, *, levels: Sequence[float | str] = LEVELS) -> None:
+    def __init__(self, *, levels: Sequence[float | str] = LEVELS, surface: Chain = "fixed") -> None:
         widths = [ratio(level) for level in levels]
         if not all(0 < width <= 1 for width in widths):
             raise InputError(
@@ -63,22 +66,24 @@ class DistanceTrajectories(Measurement):
             raise InputError(
                 f"a level of DistanceTrajectories is given twice in {list(levels)}; drop one"
             )
+        self.surface = surface
         self._measured: list[str] = []
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this measurement."""
         return {
-            "distance_inputs": [_label(name) for name in self._measured],
+            "distance_inputs": [self._label(name) for name in self._measured],
+            "distance_surface": self.surface,
             "distance_states": "[0, 1] scale, not clipped, not rescaled",
         }
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
-        attacked = [ATTACK] if "fixed" in module.surfaces else []
+        attacked = [ATTACK] if self.surface in module.surfaces else []
         self._measured = [*attacked, *self.levels]
         if not self._measured:
             raise InputError(
                 "DistanceTrajectories has nothing to measure: it has no levels, and the protocols "
-                f"{list(module.protocols)} attack no fixed noise; add fixed to "
+                f"{list(module.protocols)} attack no {self.surface} noise; add {self.surface} to "
                 "model.protocols, or give it levels"
             )
         for norm, place, name in product(NORMS, PLACES, self._measured):
@@ -86,16 +91,17 @@ class DistanceTrajectories(Measurement):
                 f"{name}/{norm}_{place}",
                 MeanWithDeviation(),
                 section="Distance to the clean image, pixels in [0, 1]",
-                label=f"{NORMS[norm]} {PLACES[place]}, {_label(name)}",
+                label=f"{NORMS[norm]} {PLACES[place]}, {self._label(name)}",
             )
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
     ) -> None:
         clean, index = batch["image"], batch["index"]
-        noise = module.noise.cached(index)
         for number, (name, images) in enumerate(self._inputs(module, batch)):
             self.show_progress(trainer, number, len(self._measured))
+            test_noise = PROTOCOLS[self.surface].test_noise if name == ATTACK else None
+            noise = (test_noise(module.seed, 0) if test_noise else module.noise).cached(index)
             with trainer.precision_plugin.forward_context():  # as the run purifies
                 # The purifier's own iterator: a list of 200 states would hold them all.
                 states = module.purifier.trajectory(images, noise, index)
@@ -112,7 +118,7 @@ class DistanceTrajectories(Measurement):
         clean, index = batch["image"], batch["index"]
         for name in self._measured:
             if name == ATTACK:
-                yield name, batch["adversarial"]["fixed"]
+                yield name, batch["adversarial"][self.surface]
             else:
                 yield name, clean + self.levels[name] * module.noise.uniform(index, like=clean)
 
@@ -121,7 +127,7 @@ class DistanceTrajectories(Measurement):
     ) -> Mapping[str, Figure]:
         paper = self._paper(trainer, module)
         curves = [
-            Curve(_label(name), table[f"{name}/trajectory"], paper.get(name))
+            Curve(self._label(name), table[f"{name}/trajectory"], paper.get(name))
             for name in self._measured
             if f"{name}/trajectory" in table
         ]
@@ -129,12 +135,18 @@ class DistanceTrajectories(Measurement):
             return {}
         return {"distances": distance_figure(curves, chain_steps(module.purifier))}
 
+    def _label(self, name: str) -> str:
+        if name == ATTACK:
+            return "attack" if self.surface == "fixed" else f"attack ({self.surface})"
+        return f"uniform {name.removeprefix(f'{ATTACK}_uniform_')}/255"
+
     def _paper(self, trainer: Trainer, module: PurifiedClassifier) -> dict[str, PaperDistances]:
         """The paper's values for what this run measures in the paper's setting."""
         if not measures_cifar10(trainer):
             return {}
         attack = find_attack(trainer)
-        names = {name: self.levels.get(name) for name in self._measured}
+        comparable = self._measured if self.surface == "fresh" else self.levels
+        names = {name: self.levels.get(name) for name in comparable}
         return paper_distances(
             module.purifier.settings(), attack.settings() if attack else {}, names
         )
@@ -142,7 +154,3 @@ class DistanceTrajectories(Measurement):
 
 def _name(width: float) -> str:
     return f"{ATTACK}_uniform_{255 * width:.6g}"
-
-
-def _label(name: str) -> str:
-    return "attack" if name == ATTACK else f"uniform {name.removeprefix(f'{ATTACK}_uniform_')}/255"

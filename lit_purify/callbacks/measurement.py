@@ -30,7 +30,7 @@ class Measurement(Callback, ABC):
             where there is nothing.
     """
 
-    needs_protocol: ClassVar[tuple[ProtocolName, ...]] = ()
+    needs_protocol: tuple[ProtocolName, ...] = ()
     rounded_away: ClassVar[str] = ""
 
     @abstractmethod

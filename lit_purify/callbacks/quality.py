@@ -12,6 +12,7 @@ from lit_purify.callbacks.measurement import Measurement
 from lit_purify.classifiers.features import ClassifierFeatures, FeatureExtractor
 from lit_purify.classifiers.inception import InceptionFeatures
 from lit_purify.metrics import FrechetDistance, MeanWithDeviation, structural_similarity
+from lit_purify.modules.protocols import Chain
 from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
 from lit_purify.types import Batch, InputError
 
@@ -28,9 +29,10 @@ _DISTANCES: dict[Features, tuple[str, str]] = {
 class ImageQuality(Measurement):
     """Compares the attacked images with the clean ones, before and after purification.
 
-    ``before`` is the image attacked under the run's fixed noise, ``after`` the same image purified
-    under that noise; both as the classifier sees them, neither clipped to [0, 1] nor rounded to 8
-    bits. Logs
+    ``before`` is the image attacked on ``surface``, ``after`` the same image purified as the
+    protocol of that name tests it, under the same noise (``fixed``) or under noise that the attack
+    has not seen (``fresh``); both as the classifier sees them, neither clipped to [0, 1] nor
+    rounded to 8 bits. Logs
 
     - ``quality/ssim_before`` and ``_after``: structural similarity to the clean image, mean over
       the images (:func:`~lit_purify.metrics.structural_similarity`);
@@ -48,19 +50,19 @@ class ImageQuality(Measurement):
         features: what the Fréchet distance is measured in; ``None`` measures similarity only.
         inception_weights: the file of the Inception weights; ``None`` takes the downloaded one, or
             downloads it. Its content is verified either way.
+        surface: what the attacked images were found against. The paper's are of ``fresh``.
 
     Raises:
         InputError: in ``setup``, the weights are neither there nor can be downloaded, are not the
-            expected ones, or the run does not test the protocol ``fixed``.
+            expected ones, or the run does not test the protocol of ``surface``.
     """
-
-    needs_protocol = ("fixed",)
 
     def __init__(
         self,
         *,
         features: Features | None = "inception",
         inception_weights: str | Path | None = None,
+        surface: Chain = "fixed",
     ) -> None:
         if inception_weights is not None and features != "inception":
             raise InputError(
@@ -69,6 +71,8 @@ class ImageQuality(Measurement):
             )
         self.features = features
         self.inception_weights = inception_weights
+        self.surface = surface
+        self.needs_protocol = (surface,)
         self._extractor: FeatureExtractor | None = None
         self._distances: dict[str, str] = {}
 
@@ -76,6 +80,7 @@ class ImageQuality(Measurement):
         """What a report must say about this measurement."""
         found: dict[str, object] = {
             "quality_images": "not clipped, not rounded to 8 bits",
+            "quality_surface": self.surface,
             "quality_ssim": "Gaussian window 11x11, sigma 1.5, data range 1, border reflected",
         }
         if self._extractor is not None:
@@ -84,8 +89,9 @@ class ImageQuality(Measurement):
         return found
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
+        attack = "" if self.surface == "fixed" else f" ({self.surface})"
         for when in WHEN:
-            label = f"Similarity to the clean image (SSIM) {when} purification"
+            label = f"Similarity to the clean image (SSIM) {when} purification{attack}"
             name = f"quality/ssim_{when}"
             module.add_metric(name, MeanWithDeviation(), section=_SECTION, label=label)
         if self.features == "inception":
@@ -98,7 +104,7 @@ class ImageQuality(Measurement):
         self._distances = {when: f"quality/{distance}_{when}" for when in WHEN}
         for when, name in self._distances.items():
             metric = FrechetDistance(self._extractor.dimension)
-            label = f"{words} {when} purification"
+            label = f"{words} {when} purification{attack}"
             module.add_metric(name, metric, section=_SECTION, label=label)
 
     def measure(
@@ -106,8 +112,8 @@ class ImageQuality(Measurement):
     ) -> None:
         clean = batch["image"]
         compared = {
-            "before": batch["adversarial"]["fixed"],
-            "after": outputs["fixed/adversarial"].image.to(clean.dtype),
+            "before": batch["adversarial"][self.surface],
+            "after": outputs[f"{self.surface}/adversarial"].image.to(clean.dtype),
         }
         for when, images in compared.items():
             module.record(f"quality/ssim_{when}", structural_similarity(images, clean))

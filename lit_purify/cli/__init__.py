@@ -6,6 +6,7 @@ returns the exit status.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ COMMANDS = {
     "predict": ("run", "Purify images."),
     "fit": ("run", "Train a denoiser."),
     "report": ("report", "Compare finished runs, and fit robustness to compression."),
+    "sweep": ("sweep", "Run a file of many runs, such as every preset at every depth."),
     "weights": ("weights", "List, fetch and verify published weights."),
 }
 """Commands: the module that runs it, and what it does."""
@@ -57,7 +59,12 @@ def main(args: Sequence[str] | None = None) -> int:
         if first in ("-h", "--help") or not (first in COMMANDS or first.startswith("-")):
             overview().parse_args(args)  # prints the help, or refuses the command
         module, _ = COMMANDS.get(first, COMMANDS["test"])
-        return import_module(f"lit_purify.cli.{module}").command(args)
+        status = import_module(f"lit_purify.cli.{module}").command(args)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # 'weights list | head': who reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:  # also while PyTorch is loaded
         return 128 + signal.SIGINT
     except Exception as error:

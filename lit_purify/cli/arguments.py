@@ -12,6 +12,8 @@ from lit_purify.types import InputError, did_you_mean
 
 AUTO = "auto"
 """Value of ``--resume`` that looks for the newest run of the same configuration."""
+HERE = "here"
+"""Value of ``--resume`` like :data:`AUTO`, which refuses where there are runs of others only."""
 
 
 def given(args: Sequence[str], option: str) -> Iterator[tuple[slice, str]]:
@@ -33,7 +35,7 @@ def with_run_config(args: Sequence[str]) -> list[str]:
         InputError: the folder does not hold a run of ``test``.
     """
     for _, value in given(args, "--resume"):
-        if value in (AUTO, "null"):
+        if value in (AUTO, HERE, "null"):
             continue
         config = Path(value).expanduser() / "config.yaml"
         if not config.is_file():

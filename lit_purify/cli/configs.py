@@ -14,44 +14,8 @@ from yaml import YAMLError
 from lit_purify.cli import strict_yaml
 from lit_purify.cli.empties import unknown_keys
 from lit_purify.cli.order import dropped
-from lit_purify.types import InputError, did_you_mean
-
-_PACKAGE = Path(__file__).parents[1]
-CONFIGS = next(
-    (path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir()),
-    _PACKAGE / "configs",
-)
-"""Where they are: in the package if it is installed, beside it in a checkout."""
-
-
-def find_config(given: str) -> str:
-    """The file of a configuration.
-
-    Args:
-        given: a path; or a name such as ``attack/pgd_eot``, also ``configs/attack/pgd_eot.yaml``,
-            where no such file exists. YAML in place of a file stays as it is.
-
-    Raises:
-        InputError: there is no such file, and no configuration of that name.
-    """
-    with suppress(OSError, ValueError):  # a name that no file can have
-        if Path(given).exists():
-            return given
-    if "\n" in given or ": " in given or given.lstrip().startswith("{"):
-        return given
-    name = given.removeprefix("configs/").removesuffix(".yaml")
-    names = {
-        path.relative_to(CONFIGS).with_suffix("").as_posix(): path
-        for path in CONFIGS.rglob("*.yaml")
-    }
-    if name in names:
-        return str(names[name])
-    short = [known for known in names if known.rpartition("/")[2] == name]
-    meant = f"; did you mean {' or '.join(short)}?" if short else did_you_mean(name, names)
-    raise InputError(
-        f"the configuration {given} does not exist, neither as a file nor among those that come "
-        f"with lit_purify{meant or ', which are ' + ', '.join(sorted(names))}"
-    )
+from lit_purify.cli.shipped import find_config
+from lit_purify.types import InputError
 
 
 def _content(given: str) -> Any:

@@ -41,6 +41,7 @@ from lit_purify.callbacks.trainers import make_trainer
 from lit_purify.cli import COMMANDS, strict_yaml
 from lit_purify.cli.arguments import (
     AUTO,
+    HERE,
     check_configured,
     given,
     with_attack_class,
@@ -107,7 +108,8 @@ class PurifyCLI(LightningCLI):
             "--resume",
             type=str | None,
             help="Go on with an interrupted run: its folder, whose configuration is used, or auto "
-            "for the newest run of the same configuration, if there is one.",
+            "for the newest run of the same configuration, if there is one; here is auto, but "
+            "refuses to start beside a run of another configuration.",
         )
         test.set_defaults({"attack": {"class_path": "lit_purify.attacks.PGD"}, "verbose": False})
         self._subcommand_parsers["predict"].set_defaults({"return_predictions": False})
@@ -216,7 +218,7 @@ class PurifyCLI(LightningCLI):
     def _resumed(self, trainer: Trainer, records: Records, default_logger: bool) -> Path | None:
         """The folder of the run to go on with; a logger of the user's own is led there."""
         resume = self._get(self.config_init, "resume")
-        if resume != AUTO:
+        if resume not in (AUTO, HERE):
             return None if resume is None else Path(resume).expanduser().resolve()
         numbering = [logger for logger in trainer.loggers if getattr(logger, "_version", 0) is None]
         if default_logger:
@@ -225,6 +227,11 @@ class PurifyCLI(LightningCLI):
             folder = run_folder(trainer)
             logs = folder.parent if numbering else folder
         found, passed_over = find_run(logs.resolve(), records.config or {})
+        if resume == HERE and found is None and passed_over:
+            raise InputError(
+                f"{passed_over[0]}; go back to its configuration, or write elsewhere: "
+                "--trainer.default_root_dir FOLDER"
+            )
         for reason in passed_over[:3] if trainer.is_global_zero else ():
             print(f"--resume auto passes over a run: {reason}", file=sys.stderr)
         for logger in numbering:

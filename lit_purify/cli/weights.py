@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -93,13 +92,9 @@ def command(args: Sequence[str]) -> int:
             _verify(options.verify.names)
         else:
             _fetch(options.fetch)
-        sys.stdout.flush()
     except KeyboardInterrupt:
         print("interrupted; the same command goes on with it", file=sys.stderr)
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # 'weights list | head': who reads has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
-        return 128 + signal.SIGPIPE
     return 0
 
 

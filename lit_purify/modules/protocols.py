@@ -22,6 +22,8 @@ from lit_purify.diffusion.noise import FixedNoise, FreshNoise, NoiseSource, deri
 ProtocolName = Literal["base", "fixed", "transfer", "fresh"]
 Surface = Literal["base", "fixed", "fresh"]
 """What an adversarial image was found against; a protocol may re-use another's images."""
+Chain = Literal["fixed", "fresh"]
+"""Surfaces that are the whole chain of purifier and classifier."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,20 @@ def test_the_identity_keeps_every_distance(run, tmp_path):
         assert three(found, f"distance_uniform_{name}/linf")[0] == pytest.approx(eps, rel=2e-3)
 
 
+def test_the_surface_that_is_told(run, tmp_path):
+    """Purified under the draw that the protocol `fresh` tests, which is not the run's own."""
+    purifier = NoisyPurifier()
+    whole = run(tmp_path, purifier, levels=[], protocols=("fixed", "fresh"), surface="fresh")
+    clean = clean_images(whole)
+    before = (whole.seen.adversarial("fresh").double() - clean).flatten(1).norm(dim=1)
+    assert whole.metrics["distance/l2_init"]["value"] == pytest.approx(before.mean().item())
+    outcomes = [outcome["fresh/adversarial"].image for outcome in whole.seen.outcomes]
+    after = (torch.cat(outcomes).double() - clean).flatten(1).norm(dim=1)
+    assert whole.metrics["distance/l2_end"]["value"] == pytest.approx(after.mean().item())
+    assert whole.settings["distance_surface"] == "fresh"
+    assert whole.settings["distance_inputs"] == ["attack (fresh)"]
+
+
 def test_black_images_are_as_far_as_their_clean_ones_are_bright(run, tmp_path):
     whole = run(tmp_path, ScalingPurifier(factor=0.0), levels=[])
     found = whole.metrics

@@ -28,6 +28,19 @@ def measure(npz, folder, purifier=None, **options):
     return measured_run(folder, npz, purifier or IdentityPurifier(), AttackMagnitude(), **options)
 
 
+def test_the_surface_that_is_told(npz, tmp_path):
+    measure = AttackMagnitude(surface="fresh")
+    run = measured_run(tmp_path, npz, NoisyPurifier(), measure, protocols=("fixed", "fresh"))
+    clean = torch.cat([batch["image"] for batch in run.seen.batches])
+    length = (run.seen.adversarial("fresh") - clean).flatten(1).norm(dim=1)
+    right = run.seen.correct("fresh/adversarial")
+    found = run.of("magnitude/")
+    assert found["l2"]["value"] == pytest.approx(length.mean().item(), rel=1e-5)
+    assert found["l2_robust"]["n"] == right.sum()
+    assert not torch.equal(run.seen.adversarial("fresh"), run.seen.adversarial("fixed"))
+    assert run.settings["magnitude_surface"] == "fresh"
+
+
 @pytest.mark.parametrize("eps", [0.0, 0.25])
 def test_a_shift_of_every_pixel(npz, tmp_path, eps):
     found = measure(npz, tmp_path, attack=TowardsHalf(eps=eps)).metrics

@@ -57,6 +57,18 @@ def distance(features, clean, other):
     return frechet_distance(*pair).item()
 
 
+def test_the_surface_that_is_told(npz, tmp_path):
+    quality = ImageQuality(features=None, surface="fresh")
+    whole = measured_run(tmp_path, npz, NoisyPurifier(), quality, protocols=("fixed", "fresh"))
+    clean = torch.cat([batch["image"] for batch in whole.seen.batches])
+    images = torch.cat([outcome["fresh/adversarial"].image for outcome in whole.seen.outcomes])
+    expected = [structural_similarity(x, clean) for x in (whole.seen.adversarial("fresh"), images)]
+    for when, ssim in zip(WHEN, expected, strict=True):
+        found = whole.of("quality/")[f"ssim_{when}"]["value"]
+        assert found == pytest.approx(ssim.mean().item(), rel=1e-6)
+    assert whole.settings["quality_surface"] == "fresh"
+
+
 def test_every_metric_is_that_of_all_images_at_once(run, tmp_path):
     whole = run(tmp_path, NoisyPurifier())
     clean = torch.cat([batch["image"] for batch in whole.seen.batches])

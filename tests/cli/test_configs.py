@@ -3,7 +3,7 @@
 import pytest
 
 from lit_purify.cli import main
-from lit_purify.cli.configs import CONFIGS, find_config
+from lit_purify.cli.shipped import CONFIGS, find_config
 from lit_purify.types import InputError
 
 
