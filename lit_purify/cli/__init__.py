@@ -22,6 +22,10 @@ COMMANDS = {
     "fit": ("run", "Train a denoiser."),
     "report": ("report", "Compare finished runs, and fit robustness to compression."),
     "sweep": ("sweep", "Run a file of many runs, such as every preset at every depth."),
+    "search": (
+        "search",
+        "Search for better purifiers, and attack the best.",
+    ),
     "weights": ("weights", "List, fetch and verify published weights."),
 }
 """Commands: the module that runs it, and what it does."""

@@ -81,7 +81,7 @@ def command(args: Sequence[str]) -> int:
     options = parser().parse_args(own)
     if options.jobs < 1:
         raise InputError(f"--jobs is {options.jobs}; expected 1 or more")
-    runs = expand(_read(options.file), more)
+    runs = expand(read_plan(options.file), more)
     root = Path(options.root or f"lightning_logs/{Path(options.file).stem}").expanduser()
     if options.list:
         print(*(shell_line(run.command(root)) for run in runs), sep="", end="", flush=True)
@@ -93,7 +93,7 @@ def command(args: Sequence[str]) -> int:
     devices = options.devices.split(",") if options.devices else []
     jobs = len(devices) or options.jobs
     try:
-        with _stoppable(), Display(sweep, jobs) as watch:
+        with stoppable(), Display(sweep, jobs) as watch:
             if options.slurm:
                 resources = Resources(options.partition, options.time, options.gpus, options.cpus)
                 run_on_slurm(sweep, resources, jobs=options.jobs, watch=watch)
@@ -130,7 +130,7 @@ def split(args: Sequence[str]) -> tuple[list[str], list[str]]:
     return own, more
 
 
-def _read(given: str) -> Any:
+def read_plan(given: str) -> Any:
     """The plan in a file.
 
     Raises:
@@ -162,7 +162,7 @@ def _conclude(sweep: Sweep) -> int:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """Inside, SIGTERM and a closed terminal interrupt as Ctrl-C does."""
     numbers = (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
     handlers = {number: signal.signal(number, _interrupt) for number in numbers}

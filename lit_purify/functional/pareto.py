@@ -35,9 +35,7 @@ def pareto_ranks(points: Sequence[TradeOff]) -> list[int]:
     ranks: dict[int, int] = {}
     left = list(range(len(points)))
     while left:
-        front = [
-            i for i in left if not any(dominates(points[j], points[i]) for j in left)
-        ]
+        front = [i for i in left if not any(dominates(points[j], points[i]) for j in left)]
         ranks |= dict.fromkeys(front, max(ranks.values(), default=-1) + 1)
         left = [i for i in left if i not in ranks]
     return [ranks[i] for i in range(len(points))]

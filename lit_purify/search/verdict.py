@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from lit_purify.functional.paired import mcnemar
 from lit_purify.records.runs import FinishedRun
-from lit_purify.report.flags import flags
-from lit_purify.report.numbers import percent
 from lit_purify.records.summary import read_summary
+from lit_purify.report.numbers import percent
 from lit_purify.search.halving import CLEAN, RATE, Found
 from lit_purify.search.space import PRESETS
 from lit_purify.types import Estimate
@@ -102,9 +101,7 @@ class Verdict(NamedTuple):
 
 def attacked(found: Found, run: FinishedRun) -> Attacked:
     """A finalist and what is suspicious about its attack."""
-    summary = read_summary(run.folder / "summary.json")
-    said = flags(summary["metrics"], summary["settings"], summary.get("preflight"))
-    return Attacked(found, run, said)
+    return Attacked(found, run, read_summary(run.folder / "summary.json").get("flags", []))
 
 
 def verdicts(finalists: Sequence[Attacked]) -> list[Verdict]:
