@@ -7,17 +7,17 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
 from rich.console import Console
+from rich.table import Table
 
 from lit_purify.cli import COMMANDS
 from lit_purify.cli.forked import fork
 from lit_purify.cli.sweep import FAILED, read_plan, split, stoppable
 from lit_purify.records.files import write_whole
-from lit_purify.search.halving import Round, finished, going_on, halve
+from lit_purify.search.halving import Round, Runner, finished, going_on, halve
 from lit_purify.search.space import Space
 from lit_purify.search.tables import final_table, round_table
 from lit_purify.search.verdict import Attacked, Verdict, attacked, numbers, verdicts
@@ -96,7 +96,7 @@ def command(args: Sequence[str]) -> int:
                 root,
                 run,
                 budget=options.budget,
-                told=lambda each: Console().print(round_table(space, each)),
+                told=lambda each: _print(round_table(space, each)),
             )
             finalists, failed = _attack(space, rounds[-1], root, run, more)
     except KeyboardInterrupt as stopped:
@@ -109,7 +109,7 @@ def command(args: Sequence[str]) -> int:
 
 
 def _attack(
-    space: Space, last: Round, root: Path, run: Any, more: Sequence[str]
+    space: Space, last: Round, root: Path, run: Runner, more: Sequence[str]
 ) -> tuple[list[Attacked], dict[str, str]]:
     """The finalists under attack, and what failed."""
     chosen = [each for its in last.found.values() for each in its[: space.finalists]]
@@ -130,7 +130,7 @@ def _conclude(
     root: Path,
 ) -> None:
     """Print what came out, and write it."""
-    Console().print(final_table(finalists))
+    _print(final_table(finalists))
     for each in finalists:
         for flag in each.flags:
             print(f"dropped: {each.name}: {flag}")
@@ -155,8 +155,17 @@ def _conclude(
     print(root, flush=True)
 
 
+def _print(table: Table) -> None:
+    console = Console()
+    # A digit that is cut off is worse than a line that is folded.
+    console.width = max(console.width, Console(width=1000).measure(table).maximum)
+    console.print(table)
+
+
 def conclusion(compared: Sequence[Verdict]) -> str:
     """What the search has found, in a sentence."""
+    if not compared:
+        return "There were no two sound purifiers to compare"
     better = [verdict.found.name for verdict in compared if verdict.better]
     if better:
         return f"Found: {better[0]} beats the preset that it was compared with"
