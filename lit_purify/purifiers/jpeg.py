@@ -72,13 +72,14 @@ class JPEG(Purifier):
         colours = images.new_tensor(_TO_YCBCR)
         centre = images.new_tensor([128.0, 0.0, 0.0]).view(3, 1, 1)
         components = rounded(torch.einsum("ij,bjhw->bihw", colours, pixels)) - centre
-        blocks = components.unflatten(-1, (-1, _SIDE)).unflatten(-3, (-1, _SIDE))
+        tall, wide = components.shape[-2] // _SIDE, components.shape[-1] // _SIDE
+        blocks = components.reshape(-1, 3, tall, _SIDE, wide, _SIDE)
         cosines = _cosines().to(images)
         steps = _steps(self.quality).to(images).view(3, 1, _SIDE, 1, _SIDE)
         coefficients = torch.einsum("ui,bchiwj,vj->bchuwv", cosines, blocks, cosines)
         kept = rounded(coefficients / steps) * steps
         restored = torch.einsum("ui,bchuwv,vj->bchiwj", cosines, kept, cosines)
-        components = rounded(restored.flatten(-4, -3).flatten(-2)) + centre
+        components = rounded(restored.reshape(components.shape)) + centre
         pixels = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(colours), components)
         return rounded(pixels[..., :height, :width].clamp(0, 255)) / 255
 

@@ -1,7 +1,7 @@
 """Who is compared with whom, and what counts as better."""
 
 import pytest
-from results import finalist
+from search_results import finalist
 
 from lit_purify.search.verdict import verdicts
 
