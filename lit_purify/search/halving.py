@@ -1,8 +1,8 @@
 """Successive halving (Jamieson & Talwalkar, 2016): each round sees more images and fewer purifiers.
 
 A round is an ordinary sweep on clean images, by forward passes only. What is wanted is a high clean
-accuracy and a low compression rate, so the purifiers of a group go on by Pareto front, and within a
-front by the area that they alone dominate (:mod:`lit_purify.functional.pareto`).
+accuracy and a low compression rate. Of a group those go on that together dominate the largest area
+of the two, chosen one by one (:mod:`lit_purify.functional.pareto`).
 """
 
 from __future__ import annotations
