@@ -13,7 +13,7 @@ LEVELS = (
     {"diffusion", "checkpoints", "purifiers", "weights"},
     {"defence", "classifiers"},
     {"attacks", "metrics", "data", "paper"},
-    {"report", "figures", "records", "sweeps"},
+    {"report", "figures", "records", "search", "sweeps"},
     {"callbacks", "modules"},
     {"cli", "api", "__main__", "__init__"},
 )

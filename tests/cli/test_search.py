@@ -60,8 +60,7 @@ def test_the_overlay_is_a_configuration(searched, tmp_path):
 def test_started_again_it_goes_on_with_what_is_there(searched, capsys):
     words, root = searched
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    lost = root / "clean_4" / "blur_sigma_0.5" / "command.txt"
-    assert lost in before
+    assert root / "clean_4" / "blur_sigma_0.5" / "log.txt" in before
     assert main(words) == 0
     after = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     assert after == before
