@@ -17,7 +17,13 @@ from lit_purify.diffusion import PRESETS
 from lit_purify.records.summary import read_summary
 
 ROOT = tiny.CONFIGS.parent
-FILES = sorted(str(path.relative_to(tiny.CONFIGS)) for path in tiny.CONFIGS.rglob("*.yaml"))
+SWEEPS = ("paper", "sweep")
+"""Folders of files for ``sweep``, which ``sweeps/test_shipped.py`` reads."""
+FILES = sorted(
+    name
+    for path in tiny.CONFIGS.rglob("*.yaml")
+    if (name := path.relative_to(tiny.CONFIGS).as_posix()).split("/")[0] not in SWEEPS
+)
 
 
 _AGREEMENT = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ class ConfigFile(ActionConfigFile):
         file = find_config(value)
         try:
             content = _content(file)
+            if isinstance(content, Mapping) and content.keys() & {"axes", "configs"}:
+                raise InputError(f"is a plan of many runs; expected one; type sweep {value}")
             for earlier in filter(None, cfg.get(dest) or ()):
                 _warn_of_dropped(str(earlier), content, given=value)
             ActionConfigFile.apply_config(parser, cfg, dest, file)

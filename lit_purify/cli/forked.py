@@ -6,11 +6,12 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from lit_purify.sweeps.process import Process, launch
 
 
-def fork(words: Sequence[str], log: int, environment: Mapping[str, str]) -> Process:
+def fork(words: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:
     """Start the command line like :func:`~lit_purify.sweeps.process.launch`, seconds sooner.
 
     Where processes cannot be copied it is launched.
@@ -23,7 +24,7 @@ def fork(words: Sequence[str], log: int, environment: Mapping[str, str]) -> Proc
 
 
 class _Forked:
-    def __init__(self, words: Sequence[str], log: int, environment: Mapping[str, str]) -> None:
+    def __init__(self, words: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         context = multiprocessing.get_context("fork")
         self._process = context.Process(target=_work, args=(words, log, environment))
         self._process.start()
@@ -43,13 +44,14 @@ class _Forked:
         self._process.kill()
 
 
-def _work(words: Sequence[str], log: int, environment: Mapping[str, str]) -> None:
+def _work(words: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
     from lit_purify.cli import main
 
     os.setsid()
     os.environ.update(environment)
-    for descriptor in (1, 2):
-        os.dup2(log, descriptor)
+    with log.open("ab") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
     # Python's own objects may be those of a terminal, or of who captures them.
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)

@@ -93,16 +93,17 @@ def command(args: Sequence[str]) -> int:
     devices = options.devices.split(",") if options.devices else []
     jobs = len(devices) or options.jobs
     try:
-        with stoppable(), Display(sweep, jobs) as watch:
-            if options.slurm:
-                resources = Resources(options.partition, options.time, options.gpus, options.cpus)
-                run_on_slurm(sweep, resources, jobs=options.jobs, watch=watch)
-            else:
-                run_here(sweep, jobs=jobs, devices=devices, watch=watch)
+        with stoppable():
+            with Display(sweep, jobs) as watch:
+                if options.slurm:
+                    asked = (options.partition, options.time, options.gpus, options.cpus)
+                    run_on_slurm(sweep, Resources(*asked), jobs=options.jobs, watch=watch)
+                else:
+                    run_here(sweep, jobs=jobs, devices=devices, watch=watch)
+            return _conclude(sweep)
     except KeyboardInterrupt as stopped:
         print("stopped; the same command goes on with it", file=sys.stderr, flush=True)
         return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
-    return _conclude(sweep)
 
 
 def split(args: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -22,7 +22,7 @@ _LOCK = ".sweep.lock"
 
 
 class Busy(Exception):
-    """Another process works on the run."""
+    """Another process works on the run, or has just finished it."""
 
 
 class Process(Protocol):
@@ -34,20 +34,21 @@ class Process(Protocol):
     def kill(self) -> None: ...
 
 
-Launcher = Callable[[Sequence[str], int, Mapping[str, str]], Process]
-"""Starts the command line with arguments, the descriptor of its output, and an environment."""
+Launcher = Callable[[Sequence[str], Path, Mapping[str, str]], Process]
+"""Starts the command line with arguments, the file that gets its output, and variables."""
 
 
-def launch(words: Sequence[str], log: int, environment: Mapping[str, str]) -> Process:
-    """Start the command line in a process that writes to the file of a descriptor."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "lit_purify", *words],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        env=environment,
-        start_new_session=True,
-    )
+def launch(words: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:
+    """Start the command line in a process that adds what it prints to a file."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lit_purify", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
 
 
 class RunProcess:
@@ -82,14 +83,13 @@ class RunProcess:
         except Timeout:
             raise Busy from None
         try:
-            if at_work(read_progress(self.folder).folder):  # left by a sweep that was killed
+            # Left by a sweep that was killed; or another one has finished it since we looked.
+            if at_work(read_progress(self.folder).folder) or is_finished(run, root):
                 raise Busy
             self._log = self.folder / LOG
             self._before = self._log.stat().st_size if self._log.exists() else 0
-            words = run.command(root)
             write_whole(self.folder / COMMAND, _identity(run).encode())
-            with self._log.open("ab") as log:
-                self._process = launcher(words, log.fileno(), {**os.environ, **(environment or {})})
+            self._process = launcher(run.command(root), self._log, environment or {})
         except BaseException:
             self._lock.release()
             raise

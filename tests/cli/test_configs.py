@@ -116,3 +116,8 @@ def test_the_help_of_a_class_needs_none(option, name, keyword, capsys):
         main(["test", option, name])
     assert ended.value.code == 0
     assert keyword in capsys.readouterr().out
+
+
+def test_a_plan_of_a_sweep_is_no_configuration(capsys):
+    assert main(["test", "--config", "paper/table_1"]) == 2
+    assert "sweep paper/table_1" in capsys.readouterr().err

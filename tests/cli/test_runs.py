@@ -218,6 +218,20 @@ class TestFindRun:
         assert not (tmp_path / "nowhere").exists()
 
 
+def test_here_refuses_to_start_beside_another_configuration(tmp_path, capsys):
+    args = ["test", "--config", "cifar_fixed", "--model.purifier=tiny.IdentityPurifier"]
+    args += ["--model.classifier=tiny.classifier", "--model.protocols=[]", "--data.limit=2"]
+    args += [f"--trainer.default_root_dir={tmp_path}", "--trainer.accelerator=cpu", "--resume=here"]
+    args += tiny.UNMEASURED
+    for _ in range(2):
+        assert main(args) == 0
+    before = sorted(tmp_path.rglob("*"))
+    assert main([*args, "--model.seed=1"]) == 2
+    assert "seed was 0 and now is 1" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert [path.name for path in (tmp_path / "lightning_logs").iterdir()] == ["version_0"]
+
+
 LOGGER = "--trainer.logger={class_path: lightning.pytorch.loggers.%s, init_args: {save_dir: %s}}"
 
 
