@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lit_purify.diffusion.binding import bound_randomness
 from lit_purify.diffusion.noise import (
     FixedNoise,
+    NoiseConfiguration,
     NoiseSource,
     StackedNoise,
     as_indices,
@@ -128,25 +129,40 @@ class Defence(nn.Module):
         """
         if self.observers and torch.is_grad_enabled() and images.requires_grad:
             images = images.view_as(images)  # so that a hook on them does not outlive this call
-        if straight_through and self.purifier is not None:
-            with torch.no_grad():
-                purified = self.purify(images.detach(), indices, draws=draws)
-            purified = purified + (images - images.detach())
-        else:
-            purified = self.purify(images, indices, draws=draws)
-        logits = self.classifier(purified)
+        logits = self._logits(images, indices, draws, straight_through)
         for observer in self.observers:
             observer(images, logits, self._samples(images, indices, draws), draws)
         return logits
 
     def purify(self, images: Tensor, indices: Tensor | None = None, *, draws: int = 1) -> Tensor:
         """Purified images f_xi(x), or the images where there is no purifier; as :meth:`forward`."""
-        source = self.source
-        if self.purifier is None or source is None:
+        noise = self._next_noise(draws)
+        if self.purifier is None or noise is None:
             return images
-        configurations = [source.next_configuration() for _ in range(draws)]
-        noise = configurations[0] if draws == 1 else StackedNoise(configurations)
         return self.purifier.purify(images, noise, self._samples(images, indices, draws))
+
+    def _logits(
+        self, images: Tensor, indices: Tensor | None, draws: int, straight_through: bool
+    ) -> Tensor:
+        noise = self._next_noise(draws)
+        if self.purifier is None or noise is None:
+            return self.classifier(images)
+        samples, classifier = self._samples(images, indices, draws), self.classifier
+        if straight_through:
+            moved, images = images - images.detach(), images.detach()
+
+            def classifier(purified: Tensor) -> Tensor:
+                return self.classifier(purified.detach() + moved)
+
+        return self.purifier.answer(images, noise, samples, classifier)[1]
+
+    def _next_noise(self, draws: int) -> NoiseConfiguration | None:
+        """The randomness of the next pass; ``None`` where there is no purifier."""
+        source = self.source
+        if source is None:
+            return None
+        configurations = [source.next_configuration() for _ in range(draws)]
+        return configurations[0] if draws == 1 else StackedNoise(configurations)
 
     def _samples(self, images: Tensor, indices: Tensor | None, draws: int) -> Tensor:
         """The dataset index of every image, those of one draw after those of the other."""

@@ -11,10 +11,10 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "lit_purify"
 LEVELS = (
     {"arguments", "functional", "lazy", "precision", "statistics", "types"},
-    {"diffusion", "checkpoints", "weights"},
+    {"diffusion", "checkpoints", "purifiers", "weights"},
     {"defence", "classifiers"},
     {"attacks", "metrics", "data", "paper"},
-    {"report", "figures", "records", "sweeps"},
+    {"report", "figures", "records", "search", "sweeps"},
     {"callbacks", "modules"},
     {"cli", "api", "__main__", "__init__"},
 )

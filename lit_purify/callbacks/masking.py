@@ -169,16 +169,15 @@ class MaskingDiagnostics(Measurement):
         image, label, index = batch["image"], batch["label"], batch["index"]
         noise = module.noise.cached(index)
 
-        def loss_of_purified(purified: Tensor) -> Tensor:
-            return F.cross_entropy(module.classifier(purified), label, reduction="none")
+        def loss(logits: Tensor) -> Tensor:
+            return F.cross_entropy(logits, label, reduction="none")
 
         def loss_in_float32(images: Tensor) -> Tensor:
-            logits = module(images, noise, index)
             # A cross-entropy near zero has no digits left in float32; the logits have them.
-            return F.cross_entropy(logits.double(), label, reduction="none")
+            return loss(module(images, noise, index).double())
 
         with trainer.precision_plugin.forward_context():
-            states = module.purifier.state_gradients(image, noise, index, loss_of_purified)
+            states = module.purifier.state_gradients(image, noise, index, loss, module.classifier)
         norms = torch.stack([l2_norm(state.image) for state in states], 1)
         gradient, norm = states[0].image, norms[:, 0]
         length = norm.where(norm > 0, 1).view(-1, 1, 1, 1)

@@ -26,6 +26,10 @@ COMMANDS = {
         "Predict robust accuracy without an attack.",
     ),
     "sweep": ("sweep", "Run a file of many runs, such as every preset at every depth."),
+    "search": (
+        "search",
+        "Search for better purifiers, and attack the best.",
+    ),
     "weights": ("weights", "List, fetch and verify published weights."),
 }
 """Commands: the module that runs it, and what it does."""

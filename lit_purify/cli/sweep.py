@@ -93,7 +93,7 @@ def command(args: Sequence[str]) -> int:
     devices = options.devices.split(",") if options.devices else []
     jobs = len(devices) or options.jobs
     try:
-        with _stoppable():
+        with stoppable():
             with Display(sweep, jobs) as watch:
                 if options.slurm:
                     asked = (options.partition, options.time, options.gpus, options.cpus)
@@ -163,7 +163,7 @@ def _conclude(sweep: Sweep) -> int:
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """Inside, SIGTERM and a closed terminal interrupt as Ctrl-C does."""
     numbers = (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
     handlers = {number: signal.signal(number, _interrupt) for number in numbers}

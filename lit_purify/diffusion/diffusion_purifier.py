@@ -18,7 +18,7 @@ from torch import Tensor
 from lit_purify.diffusion.compiled_step import CompiledStep, can_run_compiled
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.noise import NoiseConfiguration, as_indices
-from lit_purify.diffusion.purifier import Purifier, State
+from lit_purify.diffusion.purifier import Purifier, State, identity
 from lit_purify.diffusion.recompute import ActivationBudget, can_recompute, run_chain
 from lit_purify.diffusion.resize import resize
 from lit_purify.diffusion.samplers import DDPMSampler, Number, Sampler
@@ -138,8 +138,9 @@ class DiffusionPurifier(Purifier):
         noise: NoiseConfiguration,
         indices: Tensor,
         loss: Callable[[Tensor], Tensor],
+        classifier: Callable[[Tensor], Tensor] = identity,
     ) -> list[State]:
-        first, *between, last = super().state_gradients(images, noise, indices, loss)
+        first, *between, last = super().state_gradients(images, noise, indices, loss, classifier)
         # A pixel of these states is (x + 1) / 2: per unit of the pixel the loss changes twice as
         # much as per unit of x.
         return [first, *(state._replace(image=2 * state.image) for state in between), last]

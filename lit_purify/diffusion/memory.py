@@ -173,6 +173,9 @@ def count_operations(
 class _NoDraws(NoiseConfiguration):
     """Memory for the draws of one step, without values."""
 
+    def derived(self, purpose: str, k: int) -> _NoDraws:
+        return self
+
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
         return torch.empty_like(like)
 

@@ -161,6 +161,10 @@ class NoiseConfiguration(ABC):
         return self
 
     @abstractmethod
+    def derived(self, purpose: str, k: int) -> NoiseConfiguration:
+        """The k-th further configuration for a purpose, independent of this one and keyed by it."""
+
+    @abstractmethod
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
         """Draws of one slot, shape (B, *like.shape[1:])."""
 
@@ -201,6 +205,9 @@ class FixedNoise(NoiseConfiguration, NoiseSource):
     def next_configuration(self) -> FixedNoise:
         return self
 
+    def derived(self, purpose: str, k: int) -> FixedNoise:
+        return FixedNoise(derive_seed(self.seed, purpose, k))
+
     def cached(self, indices: Tensor) -> CachedNoise:
         return CachedNoise(self.seed, indices.cpu())
 
@@ -239,11 +246,20 @@ class CachedNoise(FixedNoise):
     _store: dict[tuple[object, ...], Tensor] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
+    _derived: dict[tuple[str, int], CachedNoise] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
 
     @property
     def drawn(self) -> bool:
-        """Whether anybody has asked for a draw."""
-        return bool(self._store)
+        """Whether anybody has asked for a draw, of this configuration or a derived one."""
+        return bool(self._store) or any(noise.drawn for noise in self._derived.values())
+
+    def derived(self, purpose: str, k: int) -> CachedNoise:
+        if (purpose, k) not in self._derived:
+            kept = super().derived(purpose, k).cached(self.samples)
+            self._derived[purpose, k] = kept
+        return self._derived[purpose, k]
 
     def cached(self, indices: Tensor) -> CachedNoise:
         return self if torch.equal(indices.cpu(), self.samples) else super().cached(indices)
@@ -339,6 +355,9 @@ class StackedNoise(NoiseConfiguration):
                 for noise, part in zip(self.configurations, self._parts(indices), strict=True)
             ]
         )
+
+    def derived(self, purpose: str, k: int) -> StackedNoise:
+        return StackedNoise([noise.derived(purpose, k) for noise in self.configurations])
 
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
         return torch.cat(

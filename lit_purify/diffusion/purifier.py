@@ -14,6 +14,11 @@ from lit_purify.diffusion.noise import NoiseConfiguration
 from lit_purify.types import InputError, Model, Process
 
 
+def identity(images: Tensor) -> Tensor:
+    """The images."""
+    return images
+
+
 class State(NamedTuple):
     """One state of a purification.
 
@@ -35,6 +40,10 @@ class Purifier(RecordsArguments, nn.Module, ABC):
     it is made with are recorded, and :meth:`settings` reports them.
     """
 
+    approximate_gradient: str = ""
+    """What of its gradient is no derivative, in words such as ``rounding taken for the identity``;
+    reports name it. Empty where the gradient is exact."""
+
     @abstractmethod
     def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         """Purify a batch.
@@ -47,6 +56,27 @@ class Purifier(RecordsArguments, nn.Module, ABC):
         Returns:
             Images of the same shape in the [0, 1] scale, differentiable in ``images``.
         """
+
+    def answer(
+        self,
+        images: Tensor,
+        noise: NoiseConfiguration,
+        indices: Tensor,
+        classifier: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Purified images and what a classifier makes of them, g(f_xi(x)).
+
+        Args:
+            images: shape (B, C, H, W), in [0, 1].
+            noise: the randomness configuration xi.
+            indices: dataset indices of the samples, shape (B,).
+            classifier: g, images to logits (B, K).
+
+        Returns:
+            The purified images, and the logits of the defence.
+        """
+        purified = self.purify(images, noise, indices)
+        return purified, classifier(purified)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise :class:`InputError` unless images of this shape, (C, H, W), can be purified.
@@ -72,8 +102,9 @@ class Purifier(RecordsArguments, nn.Module, ABC):
         noise: NoiseConfiguration,
         indices: Tensor,
         loss: Callable[[Tensor], Tensor],
+        classifier: Callable[[Tensor], Tensor] = identity,
     ) -> list[State]:
-        """Gradient of a loss of the purified images with respect to every state on the way.
+        """Gradient of a loss of the answer with respect to every state on the way.
 
         They come from one backward pass and are held together, each the size of the batch.
 
@@ -81,7 +112,8 @@ class Purifier(RecordsArguments, nn.Module, ABC):
             images: shape (B, C, H, W), in [0, 1].
             noise: the randomness configuration xi.
             indices: dataset indices of the samples, shape (B,).
-            loss: purified images -> losses, shape (B,), each of its own image alone.
+            loss: what the classifier gives -> losses, shape (B,), each of its own image alone.
+            classifier: g, purified images to logits; by default the loss is of the images.
 
         Returns:
             The states of :meth:`trajectory`, with the gradient in the place of the image: per unit
@@ -94,7 +126,7 @@ class Purifier(RecordsArguments, nn.Module, ABC):
         with torch.enable_grad():
             image = images.detach().requires_grad_()
             between, purified = self._linked_states(image, noise, indices)
-            found = _gradients(loss(purified), [image, *between, purified])
+            found = gradients_at(loss(classifier(purified)), [image, *between, purified])
         return [
             State(process, t, gradient)
             for (process, t), gradient in zip(self.depths, found, strict=True)
@@ -116,7 +148,7 @@ class Purifier(RecordsArguments, nn.Module, ABC):
         return {}
 
 
-def _gradients(losses: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+def gradients_at(losses: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
     """Gradients of the summed losses at states that lead to one another, in one backward pass."""
     if not (losses.requires_grad and all(state.requires_grad for state in states)):
         raise InputError(

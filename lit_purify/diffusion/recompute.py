@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from lit_purify.diffusion.free_memory import GIB, usable_bytes
 from lit_purify.diffusion.live_bytes import LiveBytes
@@ -31,14 +32,22 @@ def activation_bytes(step: Step, x: Tensor) -> int:
     Only what the step itself allocates counts: neither ``x`` nor the weights, but the copies of
     weights that mixed precision makes. It works on tensors without data too (``meta``, fake ones).
     """
-    # Uncompiled: the operations of a compiled network are not seen.
-    with torch.compiler.set_stance("force_eager"), torch.enable_grad(), LiveBytes() as live:
+    with (
+        torch.compiler.set_stance("force_eager"),  # operations of a compiled network are not seen
+        saved_tensors_hooks(_itself, _itself),  # a recomputation around this counts what is saved
+        torch.enable_grad(),
+        LiveBytes() as live,
+    ):
         # Of a view: mixed precision keeps a copy of a leaf for itself. The graph is all that holds
         # anything afterwards.
         graph = step(x.detach().requires_grad_().view_as(x)).grad_fn
         kept = live.now
     del graph
     return kept
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
 
 
 class ActivationBudget:

@@ -33,7 +33,8 @@ class Outcome(NamedTuple):
     """What became of one version of the images.
 
     Attributes:
-        image: what the classifier saw, (B, C, H, W); purified unless the protocol is ``base``.
+        image: what the classifier saw, (B, C, H, W); purified unless the protocol is ``base``. Of
+            a purifier that averages logits it is the mean of what the classifier saw.
         logits: shape (B, K).
         correct: whether the true class won, shape (B,), bool.
         nonfinite: whether a pixel or a logit is infinite or not a number, shape (B,), bool.
@@ -286,11 +287,11 @@ class PurifiedClassifier(RecordingModule):
                 "Trainer the callback lit_purify.callbacks.AdversarialExamples, or set protocols "
                 "to [] to measure clean images only"
             )
-        outcomes = {"base/clean": self._judge(image, label)}
+        outcomes = {"base/clean": self._judge(image, self.classifier(image), label)}
         self._record_tests("base/clean", [outcomes["base/clean"]])
         if self.purifies:
-            purified = self.purifier.purify(image, self.noise, index)
-            outcomes["fixed/clean"] = self._judge(purified, label)
+            answer = self.purifier.answer(image, self.noise, index, self.classifier)
+            outcomes["fixed/clean"] = self._judge(*answer, label)
             self._record_tests("purified/clean", [outcomes["fixed/clean"]])
         for name in self.protocols:
             tests = self._test(name, batch)
@@ -308,11 +309,12 @@ class PurifiedClassifier(RecordingModule):
         protocol, index, label = PROTOCOLS[name], batch["index"], batch["label"]
         images = batch["adversarial"][protocol.surface]
         if protocol.test_noise is None:
-            return [self._judge(images, label)]
+            return [self._judge(images, self.classifier(images), label)]
         tests = []
         for k in range(self.test_draws if protocol.repeats else 1):
-            purified = self.purifier.purify(images, protocol.test_noise(self.seed, k), index)
-            tests.append(self._judge(purified, label))
+            noise = protocol.test_noise(self.seed, k)
+            answer = self.purifier.answer(images, noise, index, self.classifier)
+            tests.append(self._judge(*answer, label))
         return tests
 
     def _record_tests(self, name: str, tests: list[Outcome]) -> None:
@@ -332,8 +334,8 @@ class PurifiedClassifier(RecordingModule):
         self.record(f"{name}/robust_accuracy_worst_of_n", right.all(0))
         self.record(f"{name}/robust_accuracy_majority", winner == label)
 
-    def _judge(self, image: Tensor, label: Tensor) -> Outcome:
-        logits = self.classifier(image)
+    @staticmethod
+    def _judge(image: Tensor, logits: Tensor, label: Tensor) -> Outcome:
         finite = image.isfinite().flatten(1).all(1) & logits.isfinite().all(1)
         return Outcome(image, logits, correct(logits, label), ~finite)
 
@@ -345,8 +347,10 @@ class PurifiedClassifier(RecordingModule):
                 transfer_noise(self.seed, k).seed for k in range(self.test_draws)
             ]
         wanted = self.classifier.preprocessing
+        approximate = getattr(self.purifier, "approximate_gradient", "")
         return {
             **self.purifier.settings(),
+            **({"purifier_gradient": approximate} if approximate else {}),
             **({"classifier_preprocessing": wanted} if wanted else {}),
             "protocols": list(self.protocols),
             "test_draws": self.test_draws,

@@ -312,6 +312,12 @@ def _of_settings(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]
             "what fools, and such images transfer badly: transfer/robust_accuracy is too high; "
             "set attack.early_stop to false to measure it."
         )
+    if settings.get("protocols") and (approximate := settings.get("purifier_gradient")):
+        yield (
+            f"The gradient of the purifier is approximate ({approximate}), so that an attack which "
+            "follows it may miss what a better one finds: the robust accuracy may be too high; "
+            "compare with an attack without gradients."
+        )
     for role, model in settings.get("models", {}).items():
         if model["source"].startswith(UNTRAINED):
             yield (

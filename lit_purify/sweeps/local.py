@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from lit_purify.sweeps.process import Busy, RunProcess, is_finished
+from lit_purify.sweeps.process import Busy, Launcher, RunProcess, is_finished, launch
 from lit_purify.sweeps.states import Sweep
 
 _POLL = 0.2
@@ -20,6 +20,7 @@ def run_here(
     jobs: int = 1,
     devices: Sequence[str] = (),
     watch: Callable[[], None] = lambda: None,
+    launcher: Launcher = launch,
 ) -> None:
     """Run what is not finished. A run that fails does not stop the others.
 
@@ -29,6 +30,7 @@ def run_here(
         devices: GPUs, of which each run gets one: numbers as in ``CUDA_VISIBLE_DEVICES``. Not fewer
             than ``jobs``; none leaves all of them to every run.
         watch: called again and again.
+        launcher: how a run is started.
 
     Raises:
         KeyboardInterrupt: of whoever interrupts it; the runs have stopped.
@@ -47,7 +49,7 @@ def run_here(
                     sweep.now(run, "finished")
                     continue
                 try:
-                    process = RunProcess(run, sweep.root, _environment(jobs, slots[0]))
+                    process = RunProcess(run, sweep.root, _environment(jobs, slots[0]), launcher)
                 except Busy:
                     due[run.name] = time.monotonic() + _PATIENCE
                     sweep.now(run, "elsewhere")

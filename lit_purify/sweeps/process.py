@@ -6,8 +6,9 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
@@ -24,6 +25,32 @@ class Busy(Exception):
     """Another process works on the run, or has just finished it."""
 
 
+class Process(Protocol):
+    """A process at work, such as one of :mod:`subprocess`."""
+
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+Launcher = Callable[[Sequence[str], Path, Mapping[str, str]], Process]
+"""Starts the command line with arguments, the file that gets its output, and variables."""
+
+
+def launch(words: Sequence[str], log: Path, environment: Mapping[str, str]) -> Process:
+    """Start the command line in a process that adds what it prints to a file."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            [sys.executable, "-m", "lit_purify", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+
+
 class RunProcess:
     """A run at work; no other sweep on the folder takes it meanwhile.
 
@@ -34,13 +61,18 @@ class RunProcess:
         run: the run.
         root: folder of the sweep.
         environment: added to that of this process.
+        launcher: how it is started.
 
     Raises:
         Busy: another process works on the run.
     """
 
     def __init__(
-        self, run: SweepRun, root: Path, environment: Mapping[str, str] | None = None
+        self,
+        run: SweepRun,
+        root: Path,
+        environment: Mapping[str, str] | None = None,
+        launcher: Launcher = launch,
     ) -> None:
         self.run = run
         self.folder = root / run.name
@@ -57,7 +89,7 @@ class RunProcess:
             self._log = self.folder / LOG
             self._before = self._log.stat().st_size if self._log.exists() else 0
             write_whole(self.folder / COMMAND, _identity(run).encode())
-            self._process = launch(run.command(root), self._log, environment or {})
+            self._process = launcher(run.command(root), self._log, environment or {})
         except BaseException:
             self._lock.release()
             raise
@@ -93,21 +125,6 @@ class RunProcess:
         told = [line.strip() for line in lines if line.strip()]
         errors = [line for line in told if line.startswith("error: ")]
         return (errors or told or ["it said nothing"])[-1].removeprefix("error: ")
-
-
-def launch(
-    words: Sequence[str], log: Path, environment: Mapping[str, str]
-) -> subprocess.Popen[bytes]:
-    """Start the command line in a process that adds what it prints to a file."""
-    with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "lit_purify", *words],
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            env={**os.environ, **environment},
-            start_new_session=True,
-        )
 
 
 def shell_line(words: Sequence[str]) -> str:
