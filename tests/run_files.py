@@ -70,6 +70,7 @@ class RunFiles:
         return {
             name: [(event.step, event.value) for event in events.Scalars(name)]
             for name in events.Tags()["scalars"]
+            if events.Scalars(name)  # no point is left of one that a resumed run does not have
         }
 
     @property

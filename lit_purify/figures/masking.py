@@ -32,6 +32,7 @@ def gradient_norm_figure(norms: Tensor, steps: Sequence[int]) -> Figure:
         ValueError: another number of steps than of states, or no sample.
 
     Example:
+        >>> import torch
         >>> figure = gradient_norm_figure(torch.tensor([[1.0, 10.0, 100.0]]), [0, 9, 0])
         >>> figure.axes[0].get_yscale()
         'log'
@@ -69,6 +70,7 @@ def attack_loss_figure(losses: Tensor) -> Figure:
         ValueError: not a table of samples and queries.
 
     Example:
+        >>> import torch
         >>> figure = attack_loss_figure(torch.tensor([[0.1, 0.5], [0.2, torch.nan]]))
         >>> [text.get_text() for text in figure.axes[0].get_legend().texts][0]
         'median of the samples under attack: 2 at first, 1 at last'

@@ -172,7 +172,7 @@ def make(kind):
 def test_every_metric_of_this_package_has_a_label_a_section_and_its_unit(npz, tmp_path):
     attack = AdversarialExamples(PGD(steps=1))
     module = prepared(npz, tmp_path, attack, *map(make, MEASUREMENTS))
-    assert len(MEASUREMENTS) == 11
+    assert len(MEASUREMENTS) == 12
     labels = [(shown.section, shown.label) for shown in module.registered.values()]
     assert len(set(labels)) == len(labels)
     for name, shown in module.registered.items():
@@ -184,6 +184,7 @@ def test_every_metric_of_this_package_has_a_label_a_section_and_its_unit(npz, tm
         *(f"{on}/{what}_gradient" for on in module.surfaces for what in ("zero", "nonfinite")),
         *("jacobian/share_below_0.25", "jacobian/share_above_1", "masking/zero_gradient"),
         *("masking/nonfinite_gradient", "masking/wrong_gradient"),
+        *(n for n in module.registered if n.startswith("prediction/") and n != "prediction/radius"),
         "masking/lost_to_longer_attack",
     }
 

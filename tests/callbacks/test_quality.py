@@ -194,4 +194,5 @@ def logged(folder):
 
     events = EventAccumulator(str(folder))
     events.Reload()
-    return {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
+    curves = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
+    return {tag: curve[-1].value for tag, curve in curves.items() if curve}

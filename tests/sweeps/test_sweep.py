@@ -78,15 +78,15 @@ def table(root):
 
 @pytest.fixture(scope="module")
 def finished(plan, tmp_path_factory):
-    """The folder of a sweep that nothing stopped, and what it printed."""
+    """The folder of a sweep that nothing stopped, what it printed and the table of its report."""
     root = tmp_path_factory.mktemp("sweeps") / "finished"
     status, printed = sweep(root, plan())
     assert status == 0, printed
-    return root, printed
+    return root, printed, table(root)  # tests add runs and so change the report
 
 
 def test_every_run_and_a_report(finished):
-    root, printed = finished
+    root, printed, _ = finished
     assert printed.splitlines()[-1] == str(root / "report")
     for name in NAMES:
         assert f"{name}: finished, {IMAGES}/{IMAGES} images, fixed" in printed
@@ -96,7 +96,7 @@ def test_every_run_and_a_report(finished):
 
 
 def test_what_is_finished_stays(finished, plan):
-    root, _ = finished
+    root, *_ = finished
     log = (root / "ddpm" / "log.txt").read_text()
     status, printed = sweep(root, plan())
     assert status == 0
@@ -106,7 +106,7 @@ def test_what_is_finished_stays(finished, plan):
 
 
 def test_a_changed_plan_is_refused_run_by_run_and_new_runs_are_made(finished, plan):
-    root, _ = finished
+    root, *_ = finished
     seeds = {"axes": {}, "include": [{"preset": "ddpm", "attack.steps": 3, "name": "ddpm"}]}
     seeds["include"] += [{"preset": "ddim"}]
     status, printed = sweep(root, plan("changed", **seeds))
@@ -165,12 +165,12 @@ def test_one_that_was_stopped_ends_the_same(how, finished, plan, tmp_path):
     assert status == 0, (place, printed)
     for name in NAMES:
         assert files(root, name).merged == files(finished[0], name).merged, place
-    by_name = {row["forward_process"]: row for row in table(finished[0])}
+    by_name = {row["forward_process"]: row for row in finished[2]}
     assert [by_name[row["forward_process"]] for row in table(root)] == table(root)
 
 
 def test_the_export_is_small_and_read_like_runs(finished, plan, tmp_path, capsys):
-    root, _ = finished
+    root, *_ = finished
     for target in ("one", "two"):
         arguments = [plan(), "--root", str(root), "--export", str(tmp_path / target)]
         assert main(["sweep", *arguments]) == 0
