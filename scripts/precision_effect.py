@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lit_purify.functional.intervals import wilson_interval
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -37,6 +36,7 @@ from lit_purify.classifiers import embedded_resnet18
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import DiffusionPurifier
 from lit_purify.modules import Outcomes, PurifiedClassifier
+from lit_purify.statistics import wilson_interval
 from lit_purify.types import Batch
 
 MODES = ("float32", "TF32 (emulated)", "bf16-mixed", "bf16 search", "compile")
