@@ -148,6 +148,8 @@ def _differences(cell: PrintedCell, run: FinishedRun) -> Iterator[str]:
     steps = run.settings.get("num_steps")
     if steps not in (None, cell.depth):
         yield f"{steps} chain steps, not all"
+    if run.settings.get("forward_process") == "one_shot":
+        yield "noised in one draw, not step by step"
     if (precision := run.settings.get("precision", "32-true")) != "32-true":
         yield f"precision {precision}"
     if cell.attack is not None:

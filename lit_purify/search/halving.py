@@ -56,7 +56,8 @@ class Found(NamedTuple):
     def evaluations(self) -> int:
         """Calls of the denoiser that one purification takes."""
         settings = self.run.settings
-        return int(settings.get("num_steps", 0)) * int(settings.get("averaged_draws", 1))
+        draws = settings.get("purifier_options", {}).get("averaged_draws", 1)
+        return int(settings.get("num_steps", 0)) * int(draws)
 
 
 class Round(NamedTuple):
