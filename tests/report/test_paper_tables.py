@@ -87,6 +87,8 @@ class TestTheDifference:
         ({"rel_stepsize": 0.1}, "0.1 eps"),
         ({"random_start": False}, "random start"),
         ({"precision": "bf16-mixed"}, "bf16-mixed"),
+        ({"tf32": True}, "TF32"),
+        ({"forward_process": "one_shot"}, "one draw"),
         ({"attack_precision": "tf32"}, "tf32"),
         ({"early_stop": True}, "stopped early"),
     ],
