@@ -9,13 +9,11 @@ from typing import Any, Literal, NamedTuple
 from rich import box
 from rich.table import Table
 
-from lit_purify.functional import SigmoidFit, fit_sigmoid, normal_interval, wilson_interval
 from lit_purify.paper import PAPER_EPS
-from lit_purify.records import Column, SampleTable, records_folder
-from lit_purify.records.header import read_header
+from lit_purify.records.rows import read_numbers
 from lit_purify.records.runs import DECISIVE, FinishedRun, differences, estimate, in_255ths
-from lit_purify.records.store import read_merged
 from lit_purify.report.numbers import percent
+from lit_purify.statistics import SigmoidFit, fit_sigmoid, normal_interval, wilson_interval
 from lit_purify.types import InputError
 
 Predictor = Literal["first_order", "classifier_curve", "paper_law", "own_law"]
@@ -201,12 +199,12 @@ def compare(prediction: FinishedRun, attacked: FinishedRun) -> dict[Predictor, C
                 "compare a prediction with an attack on the same defence"
             )
     truth = ATTACKED[prediction.settings["prediction_noise"]]
-    known = _column(attacked, truth)
+    known = read_numbers(attacked.folder, truth)
     p, eps = float(prediction.settings["prediction_p"]), attacked.settings["eps"]
     found: dict[Predictor, Comparison] = {}
     for predictor in PREDICTORS:
         name = prediction_name(predictor, eps, p)
-        expected = _column(prediction, name)
+        expected = read_numbers(prediction.folder, name)
         both = sorted(known.keys() & expected.keys())
         if not both:
             continue
@@ -240,15 +238,3 @@ def mean_absolute_errors(
         if errors:
             found[predictor] = sum(errors) / len(errors)
     return found
-
-
-def _column(run: FinishedRun, name: str) -> dict[int, float]:
-    """The numbers of a column of a run by dataset index, where it has some."""
-    folder = records_folder(run.folder)
-    header = read_header(folder)
-    table = SampleTable({}) if header is None else read_merged(folder, header["run"])
-    if name not in table:
-        return {}
-    column: Column = table.columns[name]
-    indices = table["index"][column.applies].tolist()
-    return dict(zip(indices, table[name].double().tolist(), strict=True))

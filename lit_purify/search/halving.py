@@ -45,12 +45,12 @@ class Found(NamedTuple):
     @property
     def clean(self) -> Estimate:
         """Clean accuracy."""
-        return _known(self.run, CLEAN)
+        return known(self.run, CLEAN)
 
     @property
     def rate(self) -> Estimate:
         """Compression rate."""
-        return _known(self.run, RATE)
+        return known(self.run, RATE)
 
     @property
     def evaluations(self) -> int:
@@ -163,6 +163,7 @@ def finished(sweep: Sweep) -> dict[str, FinishedRun]:
     }
 
 
-def _known(run: FinishedRun, name: str) -> Estimate:
+def known(run: FinishedRun, name: str) -> Estimate:
+    """A metric of a run; no number, with every share in its interval, where it has none."""
     found: Any = run.estimate(name)
     return Estimate(float("nan"), 0.0, 1.0) if found is None else found
