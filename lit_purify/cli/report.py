@@ -8,9 +8,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from lit_purify.cli import COMMANDS
+from lit_purify.records.runs import ACCURACY, RATE
 from lit_purify.report.comparison import report
-from lit_purify.report.drawings import KEY
-from lit_purify.report.law import ACCURACY
 
 
 def parser() -> ArgumentParser:
@@ -31,8 +30,8 @@ def parser() -> ArgumentParser:
     found.add_argument(
         "--key",
         type=str,
-        default=KEY,
-        help=f"The measured value that robustness is drawn against (default: {KEY}).",
+        default=RATE,
+        help=f"The measured value that robustness is drawn against (default: {RATE}).",
     )
     found.add_argument(
         "--accuracy",

@@ -13,9 +13,18 @@ from rich.console import Console, RenderableType
 
 from lit_purify.paper import PAPER_EPS, paper_fit
 from lit_purify.records.files import write_whole
-from lit_purify.records.runs import FinishedRun, disagreements, in_255ths, named, read_runs
-from lit_purify.report.drawings import KEY, drawings
-from lit_purify.report.law import ACCURACY, ANY_ITERATION, Law, fitted_law, numbers, sentence
+from lit_purify.records.runs import (
+    ACCURACY,
+    ANY_ITERATION,
+    RATE,
+    FinishedRun,
+    disagreements,
+    in_255ths,
+    named,
+    read_runs,
+)
+from lit_purify.report.drawings import drawings
+from lit_purify.report.law import Law, accuracy_of, fitted_law, numbers, sentence
 from lit_purify.report.paper_tables import PaperTable, paper_tables
 from lit_purify.report.paper_text import paper_console, paper_csv, paper_latex, paper_markdown
 from lit_purify.report.runs_table import runs_csv, runs_table
@@ -29,7 +38,7 @@ def report(
     folders: Sequence[str | Path],
     output: str | Path,
     *,
-    key: str = KEY,
+    key: str = RATE,
     accuracy: str | None = None,
     free_ceiling: bool = False,
     weighted: bool = False,
@@ -73,14 +82,18 @@ def report(
     if accuracy is not None:
         _check_measured(runs, accuracy, "--accuracy")
     else:
-        accuracy, said = _accuracy(runs)
-        notes += said
+        accuracy = accuracy_of(runs)
+        if accuracy == ANY_ITERATION:
+            notes.append(
+                f"the attacks stopped early, so robust accuracy is {ANY_ITERATION}: right at every "
+                "iteration, which is at most what is right after the last one"
+            )
     law = fitted_law(runs, key, accuracy, free_ceiling=free_ceiling, weighted=weighted)
     unfit = named(runs, (_unfit(run, key, accuracy) for run in runs))
     notes += disagreements(runs)
     notes += [f"not in the fit ({why}): {names}" for why, names in unfit.items()]
     paper = None
-    if key == KEY:
+    if key == RATE:
         paper = paper_fit(free_ceiling=free_ceiling)
         notes += _unlike_paper(runs)
     notes += law.notes
@@ -130,19 +143,6 @@ def _check_measured(runs: Sequence[FinishedRun], name: str, option: str) -> None
             f"no run has the metric {name}; give another one by {option}, of "
             f"{', '.join(known) or 'none'}, or repeat the runs with what measures it"
         )
-
-
-def _accuracy(runs: Sequence[FinishedRun]) -> tuple[str, list[str]]:
-    """The robust accuracy that runs have, and what is to be said of it."""
-    if any(run.estimate(ACCURACY) is not None for run in runs):
-        return ACCURACY, []
-    attacked = [run for run in runs if run.estimate(ANY_ITERATION) is not None]
-    if not attacked:
-        return ACCURACY, []
-    return ANY_ITERATION, [
-        f"the attacks stopped early, so robust accuracy is {ANY_ITERATION}: right at every "
-        "iteration, which is at most what is right after the last one"
-    ]
 
 
 def _unfit(run: FinishedRun, key: str, accuracy: str) -> str | None:

@@ -20,15 +20,14 @@ from lit_purify.figures import (
     sigmoid_figure,
 )
 from lit_purify.paper import paper_fit
-from lit_purify.records.runs import FinishedRun, in_255ths
-from lit_purify.report.law import CLEAN, Law, measured_points
+from lit_purify.records.runs import CLEAN, RATE, FinishedRun, in_255ths
+from lit_purify.report.law import Law, measured_points
 from lit_purify.report.matching import seeds_of_one
 from lit_purify.types import Estimate
 
-KEY = "uniform/compression_rate"
 MAGNITUDE = "magnitude/l2"
 QUANTITIES = {
-    KEY: "compression rate of uniform perturbations",
+    RATE: "compression rate of uniform perturbations",
     "attack/compression_rate": "compression rate of attack perturbations",
 }
 _CURVE = "base_curve/robust_accuracy_"
@@ -70,7 +69,7 @@ def _law(runs: Sequence[FinishedRun], law: Law, key: str, *, free_ceiling: bool)
     return sigmoid_figure(
         [point for points in law.points.values() for point in points],
         law.single,
-        paper=paper_fit(free_ceiling=free_ceiling) if key == KEY else None,
+        paper=paper_fit(free_ceiling=free_ceiling) if key == RATE else None,
         base_clean=_base_clean(runs),
         quantity=quantity,
     )
@@ -124,7 +123,7 @@ def _depth(law: Law, key: str) -> Figure | None:
     depths = {(point.method, point.t_star) for point in points if point.t_star is not None}
     if len(depths) == len({method for method, _ in depths}):
         return None
-    return depth_figure(points, paper=key == KEY)
+    return depth_figure(points, paper=key == RATE)
 
 
 def _protocols(runs: Sequence[FinishedRun], accuracy: str) -> Figure | None:

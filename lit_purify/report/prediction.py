@@ -11,7 +11,14 @@ from rich.table import Table
 
 from lit_purify.paper import PAPER_EPS
 from lit_purify.records.rows import read_numbers
-from lit_purify.records.runs import DECISIVE, FinishedRun, differences, estimate, in_255ths
+from lit_purify.records.runs import (
+    ANY_ITERATION,
+    RATE,
+    FinishedRun,
+    check_alike,
+    estimate,
+    in_255ths,
+)
 from lit_purify.report.numbers import percent
 from lit_purify.statistics import SigmoidFit, fit_sigmoid, normal_interval, wilson_interval
 from lit_purify.types import InputError
@@ -25,8 +32,7 @@ PREDICTORS: dict[Predictor, str] = {
 }
 """What predicts, and what reports call it."""
 
-RATE = "uniform/compression_rate"
-ATTACKED = {"fixed": "fixed/robust_accuracy_any_iteration", "fresh": "fresh/robust_accuracy"}
+ATTACKED = {"fixed": ANY_ITERATION, "fresh": "fresh/robust_accuracy"}
 """Noise -> the accuracy that is predicted."""
 
 _SAME = (
@@ -62,7 +68,7 @@ def prediction_name(predictor: Predictor, eps: float, p: float = math.inf) -> st
     return f"prediction/{predictor}_at_{budget(eps, p).replace('/', '_')}"
 
 
-def fitted_law(runs: Sequence[FinishedRun]) -> SigmoidFit:
+def law_over_budgets(runs: Sequence[FinishedRun]) -> SigmoidFit:
     """The sigmoid through runs that were attacked under fixed noise, at any budgets.
 
     Robust accuracy, at every iteration, against the compression rate times eps over 8/255: as if
@@ -72,11 +78,10 @@ def fitted_law(runs: Sequence[FinishedRun]) -> SigmoidFit:
         InputError: a run lacks one of the two, they differ in more than eps and how they purify, or
             they do not determine a sigmoid.
     """
-    if unlike := [name for name in differences(runs) if name in DECISIVE - {"eps"}]:
-        raise InputError(
-            f"the runs that a law is to be fitted to differ in {', '.join(unlike)}; expected runs "
-            "that differ in eps and in how they purify"
-        )
+    try:
+        check_alike(runs, but_for="eps")
+    except InputError as error:
+        raise InputError(f"no law is fitted to the runs given: {error}") from error
     points = []
     for run in runs:
         rate, accuracy = run.estimate(RATE), run.estimate(ATTACKED["fixed"])

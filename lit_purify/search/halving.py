@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lit_purify.functional.pareto import TradeOff, best_first
-from lit_purify.records.runs import FinishedRun, read_runs
+from lit_purify.records.runs import CLEAN, RATE, FinishedRun, read_runs
 from lit_purify.search.space import Space
 from lit_purify.sweeps.plan import SweepRun
 from lit_purify.sweeps.states import Sweep
 from lit_purify.types import Estimate
 
-CLEAN = "purified/clean_accuracy"
-RATE = "uniform/compression_rate"
 PASSES = 2
 """Purifications of every image: of the clean one and of the perturbed one."""
 

@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from lit_purify.functional.paired import mcnemar
 from lit_purify.records.rows import read_numbers
-from lit_purify.records.runs import FinishedRun
+from lit_purify.records.runs import ACCURACY, ANY_ITERATION, CLEAN, RATE, FinishedRun
 from lit_purify.records.summary import read_summary
 from lit_purify.report.numbers import percent
-from lit_purify.search.halving import CLEAN, RATE, Found, known
+from lit_purify.search.halving import Found, known
 from lit_purify.search.space import PRESETS
 from lit_purify.types import Estimate, InputError
 
-ROBUST = ("fixed/robust_accuracy_any_iteration", "fixed/robust_accuracy")
+ROBUST = (ANY_ITERATION, ACCURACY)
 """The first one that a run has is judged: right at every iteration of the attack."""
 LEVEL = 0.05
 """Significance that a difference needs; where several are judged each needs a part of it."""
@@ -136,7 +136,8 @@ def compare(found: Attacked, preset: Attacked, level: float = LEVEL) -> Verdict:
         second = read_numbers(preset.run.folder, other)
         both = sorted(first.keys() & second.keys())
         values.append(mcnemar([first[i] == 1 for i in both], [second[i] == 1 for i in both]))
-    return Verdict(found, preset, *values, level)
+    p_robust, p_clean = values
+    return Verdict(found, preset, p_robust, p_clean, level)
 
 
 def _rival(found: Attacked, presets: Sequence[Attacked]) -> Attacked:
