@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from rich.console import Console, RenderableType
 
 from lit_purify.paper import PAPER_EPS, paper_fit
 from lit_purify.records.files import write_whole
@@ -28,6 +27,7 @@ from lit_purify.report.law import Law, accuracy_of, fitted_law, numbers, sentenc
 from lit_purify.report.paper_tables import PaperTable, paper_tables
 from lit_purify.report.paper_text import paper_console, paper_csv, paper_latex, paper_markdown
 from lit_purify.report.runs_table import runs_csv, runs_table
+from lit_purify.report.terminal import print_whole
 from lit_purify.types import InputError
 
 FIGURES = ("law", "magnitude", "base_curve", "depth", "protocols")
@@ -99,7 +99,7 @@ def report(
     notes += law.notes
 
     tables = paper_tables(runs)
-    _print_tables([runs_table(runs, key, accuracy), *paper_console(tables)])
+    print_whole(runs_table(runs, key, accuracy), *paper_console(tables))
     for line in (
         *(f"left out: {line}" for line in left_out),
         *(f"note: {line}" for line in notes),
@@ -184,14 +184,6 @@ def _fits(law: Law, *, weighted: bool) -> dict[str, object]:
         ],
         "eps_times_rate": law.together and numbers(law.together) | more,
     }
-
-
-def _print_tables(tables: Iterable[RenderableType]) -> None:
-    console = Console()
-    for table in tables:
-        # A digit that is cut off is worse than a line that is folded.
-        console.width = max(console.width, Console(width=1000).measure(table).maximum)
-        console.print(table)
 
 
 def _table_files(tables: Sequence[PaperTable]) -> dict[str, bytes]:

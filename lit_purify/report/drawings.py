@@ -21,6 +21,7 @@ from lit_purify.figures import (
 )
 from lit_purify.paper import paper_fit
 from lit_purify.records.runs import CLEAN, RATE, FinishedRun, in_255ths
+from lit_purify.report.classifier_curve import classifier_curve
 from lit_purify.report.law import Law, measured_points
 from lit_purify.report.matching import seeds_of_one
 from lit_purify.types import Estimate
@@ -30,7 +31,6 @@ QUANTITIES = {
     RATE: "compression rate of uniform perturbations",
     "attack/compression_rate": "compression rate of attack perturbations",
 }
-_CURVE = "base_curve/robust_accuracy_"
 _MOST_GROUPS = 12  # of bars, before their names cover one another
 
 
@@ -84,17 +84,13 @@ def _base_clean(runs: Sequence[FinishedRun]) -> float | None:
 def _base_curve(runs: Sequence[FinishedRun], law: Law) -> Figure | None:
     """The classifier alone under eps times alpha, where runs measured it and agree about it."""
     found: dict[float, Estimate] = {}
-    budgets = [255 * eps for run in runs if (eps := run.settings.get("base_curve_eps"))]
     for run in runs:
-        for name in run.metrics:
-            rate, accuracy = name.removeprefix(_CURVE), run.estimate(name)
-            if rate != name and accuracy is not None and "base_curve_eps" in run.settings:
-                eps = 255 * float(rate) * run.settings["base_curve_eps"]
-                if found.setdefault(round(eps, 6), accuracy) != accuracy:
-                    return None
+        for eps, accuracy in classifier_curve(run):
+            if found.setdefault(round(255 * eps, 6), accuracy) != accuracy:
+                return None
     if len(found) < 2:
         return None
-    whole = max(budgets)
+    whole = max(255 * eps for run in runs if (eps := run.settings.get("base_curve_eps")))
     curve = [CurvePoint(eps / whole, accuracy) for eps, accuracy in found.items()]
     measured = [
         CurvePoint(eps * point.x.value / whole, point.robust, _label(point))

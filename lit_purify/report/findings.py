@@ -23,6 +23,7 @@ from lit_purify.records.runs import (
     in_255ths,
     short_names,
 )
+from lit_purify.report.classifier_curve import classifier_curve
 from lit_purify.report.law import Law, accuracy_of, fitted_law
 from lit_purify.report.numbers import percent
 from lit_purify.types import Estimate
@@ -35,7 +36,6 @@ LEAST_RUNS = 4
 """Runs that a law needs: two parameters pass close to any three points."""
 
 _POINTS = f"{100 * MARGIN:g}"
-_CURVE = "base_curve/robust_accuracy_"
 
 
 class Outcome(StrEnum):
@@ -279,7 +279,7 @@ def _fitted(law: Law, shares: Sequence[Estimate]) -> tuple[Outcome, str]:
 def _curve(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
     curves: dict[tuple[str | None, ...], list[tuple[float, Estimate]]] = {}
     for run in runs:
-        if points := _budgets(run):
+        if points := classifier_curve(run):
             curves.setdefault(_same_classifier(run), points)
     for name, run in zip(short_names(runs), runs, strict=True):
         points = curves.get(_same_classifier(run), [])
@@ -307,19 +307,6 @@ def _curve(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
 def _same_classifier(run: FinishedRun) -> tuple[str | None, ...]:
     """What a curve and the runs that it is held against must share."""
     return tuple(run.fact(name) for name in ("classifier", "data_sha256", "attack"))
-
-
-def _budgets(run: FinishedRun) -> list[tuple[float, Estimate]]:
-    """The classifier alone: budget in [0, 1], robust accuracy; by rising budget."""
-    eps = run.settings.get("base_curve_eps")
-    if eps is None:
-        return []
-    found = {
-        float(name.removeprefix(_CURVE)): run.estimate(name)
-        for name in run.metrics
-        if name.startswith(_CURVE)
-    }
-    return sorted((eps * rate, share) for rate, share in found.items() if share is not None)
 
 
 def _promised(points: Sequence[tuple[float, Estimate]], budget: Estimate) -> Estimate:

@@ -214,6 +214,7 @@ def test_the_list_is_what_one_would_type(plan, tmp_path, capsys):
         (["embedded"], "did you mean sweep/embedded"),
         (["sweep/depth", "--jobs", "0"], "--jobs is 0"),
         (["sweep/depth", "--data.limit"], "--data.limit has no value"),
+        (["sweep/depth", "--data.limit", "--list"], "--data.limit has no value"),
         (["cifar_fixed"], "no section 'model'"),
     ],
 )
