@@ -14,7 +14,8 @@ from lit_purify.callbacks.measurement import Measurement
 from lit_purify.figures import CurvePoint, base_curve_figure
 from lit_purify.functional import correct
 from lit_purify.metrics import IntervalAccuracy
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.outcomes import Outcomes
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import SampleTable
 from lit_purify.records.runs import FinishedRun, estimate, read_runs
 from lit_purify.types import Batch, InputError, ratio

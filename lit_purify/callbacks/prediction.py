@@ -28,7 +28,8 @@ from lit_purify.functional import (
     steepest,
 )
 from lit_purify.metrics import IntervalAccuracy, LawOfMean, MeanWithDeviation, SummaryMetric
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.outcomes import Outcomes
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.paper import PAPER_EPS, paper_fit
 from lit_purify.records.runs import RATE, read_runs
 from lit_purify.report.prediction import (

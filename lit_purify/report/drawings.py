@@ -90,7 +90,7 @@ def _base_curve(runs: Sequence[FinishedRun], law: Law) -> Figure | None:
                 return None
     if len(found) < 2:
         return None
-    whole = max(255 * eps for run in runs if (eps := run.settings.get("base_curve_eps")))
+    whole = max(255 * own for run in runs if (own := run.settings.get("base_curve_eps")))
     curve = [CurvePoint(eps / whole, accuracy) for eps, accuracy in found.items()]
     measured = [
         CurvePoint(eps * point.x.value / whole, point.robust, _label(point))
