@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from lit_purify.cli import COMMANDS
-from lit_purify.records.runs import ACCURACY, RATE
+from lit_purify.records.runs import LAST_ITERATION, RATE
 from lit_purify.report.comparison import report
 
 
@@ -37,8 +37,8 @@ def parser() -> ArgumentParser:
         "--accuracy",
         type=str,
         metavar="NAME",
-        help=f"The measured robust accuracy (default: {ACCURACY}, or that at any iteration where "
-        "every attack stopped early).",
+        help=f"The measured robust accuracy (default: {LAST_ITERATION}, or that at any iteration "
+        "where every attack stopped early).",
     )
     found.add_argument(
         "--free_ceiling",

@@ -13,11 +13,11 @@ from lit_purify.records.summary import read_summary, versions
 from lit_purify.types import Estimate, InputError, described
 
 PACKAGE = "lit-purify"
-ACCURACY = "fixed/robust_accuracy"
-ANY_ITERATION = f"{ACCURACY}_any_iteration"
+LAST_ITERATION = "fixed/robust_accuracy"
+ANY_ITERATION = "fixed/robust_accuracy_any_iteration"
 CLEAN = "purified/clean_accuracy"
 RATE = "uniform/compression_rate"
-"""Metrics that runs are compared by."""
+"""Metrics that runs are compared by; the first two after the last and at any iteration."""
 _ATTACK = ("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start")
 _SAME = (
     *(*_ATTACK, "uniform_eps"),

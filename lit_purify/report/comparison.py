@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from lit_purify.paper import PAPER_EPS, paper_fit
 from lit_purify.records.files import write_whole
 from lit_purify.records.runs import (
-    ACCURACY,
     ANY_ITERATION,
+    LAST_ITERATION,
     RATE,
     FinishedRun,
     disagreements,
@@ -151,12 +151,12 @@ def _unfit(run: FinishedRun, key: str, accuracy: str) -> str | None:
         return f"there is no {key}, so that it is in the table only"
     if run.estimate(accuracy) is not None:
         return None
-    if accuracy == ACCURACY and run.estimate(ANY_ITERATION) is not None:
+    if accuracy == LAST_ITERATION and run.estimate(ANY_ITERATION) is not None:
         return (
             "the attack stopped early, so the accuracy after its last iteration is unknown; "
             f"--accuracy {ANY_ITERATION} takes that over all of them"
         )
-    if accuracy in (ACCURACY, ANY_ITERATION):
+    if accuracy in (LAST_ITERATION, ANY_ITERATION):
         return "it was not attacked under fixed noise"
     return f"there is no {accuracy}"
 

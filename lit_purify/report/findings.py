@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lit_purify.records.runs import (
-    ACCURACY,
     ANY_ITERATION,
+    LAST_ITERATION,
     RATE,
     FinishedRun,
     alike,
@@ -240,7 +240,7 @@ def _randomness(run: FinishedRun) -> Iterator[tuple[Outcome, str]]:
 
 def _robust(run: FinishedRun) -> tuple[Estimate | None, str]:
     """Robust accuracy under fixed noise, and what it is called."""
-    if (last := run.estimate(ACCURACY)) is not None:
+    if (last := run.estimate(LAST_ITERATION)) is not None:
         return last, "fixed noise"
     return run.estimate(ANY_ITERATION), "fixed noise (at every iteration)"
 
@@ -248,7 +248,7 @@ def _robust(run: FinishedRun) -> tuple[Estimate | None, str]:
 def _law(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
     for group in alike(run for run in runs if run.estimate(RATE) and _robust(run)[0]):
         accuracy = accuracy_of(group)
-        shares = [share for run in group if (share := run.estimate(accuracy))]
+        shares = [share for run in group if (share := run.estimate(accuracy)) is not None]
         if len(shares) >= LEAST_RUNS:
             eps = group[0].setting("eps")
             name = f"{len(shares)} runs" + ("" if eps is None else f" at {in_255ths(eps)}")

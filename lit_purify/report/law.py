@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from lit_purify.figures import MeasuredPoint
 from lit_purify.records.runs import (
-    ACCURACY,
     ANY_ITERATION,
     CLEAN,
+    LAST_ITERATION,
     FinishedRun,
     check_alike,
 )
@@ -61,7 +61,7 @@ class Law(NamedTuple):
 def fitted_law(
     runs: Sequence[FinishedRun],
     key: str,
-    accuracy: str = ACCURACY,
+    accuracy: str = LAST_ITERATION,
     *,
     free_ceiling: bool = False,
     weighted: bool = False,
@@ -120,8 +120,9 @@ def accuracy_of(runs: Sequence[FinishedRun]) -> str:
 
     Attacks that stop early leave the latter unknown.
     """
-    known = (name for name in (ACCURACY, ANY_ITERATION) if any(run.estimate(name) for run in runs))
-    return next(known, ACCURACY)
+    both = (LAST_ITERATION, ANY_ITERATION)
+    known = [name for name in both if any(run.estimate(name) is not None for run in runs)]
+    return known[0] if known else LAST_ITERATION
 
 
 def measured_points(runs: Sequence[FinishedRun], key: str, accuracy: str) -> list[MeasuredPoint]:

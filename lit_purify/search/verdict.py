@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from lit_purify.functional.paired import mcnemar
 from lit_purify.records.rows import read_numbers
-from lit_purify.records.runs import ACCURACY, ANY_ITERATION, CLEAN, RATE, FinishedRun
+from lit_purify.records.runs import ANY_ITERATION, CLEAN, LAST_ITERATION, RATE, FinishedRun
 from lit_purify.records.summary import read_summary
 from lit_purify.report.numbers import percent
 from lit_purify.search.halving import Found, known
 from lit_purify.search.space import PRESETS
 from lit_purify.types import Estimate, InputError
 
-ROBUST = (ANY_ITERATION, ACCURACY)
+ROBUST = (ANY_ITERATION, LAST_ITERATION)
 """The first one that a run has is judged: right at every iteration of the attack."""
 LEVEL = 0.05
 """Significance that a difference needs; where several are judged each needs a part of it."""
