@@ -10,6 +10,7 @@ from lit_purify.functional.paired import mcnemar
 from lit_purify.records.rows import read_numbers
 from lit_purify.records.runs import ANY_ITERATION, CLEAN, LAST_ITERATION, RATE, FinishedRun
 from lit_purify.records.summary import read_summary
+from lit_purify.report.flags import flags
 from lit_purify.report.numbers import percent
 from lit_purify.search.halving import Found, known
 from lit_purify.search.space import PRESETS
@@ -106,7 +107,11 @@ class Verdict(NamedTuple):
 
 def attacked(found: Found, run: FinishedRun) -> Attacked:
     """A finalist and what is suspicious about its attack."""
-    return Attacked(found, run, read_summary(run.folder / "summary.json").get("flags", []))
+    summary = read_summary(run.folder / "summary.json")
+    # One that could not be compiled has the same numbers.
+    found_before = summary.get("preflight", {}).items()
+    before = {name: value for name, value in found_before if name != "not_compiled"}
+    return Attacked(found, run, flags(run.metrics, run.settings, before))
 
 
 def verdicts(finalists: Sequence[Attacked]) -> list[Verdict]:

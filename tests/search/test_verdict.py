@@ -1,9 +1,11 @@
 """Who is compared with whom, and what counts as better."""
 
+import json
+
 import pytest
 from search_results import finalist
 
-from lit_purify.search.verdict import ROBUST, verdicts
+from lit_purify.search.verdict import ROBUST, attacked, verdicts
 from lit_purify.types import InputError
 
 
@@ -64,6 +66,16 @@ def test_a_run_without_the_attack_is_refused(tmp_path):
     fresh = finalist(tmp_path, "fresh", "chains", clean=0.9)
     with pytest.raises(InputError, match=ROBUST[0]):
         verdicts([preset, fresh])
+
+
+def test_what_could_not_be_compiled_is_not_suspicious(tmp_path):
+    there = finalist(tmp_path, "found", "chains", clean=right(20), robust=right(4))
+    for before, suspicious in (
+        ({"not_compiled": "no compiler"}, False),
+        ({"training": ["x"]}, True),
+    ):
+        (there.run.folder / "summary.json").write_text(json.dumps({"preflight": before}))
+        assert bool(attacked(there.found, there.run).flags) == suspicious
 
 
 def test_what_is_suspicious_is_not_compared(tmp_path):
