@@ -70,11 +70,10 @@ def test_a_run_without_the_attack_is_refused(tmp_path):
 
 def test_what_could_not_be_compiled_is_not_suspicious(tmp_path):
     there = finalist(tmp_path, "found", "chains", clean=right(20), robust=right(4))
-    for before, suspicious in (
-        ({"not_compiled": "no compiler"}, False),
-        ({"training": ["x"]}, True),
-    ):
-        (there.run.folder / "summary.json").write_text(json.dumps({"preflight": before}))
+    others = dict.fromkeys(("status", "versions", "settings", "metrics"))
+    for before, suspicious in ({"not_compiled": "no compiler"}, False), ({"training": ["x"]}, True):
+        summary = json.dumps({"preflight": before, **others})
+        (there.run.folder / "summary.json").write_text(summary)
         assert bool(attacked(there.found, there.run).flags) == suspicious
 
 
