@@ -37,8 +37,9 @@ from lit_purify.data import ArrayDataModule, ImageDataModule
 from lit_purify.defence import Defence
 from lit_purify.diffusion import PRESETS, Denoiser, DiffusionPurifier, FixedNoise, Purifier
 from lit_purify.diffusion.denoiser import frozen_copy
-from lit_purify.diffusion.noise import as_indices, check_seed
+from lit_purify.diffusion.noise import as_indices
 from lit_purify.diffusion.presets import PresetName
+from lit_purify.diffusion.seeds import check_seed
 from lit_purify.metrics import Statistics
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.modules.protocols import ProtocolName

@@ -35,8 +35,8 @@ from lit_purify.checkpoints import embedded_denoiser
 from lit_purify.classifiers import embedded_resnet18
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import DiffusionPurifier
-from lit_purify.functional import wilson_interval
 from lit_purify.modules import Outcomes, PurifiedClassifier
+from lit_purify.statistics import wilson_interval
 from lit_purify.types import Batch
 
 MODES = ("float32", "TF32 (emulated)", "bf16-mixed", "bf16 search", "compile")

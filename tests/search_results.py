@@ -24,7 +24,8 @@ def result(folder, *, clean, rate=0.3, robust=(), steps=10, draws=1):
     (folder / "records").mkdir(parents=True)
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     (folder / "records" / "rows.jsonl").write_text(lines)
-    return FinishedRun(folder, {"num_steps": steps, "averaged_draws": draws}, metrics, "")
+    settings = {"num_steps": steps, "purifier_options": {"averaged_draws": draws}}
+    return FinishedRun(folder, settings, metrics, "")
 
 
 def finalist(folder, name, group, *, flags=(), **figures):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lit_purify.attacks.base import Attack
 from lit_purify.attacks.gradient import check_differentiable
 from lit_purify.defence import Defence, Observer
-from lit_purify.diffusion.noise import derive_seed
+from lit_purify.diffusion.seeds import derive_seed
 from lit_purify.functional import correct
 
 

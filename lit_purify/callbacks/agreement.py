@@ -9,10 +9,12 @@ from lit_purify.attacks import PGDEOT, Attack, input_gradient
 from lit_purify.callbacks.attack import attack_batch, run_attack
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.defence import Defence
-from lit_purify.diffusion.noise import FixedNoise, derive_seed
+from lit_purify.diffusion.noise import FixedNoise
+from lit_purify.diffusion.seeds import derive_seed
 from lit_purify.functional import correlation
 from lit_purify.metrics import MeanWithDeviation
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.outcomes import Outcomes
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.types import Batch
 
 LABELS = {

@@ -13,8 +13,9 @@ from lit_purify.attacks import Attack, Watch
 from lit_purify.callbacks.progress import show_activity
 from lit_purify.defence import Defence
 from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation
+from lit_purify.modules.outcomes import Outcomes
 from lit_purify.modules.protocols import SURFACES, Surface
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.precision import check_tf32
 from lit_purify.types import ACCURACY, NOTED, Batch, InputError
 

@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.figures import attack_figure
+from lit_purify.modules.outcomes import Outcomes
 from lit_purify.modules.protocols import SURFACES
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import MeanCurve, SampleTable, mean_curve
 from lit_purify.types import Batch
 

@@ -14,14 +14,14 @@ from lit_purify.callbacks.measurement import Measurement
 from lit_purify.figures import CurvePoint, base_curve_figure
 from lit_purify.functional import correct
 from lit_purify.metrics import IntervalAccuracy
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.outcomes import Outcomes
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import SampleTable
-from lit_purify.records.runs import FinishedRun, estimate, read_runs
+from lit_purify.records.runs import LAST_ITERATION, FinishedRun, estimate, read_runs
 from lit_purify.types import Batch, InputError, ratio
 from lit_purify.weights.content import sha256
 
 RATES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
-ACCURACY = "fixed/robust_accuracy"
 _DIGITS = 4
 
 
@@ -162,7 +162,9 @@ class BaseClassifierCurve(Measurement):
             return {}
         measured = [point for _, point in self._measured]
         if self._whole.eps == run_attack(trainer, self).eps:
-            own, accuracy = (estimate(found.get(name, {})) for name in (self.rate_name, ACCURACY))
+            own, accuracy = (
+                estimate(found.get(name, {})) for name in (self.rate_name, LAST_ITERATION)
+            )
             if own is not None and accuracy is not None:
                 measured.append(CurvePoint(own.value, accuracy, "this run"))
         figure = base_curve_figure(curve, measured, eps=self._whole.eps, p=self._whole.p)
@@ -176,12 +178,13 @@ def _measured(folders: Sequence[str], rate_name: str) -> list[tuple[FinishedRun,
         raise InputError(f"a run that BaseClassifierCurve is to draw, {left_out[0]}")
     found = []
     for run in runs:
-        rate, accuracy = run.estimate(rate_name), run.estimate(ACCURACY)
+        rate, accuracy = run.estimate(rate_name), run.estimate(LAST_ITERATION)
         if rate is None or accuracy is None:
             known = sorted(name for name in run.metrics if run.estimate(name) is not None)
+            missing = rate_name if rate is None else LAST_ITERATION
             raise InputError(
-                f"the run in {run.folder} has no figure {rate_name if rate is None else ACCURACY}; "
-                f"it has {', '.join(known)}; repeat it with what measures that one, or leave it out"
+                f"the run in {run.folder} has no figure {missing}; it has {', '.join(known)}; "
+                "repeat it with what measures that one, or leave it out"
             )
         depth = run.settings.get("t_star")
         label = run.method if depth is None else f"{run.method}, t* = {depth}"

@@ -7,7 +7,8 @@ from lightning.pytorch import Trainer
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.functional import compression_rate
 from lit_purify.metrics import MeanWithDeviation
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.outcomes import Outcomes
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.types import Batch, InputError, ratio
 
 SECTION = "Size of a perturbation, after / before purification"

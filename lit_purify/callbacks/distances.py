@@ -17,8 +17,9 @@ from lit_purify.figures import Curve, distance_figure
 from lit_purify.figures.chain_axis import way_travelled
 from lit_purify.functional import init_max_end, trajectory_distances
 from lit_purify.metrics import MeanWithDeviation
+from lit_purify.modules.outcomes import Outcomes
 from lit_purify.modules.protocols import PROTOCOLS, Chain
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.paper import PaperDistances, paper_distances
 from lit_purify.records import MeanCurve, SampleTable, mean_curve
 from lit_purify.types import Batch, InputError, ratio

@@ -11,8 +11,9 @@ from lit_purify.callbacks.measurement import Measurement, save_figure
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.data.base import evaluated_images
 from lit_purify.figures import image_grid
+from lit_purify.modules.outcomes import Outcomes
 from lit_purify.modules.protocols import PROTOCOLS
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.types import Batch, InputError
 
 

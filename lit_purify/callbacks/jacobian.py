@@ -15,12 +15,14 @@ from lit_purify.callbacks.measurement import Measurement
 from lit_purify.callbacks.spectra import Dense, MatrixFree, Spectrum
 from lit_purify.data.base import evaluated_images
 from lit_purify.data.dataset import ImageDataset
-from lit_purify.diffusion.noise import FixedNoise, derive_seed
+from lit_purify.diffusion.noise import FixedNoise
+from lit_purify.diffusion.seeds import derive_seed
 from lit_purify.figures import spectrum_figure, vectors_figure
 from lit_purify.functional import JacobianOperator, lp_distance, push_forward
 from lit_purify.functional.jacobian import Differentiation
 from lit_purify.metrics import MeanWithDeviation
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.outcomes import Outcomes
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import SampleTable
 from lit_purify.types import Batch, InputError
 

@@ -9,8 +9,9 @@ from lightning.pytorch import Trainer
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.functional import lp_distance
 from lit_purify.metrics import MeanWithDeviation
+from lit_purify.modules.outcomes import Outcomes
 from lit_purify.modules.protocols import Chain, ProtocolName, Surface
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.types import Batch
 
 NORMS = {"l2": (2.0, "l2"), "linf": (math.inf, "Largest pixel difference")}

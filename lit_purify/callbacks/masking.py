@@ -27,7 +27,8 @@ from lit_purify.functional import (
     zero_share,
 )
 from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.outcomes import Outcomes
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import SampleTable
 from lit_purify.types import Batch, InputError
 

@@ -14,8 +14,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from lit_purify.callbacks.progress import show_activity
+from lit_purify.modules.outcomes import Outcomes
 from lit_purify.modules.protocols import ProtocolName
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import MeanCurve, SampleTable
 from lit_purify.types import Batch, InputError
 

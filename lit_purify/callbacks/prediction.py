@@ -28,15 +28,15 @@ from lit_purify.functional import (
     steepest,
 )
 from lit_purify.metrics import IntervalAccuracy, LawOfMean, MeanWithDeviation, SummaryMetric
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.outcomes import Outcomes
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.paper import PAPER_EPS, paper_fit
-from lit_purify.records.runs import read_runs
+from lit_purify.records.runs import RATE, read_runs
 from lit_purify.report.prediction import (
     PREDICTORS,
-    RATE,
     Predictor,
     budget,
-    fitted_law,
+    law_over_budgets,
     prediction_name,
 )
 from lit_purify.types import NOTED, Batch, InputError, is_whole, ratio
@@ -279,4 +279,4 @@ def _own_law(folders: Sequence[str]) -> SigmoidFit | None:
     runs, left_out = read_runs(folders)
     if left_out:
         raise InputError(f"a run that RobustnessPrediction is to fit, {left_out[0]}")
-    return fitted_law(runs)
+    return law_over_budgets(runs)

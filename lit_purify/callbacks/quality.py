@@ -12,8 +12,9 @@ from lit_purify.callbacks.measurement import Measurement
 from lit_purify.classifiers.features import ClassifierFeatures, FeatureExtractor
 from lit_purify.classifiers.inception import InceptionFeatures
 from lit_purify.metrics import FrechetDistance, MeanWithDeviation, structural_similarity
+from lit_purify.modules.outcomes import Outcomes
 from lit_purify.modules.protocols import Chain
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.types import Batch, InputError
 
 Features = Literal["inception", "classifier"]

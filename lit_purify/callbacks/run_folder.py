@@ -10,9 +10,8 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lit_purify.records.discovery import LOGS
 from lit_purify.types import InputError
-
-LOGS = "lightning_logs"
 
 _BEFORE_THE_WORK = ("config.yaml", "hparams.yaml", "events.out.tfevents.")
 """How the names of the files begin that a run has before it has found anything."""

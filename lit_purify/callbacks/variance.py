@@ -17,7 +17,8 @@ from lit_purify.diffusion import FixedNoise, Purifier, StackedNoise, derive_seed
 from lit_purify.figures import variance_figure
 from lit_purify.functional import variability
 from lit_purify.metrics import MeanWithDeviation
-from lit_purify.modules.purified_classifier import Outcomes, PurifiedClassifier
+from lit_purify.modules.outcomes import Outcomes
+from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.paper import PAPER_EPS
 from lit_purify.records import SampleTable
 from lit_purify.types import Batch, InputError, ratio

@@ -54,8 +54,13 @@ class ConfigFile(ActionConfigFile):
         file = find_config(value)
         try:
             content = _content(file)
-            if isinstance(content, Mapping) and content.keys() & {"axes", "configs"}:
-                raise InputError(f"is a plan of many runs; expected one; type sweep {value}")
+            for sections, command in (
+                ({"axes", "configs"}, "sweep"),
+                ({"groups"}, "search --space"),
+            ):
+                if isinstance(content, Mapping) and content.keys() & sections:
+                    words = f"python -m lit_purify {command} {value}"
+                    raise InputError(f"is a plan of many runs, expected one; type {words}")
             for earlier in filter(None, cfg.get(dest) or ()):
                 _warn_of_dropped(str(earlier), content, given=value)
             ActionConfigFile.apply_config(parser, cfg, dest, file)

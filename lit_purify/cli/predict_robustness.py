@@ -7,14 +7,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.cli import COMMANDS, run
 from lit_purify.cli.arguments import AUTO, check_configured, given
 from lit_purify.records import read_summary
 from lit_purify.records.files import write_whole
 from lit_purify.report.prediction import prediction_table, predictions
+from lit_purify.report.terminal import print_whole
 from lit_purify.types import InputError
 
 OVERLAY = "measure/prediction"
@@ -76,9 +75,7 @@ def command(args: Sequence[str]) -> int:
         return status
     folder = run_folder(trainer)
     found = predictions(read_summary(folder / "summary.json"))
-    table, console = prediction_table(found), Console()
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
+    print_whole(prediction_table(found))
     for note in found["notes"]:
         print(f"note: {note}")
     for flag in found["flags"]:

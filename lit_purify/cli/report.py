@@ -8,9 +8,8 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from lit_purify.cli import COMMANDS
+from lit_purify.records.runs import LAST_ITERATION, RATE
 from lit_purify.report.comparison import report
-from lit_purify.report.drawings import KEY
-from lit_purify.report.law import ACCURACY
 
 
 def parser() -> ArgumentParser:
@@ -31,15 +30,15 @@ def parser() -> ArgumentParser:
     found.add_argument(
         "--key",
         type=str,
-        default=KEY,
-        help=f"The measured value that robustness is drawn against (default: {KEY}).",
+        default=RATE,
+        help=f"The measured value that robustness is drawn against (default: {RATE}).",
     )
     found.add_argument(
         "--accuracy",
         type=str,
         metavar="NAME",
-        help=f"The measured robust accuracy (default: {ACCURACY}, or that at any iteration where "
-        "every attack stopped early).",
+        help=f"The measured robust accuracy (default: {LAST_ITERATION}, or that at any iteration "
+        "where every attack stopped early).",
     )
     found.add_argument(
         "--free_ceiling",

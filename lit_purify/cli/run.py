@@ -33,7 +33,6 @@ from lit_purify.callbacks.interruption import interruptible
 from lit_purify.callbacks.quiet import quiet
 from lit_purify.callbacks.run_config import CONFIG, RunConfig
 from lit_purify.callbacks.run_folder import (
-    LOGS,
     remove_unused,
     run_folder,
     run_logger,
@@ -56,6 +55,7 @@ from lit_purify.cli.measure import add_measurements, check_named, measurements
 from lit_purify.cli.nulls import check_nulls
 from lit_purify.cli.runs import deciding, find_run
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.records.discovery import LOGS
 from lit_purify.types import InputError
 from lit_purify.weights.files import check_resumable
 

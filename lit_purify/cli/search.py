@@ -10,13 +10,12 @@ from pathlib import Path
 
 import yaml
 from jsonargparse import ArgumentParser
-from rich.console import Console
-from rich.table import Table
 
 from lit_purify.cli import COMMANDS
 from lit_purify.cli.forked import fork
 from lit_purify.cli.sweep import FAILED, read_plan, split, stoppable
 from lit_purify.records.files import write_whole
+from lit_purify.report.terminal import print_whole
 from lit_purify.search.halving import Round, Runner, finished, going_on, halve
 from lit_purify.search.space import Space
 from lit_purify.search.tables import final_table, round_table
@@ -96,7 +95,7 @@ def command(args: Sequence[str]) -> int:
                 root,
                 run,
                 budget=options.budget,
-                told=lambda each: _print(round_table(space, each)),
+                told=lambda each: print_whole(round_table(space, each)),
             )
             finalists, failed = _attack(space, rounds[-1], root, run, more)
     except KeyboardInterrupt as stopped:
@@ -130,7 +129,7 @@ def _conclude(
     root: Path,
 ) -> None:
     """Print what came out, and write it."""
-    _print(final_table(finalists))
+    print_whole(final_table(finalists))
     for each in finalists:
         for flag in each.flags:
             print(f"dropped: {each.name}: {flag}")
@@ -153,13 +152,6 @@ def _conclude(
         write_whole(root / "overlay.yaml", overlay(compared[0], sentences[-1]).encode())
     # Plain print: the last line is for scripts too.
     print(root, flush=True)
-
-
-def _print(table: Table) -> None:
-    console = Console()
-    # A digit that is cut off is worse than a line that is folded.
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
 
 
 def conclusion(compared: Sequence[Verdict]) -> str:

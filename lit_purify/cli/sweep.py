@@ -124,10 +124,10 @@ def split(args: Sequence[str]) -> tuple[list[str], list[str]]:
             own.append(word)
         elif equals:
             more.append(word)
-        elif (value := next(words, None)) is not None:
-            more.append(f"{name}={value}")
-        else:
+        elif (value := next(words, "--")).startswith("--"):
             raise InputError(f"{name} has no value; expected one, as in --data.limit 20")
+        else:
+            more.append(f"{name}={value}")
     return own, more
 
 
@@ -149,7 +149,7 @@ def read_plan(given: str) -> Any:
 def _conclude(sweep: Sweep) -> int:
     """Report what is finished and name what failed; the exit status."""
     if folders := sweep.finished_folders():
-        from lit_purify.report.comparison import report  # loads PyTorch, which no run waits for
+        from lit_purify.report.comparison import report  # loads Matplotlib, which no run waits for
 
         try:
             # Plain print: the last line is for scripts too.

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 from rich import box
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
 from lit_purify.cli import COMMANDS
+from lit_purify.report.terminal import print_whole
 from lit_purify.types import InputError
 from lit_purify.weights import (
     CACHE,
@@ -109,10 +109,7 @@ def _list() -> None:
         size = weights.path.stat().st_size if weights.is_here else weights.size
         shown = "not known" if size is None else decimal(size)
         table.add_row(weights.name, weights.used_for, shown, _state(weights), weights.licence)
-    console = Console()
-    # A name or an address that is cut off is worse than a line that is folded.
-    console.width = max(console.width, Console(width=1000).measure(table).maximum)
-    console.print(table)
+    print_whole(table)
     for weights in WEIGHTS.values():
         lines = weights.url, hash_in_words(weights.hash), weights.path
         print(f"{weights.name}:", *lines, sep="\n    ")

@@ -10,13 +10,12 @@ from lit_purify.diffusion.noise import (
     NoiseConfiguration,
     NoiseSource,
     StackedNoise,
-    derive_seed,
-    seed_hash,
 )
 from lit_purify.diffusion.presets import PRESETS, Preset
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
 from lit_purify.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule
+from lit_purify.diffusion.seeds import derive_seed, seed_hash
 
 __all__ = [
     "PRESETS",

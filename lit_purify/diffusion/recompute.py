@@ -100,7 +100,7 @@ class ActivationBudget:
 
 def can_recompute(x: Tensor) -> bool:
     """Whether a backward pass may come that computes steps from ``x`` on again."""
-    # torch.func switches off the hooks that recomputation is made of.
+    # torch.func, which switches these hooks off, takes no function with a backward pass of its own.
     hooks = torch._C._autograd._saved_tensors_hooks_is_enabled()  # type: ignore[attr-defined]
     return torch.is_grad_enabled() and x.requires_grad and hooks
 

@@ -17,7 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from lit_purify.diffusion.noise import FixedNoise, FreshNoise, NoiseSource, derive_seed
+from lit_purify.diffusion.noise import FixedNoise, FreshNoise, NoiseSource
+from lit_purify.diffusion.seeds import derive_seed
 
 ProtocolName = Literal["base", "fixed", "transfer", "fresh"]
 Surface = Literal["base", "fixed", "fresh"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -11,12 +11,14 @@ from torch import Tensor
 
 from lit_purify.classifiers import Classifier
 from lit_purify.defence import Defence
-from lit_purify.diffusion.noise import FixedNoise, NoiseSource, check_seed
+from lit_purify.diffusion.noise import FixedNoise, NoiseSource
 from lit_purify.diffusion.purifier import Purifier, State
-from lit_purify.functional import correct, majority
+from lit_purify.diffusion.seeds import check_seed
+from lit_purify.functional import majority
 from lit_purify.metrics import IntervalAccuracy
 from lit_purify.modules.compilation import compile_defence, networks, settle_compilation
 from lit_purify.modules.numerics import Float32Mode, check_precision
+from lit_purify.modules.outcomes import Outcome, Outcomes, judged
 from lit_purify.modules.preflight import Preflight, first_images, preflight
 from lit_purify.modules.protocols import (
     ATTACK_NOISE,
@@ -28,32 +30,11 @@ from lit_purify.modules.protocols import (
 from lit_purify.modules.recording import RecordingModule
 from lit_purify.types import ACCURACY, NOTED, Auto, Batch, InputError, Model, is_whole
 
-
-class Outcome(NamedTuple):
-    """What became of one version of the images.
-
-    Attributes:
-        image: what the classifier saw, (B, C, H, W); purified unless the protocol is ``base``. Of
-            a purifier that averages logits it is the mean of what the classifier saw.
-        logits: shape (B, K).
-        correct: whether the true class won, shape (B,), bool.
-        nonfinite: whether a pixel or a logit is infinite or not a number, shape (B,), bool.
-    """
-
-    image: Tensor
-    logits: Tensor
-    correct: Tensor
-    nonfinite: Tensor
-
-
 VOTES = {
     "worst_of_n": "new noise, correct at every one of N tries",
     "majority": "new noise, majority of N tries",
 }
 """What several tests of an image under fresh noise also tell."""
-
-Outcomes = dict[str, Outcome]
-"""Keyed ``base/clean``, ``fixed/clean`` where the test purifies, ``<protocol>/adversarial``."""
 
 
 class PurifiedClassifier(RecordingModule):
@@ -287,11 +268,11 @@ class PurifiedClassifier(RecordingModule):
                 "Trainer the callback lit_purify.callbacks.AdversarialExamples, or set protocols "
                 "to [] to measure clean images only"
             )
-        outcomes = {"base/clean": self._judge(image, self.classifier(image), label)}
+        outcomes = {"base/clean": judged(image, self.classifier(image), label)}
         self._record_tests("base/clean", [outcomes["base/clean"]])
         if self.purifies:
             answer = self.purifier.answer(image, self.noise, index, self.classifier)
-            outcomes["fixed/clean"] = self._judge(*answer, label)
+            outcomes["fixed/clean"] = judged(*answer, label)
             self._record_tests("purified/clean", [outcomes["fixed/clean"]])
         for name in self.protocols:
             tests = self._test(name, batch)
@@ -309,12 +290,12 @@ class PurifiedClassifier(RecordingModule):
         protocol, index, label = PROTOCOLS[name], batch["index"], batch["label"]
         images = batch["adversarial"][protocol.surface]
         if protocol.test_noise is None:
-            return [self._judge(images, self.classifier(images), label)]
+            return [judged(images, self.classifier(images), label)]
         tests = []
         for k in range(self.test_draws if protocol.repeats else 1):
             noise = protocol.test_noise(self.seed, k)
             answer = self.purifier.answer(images, noise, index, self.classifier)
-            tests.append(self._judge(*answer, label))
+            tests.append(judged(*answer, label))
         return tests
 
     def _record_tests(self, name: str, tests: list[Outcome]) -> None:
@@ -333,11 +314,6 @@ class PurifiedClassifier(RecordingModule):
         right = torch.stack([test.correct for test in tests])
         self.record(f"{name}/robust_accuracy_worst_of_n", right.all(0))
         self.record(f"{name}/robust_accuracy_majority", winner == label)
-
-    @staticmethod
-    def _judge(image: Tensor, logits: Tensor, label: Tensor) -> Outcome:
-        finite = image.isfinite().flatten(1).all(1) & logits.isfinite().all(1)
-        return Outcome(image, logits, correct(logits, label), ~finite)
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this run: how it purifies, its protocols, seeds, models."""

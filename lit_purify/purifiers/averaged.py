@@ -3,7 +3,7 @@ r"""One defence of several purifications: the mean over K fixed noises, of image
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -122,7 +122,10 @@ class AveragedPurifier(Purifier):
 
     def settings(self) -> dict[str, object]:
         inner = self.purifier.settings()
-        return {**inner, "averaged_draws": self.draws, "averaged": self.average}
+        # Options are part of what a report calls it: the average of a preset is not the preset.
+        options = cast("dict[str, object]", inner.get("purifier_options", {}))
+        own = {"averaged": self.average, "averaged_draws": self.draws}
+        return {**inner, "purifier_options": {**options, **own}}
 
     def models(self) -> dict[str, Model]:
         return self.purifier.models()

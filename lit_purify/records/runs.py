@@ -10,9 +10,14 @@ from typing import Any, NamedTuple
 
 from lit_purify.records.discovery import run_folders
 from lit_purify.records.summary import read_summary, versions
-from lit_purify.types import Estimate, described
+from lit_purify.types import Estimate, InputError, described
 
 PACKAGE = "lit-purify"
+LAST_ITERATION = "fixed/robust_accuracy"
+ANY_ITERATION = "fixed/robust_accuracy_any_iteration"
+CLEAN = "purified/clean_accuracy"
+RATE = "uniform/compression_rate"
+"""Metrics that runs are compared by; the first two after the last and at any iteration."""
 _ATTACK = ("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start")
 _SAME = (
     *(*_ATTACK, "uniform_eps"),
@@ -21,7 +26,7 @@ _SAME = (
 """Settings in which runs that are compared had better not differ."""
 DECISIVE = frozenset({*_ATTACK, "uniform_eps", "data", "data_sha256", "classifier"})
 """Those of them that no curve may run across: only the purifier may change along it."""
-
+_ROLES = ("classifier", "denoiser")
 
 _MOST_NAMES, _FEW_NAMES = 8, 3
 """A sentence names so many runs; of more it names a few."""
@@ -65,6 +70,15 @@ class FinishedRun(NamedTuple):
         """A setting; ``None`` where it is unknown, or is of an attack that was not made."""
         unused = name in _ATTACK and self.settings.get("protocols") == []
         return None if unused else self.settings.get(name)
+
+    def fact(self, name: str) -> str | None:
+        """A setting as it is compared; a model (``classifier``, ``denoiser``) by its weights."""
+        if name in _ROLES:
+            model = self.settings.get("models", {}).get(name, {})
+            value = model.get("sha256") or model.get("source")
+        else:
+            value = self.setting(name)
+        return None if value is None else _plain(name, value)
 
     def estimate(self, name: str) -> Estimate | None:
         """A value with its interval; ``None`` where the run does not have it."""
@@ -166,16 +180,42 @@ def disagreements(runs: Sequence[FinishedRun]) -> list[str]:
 
 def differences(runs: Sequence[FinishedRun]) -> dict[str, str]:
     """Settings that runs do not share, and which of the runs has which value."""
-    facts: dict[str, list[Any]] = {name: [run.setting(name) for run in runs] for name in _SAME}
-    for role in ("classifier", "denoiser"):
-        models = [run.settings.get("models", {}).get(role, {}) for run in runs]
-        facts[role] = [model.get("sha256") or model.get("source") for model in models]
     found = {}
-    for name, values in facts.items():
-        groups = named(runs, (None if value is None else _plain(name, value) for value in values))
+    for name in (*_SAME, *_ROLES):
+        groups = named(runs, (run.fact(name) for run in runs))
         if len(groups) > 1:
             found[name] = "; ".join(f"{value} in {who}" for value, who in groups.items())
     return found
+
+
+def check_alike(runs: Sequence[FinishedRun], *, but_for: str = "") -> None:
+    """Raise :class:`InputError` where a curve through runs would run across what it may not.
+
+    Args:
+        runs: the runs.
+        but_for: one of :data:`DECISIVE` in which they may differ too.
+    """
+    unlike = [name for name in differences(runs) if name in DECISIVE - {but_for}]
+    if unlike:
+        raise InputError(
+            f"they differ in {', '.join(unlike)}; expected runs that differ in how they purify; "
+            "take alike runs together"
+        )
+
+
+def alike(runs: Iterable[FinishedRun]) -> list[list[FinishedRun]]:
+    """The runs in groups that :func:`check_alike` lets pass, each in the order given."""
+    groups: list[tuple[dict[str, str], list[FinishedRun]]] = []
+    for run in runs:
+        facts = {name: fact for name in DECISIVE if (fact := run.fact(name)) is not None}
+        for known, group in groups:
+            if all(known.get(name, fact) == fact for name, fact in facts.items()):
+                known |= facts
+                group.append(run)
+                break
+        else:
+            groups.append((facts, [run]))
+    return [group for _, group in groups]
 
 
 def named(runs: Sequence[FinishedRun], values: Iterable[str | None]) -> dict[str, str]:

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from lit_purify.records.files import write_whole
 from lit_purify.records.header import FORMAT, VERSION, check_format
+from lit_purify.records.rows import ROWS
 from lit_purify.records.table import INDEX, Column, SampleTable, concatenate
 from lit_purify.types import InputError
 
-ROWS = "rows.jsonl"
 TENSORS = "tensors.safetensors"
 _WHERE = "where/"
 _BATCHES = "batch_*.safetensors"

@@ -9,16 +9,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from rich.console import Console, RenderableType
 
 from lit_purify.paper import PAPER_EPS, paper_fit
 from lit_purify.records.files import write_whole
-from lit_purify.records.runs import FinishedRun, disagreements, in_255ths, named, read_runs
-from lit_purify.report.drawings import KEY, drawings
-from lit_purify.report.law import ACCURACY, ANY_ITERATION, Law, fitted_law, numbers, sentence
+from lit_purify.records.runs import (
+    ANY_ITERATION,
+    LAST_ITERATION,
+    RATE,
+    FinishedRun,
+    disagreements,
+    in_255ths,
+    named,
+    read_runs,
+)
+from lit_purify.report.drawings import drawings
+from lit_purify.report.law import Law, accuracy_of, fitted_law, numbers, sentence
 from lit_purify.report.paper_tables import PaperTable, paper_tables
 from lit_purify.report.paper_text import paper_console, paper_csv, paper_latex, paper_markdown
 from lit_purify.report.runs_table import runs_csv, runs_table
+from lit_purify.report.terminal import print_whole
 from lit_purify.types import InputError
 
 FIGURES = ("law", "magnitude", "base_curve", "depth", "protocols")
@@ -29,7 +38,7 @@ def report(
     folders: Sequence[str | Path],
     output: str | Path,
     *,
-    key: str = KEY,
+    key: str = RATE,
     accuracy: str | None = None,
     free_ceiling: bool = False,
     weighted: bool = False,
@@ -73,20 +82,24 @@ def report(
     if accuracy is not None:
         _check_measured(runs, accuracy, "--accuracy")
     else:
-        accuracy, said = _accuracy(runs)
-        notes += said
+        accuracy = accuracy_of(runs)
+        if accuracy == ANY_ITERATION:
+            notes.append(
+                f"the attacks stopped early, so robust accuracy is {ANY_ITERATION}: right at every "
+                "iteration, which is at most what is right after the last one"
+            )
     law = fitted_law(runs, key, accuracy, free_ceiling=free_ceiling, weighted=weighted)
     unfit = named(runs, (_unfit(run, key, accuracy) for run in runs))
     notes += disagreements(runs)
     notes += [f"not in the fit ({why}): {names}" for why, names in unfit.items()]
     paper = None
-    if key == KEY:
+    if key == RATE:
         paper = paper_fit(free_ceiling=free_ceiling)
         notes += _unlike_paper(runs)
     notes += law.notes
 
     tables = paper_tables(runs)
-    _print_tables([runs_table(runs, key, accuracy), *paper_console(tables)])
+    print_whole(runs_table(runs, key, accuracy), *paper_console(tables))
     for line in (
         *(f"left out: {line}" for line in left_out),
         *(f"note: {line}" for line in notes),
@@ -132,31 +145,18 @@ def _check_measured(runs: Sequence[FinishedRun], name: str, option: str) -> None
         )
 
 
-def _accuracy(runs: Sequence[FinishedRun]) -> tuple[str, list[str]]:
-    """The robust accuracy that runs have, and what is to be said of it."""
-    if any(run.estimate(ACCURACY) is not None for run in runs):
-        return ACCURACY, []
-    attacked = [run for run in runs if run.estimate(ANY_ITERATION) is not None]
-    if not attacked:
-        return ACCURACY, []
-    return ANY_ITERATION, [
-        f"the attacks stopped early, so robust accuracy is {ANY_ITERATION}: right at every "
-        "iteration, which is at most what is right after the last one"
-    ]
-
-
 def _unfit(run: FinishedRun, key: str, accuracy: str) -> str | None:
     """Why a run does not take part in the fit; ``None`` where it does."""
     if run.estimate(key) is None:
         return f"there is no {key}, so that it is in the table only"
     if run.estimate(accuracy) is not None:
         return None
-    if accuracy == ACCURACY and run.estimate(ANY_ITERATION) is not None:
+    if accuracy == LAST_ITERATION and run.estimate(ANY_ITERATION) is not None:
         return (
             "the attack stopped early, so the accuracy after its last iteration is unknown; "
             f"--accuracy {ANY_ITERATION} takes that over all of them"
         )
-    if accuracy in (ACCURACY, ANY_ITERATION):
+    if accuracy in (LAST_ITERATION, ANY_ITERATION):
         return "it was not attacked under fixed noise"
     return f"there is no {accuracy}"
 
@@ -184,14 +184,6 @@ def _fits(law: Law, *, weighted: bool) -> dict[str, object]:
         ],
         "eps_times_rate": law.together and numbers(law.together) | more,
     }
-
-
-def _print_tables(tables: Iterable[RenderableType]) -> None:
-    console = Console()
-    for table in tables:
-        # A digit that is cut off is worse than a line that is folded.
-        console.width = max(console.width, Console(width=1000).measure(table).maximum)
-        console.print(table)
 
 
 def _table_files(tables: Sequence[PaperTable]) -> dict[str, bytes]:

@@ -20,18 +20,17 @@ from lit_purify.figures import (
     sigmoid_figure,
 )
 from lit_purify.paper import paper_fit
-from lit_purify.records.runs import FinishedRun, in_255ths
-from lit_purify.report.law import CLEAN, Law, measured_points
+from lit_purify.records.runs import CLEAN, RATE, FinishedRun, in_255ths
+from lit_purify.report.classifier_curve import classifier_curve
+from lit_purify.report.law import Law, measured_points
 from lit_purify.report.matching import seeds_of_one
 from lit_purify.types import Estimate
 
-KEY = "uniform/compression_rate"
 MAGNITUDE = "magnitude/l2"
 QUANTITIES = {
-    KEY: "compression rate of uniform perturbations",
+    RATE: "compression rate of uniform perturbations",
     "attack/compression_rate": "compression rate of attack perturbations",
 }
-_CURVE = "base_curve/robust_accuracy_"
 _MOST_GROUPS = 12  # of bars, before their names cover one another
 
 
@@ -70,7 +69,7 @@ def _law(runs: Sequence[FinishedRun], law: Law, key: str, *, free_ceiling: bool)
     return sigmoid_figure(
         [point for points in law.points.values() for point in points],
         law.single,
-        paper=paper_fit(free_ceiling=free_ceiling) if key == KEY else None,
+        paper=paper_fit(free_ceiling=free_ceiling) if key == RATE else None,
         base_clean=_base_clean(runs),
         quantity=quantity,
     )
@@ -85,17 +84,13 @@ def _base_clean(runs: Sequence[FinishedRun]) -> float | None:
 def _base_curve(runs: Sequence[FinishedRun], law: Law) -> Figure | None:
     """The classifier alone under eps times alpha, where runs measured it and agree about it."""
     found: dict[float, Estimate] = {}
-    budgets = [255 * eps for run in runs if (eps := run.settings.get("base_curve_eps"))]
     for run in runs:
-        for name in run.metrics:
-            rate, accuracy = name.removeprefix(_CURVE), run.estimate(name)
-            if rate != name and accuracy is not None and "base_curve_eps" in run.settings:
-                eps = 255 * float(rate) * run.settings["base_curve_eps"]
-                if found.setdefault(round(eps, 6), accuracy) != accuracy:
-                    return None
+        for eps, accuracy in classifier_curve(run):
+            if found.setdefault(round(255 * eps, 6), accuracy) != accuracy:
+                return None
     if len(found) < 2:
         return None
-    whole = max(budgets)
+    whole = max(255 * own for run in runs if (own := run.settings.get("base_curve_eps")))
     curve = [CurvePoint(eps / whole, accuracy) for eps, accuracy in found.items()]
     measured = [
         CurvePoint(eps * point.x.value / whole, point.robust, _label(point))
@@ -124,7 +119,7 @@ def _depth(law: Law, key: str) -> Figure | None:
     depths = {(point.method, point.t_star) for point in points if point.t_star is not None}
     if len(depths) == len({method for method, _ in depths}):
         return None
-    return depth_figure(points, paper=key == KEY)
+    return depth_figure(points, paper=key == RATE)
 
 
 def _protocols(runs: Sequence[FinishedRun], accuracy: str) -> Figure | None:

@@ -14,10 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lit_purify.records.runs import DECISIVE, FinishedRun, in_255ths, short_names
+from lit_purify.records.runs import (
+    ANY_ITERATION,
+    LAST_ITERATION,
+    RATE,
+    FinishedRun,
+    alike,
+    in_255ths,
+    short_names,
+)
+from lit_purify.report.classifier_curve import classifier_curve
+from lit_purify.report.law import Law, accuracy_of, fitted_law
 from lit_purify.report.numbers import percent
-from lit_purify.statistics import fit_sigmoid
-from lit_purify.types import Estimate, InputError
+from lit_purify.types import Estimate
 
 MARGIN = 0.10
 """Ten points of accuracy: less is neither "far below" nor a prediction that failed."""
@@ -27,9 +36,6 @@ LEAST_RUNS = 4
 """Runs that a law needs: two parameters pass close to any three points."""
 
 _POINTS = f"{100 * MARGIN:g}"
-_FIXED = "fixed/robust_accuracy"
-_RATE = "uniform/compression_rate"
-_CURVE = "base_curve/robust_accuracy_"
 
 
 class Outcome(StrEnum):
@@ -234,42 +240,29 @@ def _randomness(run: FinishedRun) -> Iterator[tuple[Outcome, str]]:
 
 def _robust(run: FinishedRun) -> tuple[Estimate | None, str]:
     """Robust accuracy under fixed noise, and what it is called."""
-    if (last := run.estimate(_FIXED)) is not None:
+    if (last := run.estimate(LAST_ITERATION)) is not None:
         return last, "fixed noise"
-    return run.estimate(f"{_FIXED}_any_iteration"), "fixed noise (at every iteration)"
+    return run.estimate(ANY_ITERATION), "fixed noise (at every iteration)"
 
 
 def _law(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
-    groups: dict[tuple[str, ...], list[FinishedRun]] = {}
-    for run in runs:
-        if run.estimate(_RATE) and _robust(run)[0]:
-            groups.setdefault(_alike(run), []).append(run)
-    for group in groups.values():
-        if len(group) < LEAST_RUNS:
-            continue
-        eps = group[0].setting("eps")
-        name = f"{len(group)} runs" + ("" if eps is None else f" at {in_255ths(eps)}")
-        rates = [found.value for run in group if (found := run.estimate(_RATE))]
-        shares = [found for run in group if (found := _robust(run)[0])]
-        yield Evidence(name, *_fitted(rates, shares))
+    for group in alike(run for run in runs if run.estimate(RATE) and _robust(run)[0]):
+        accuracy = accuracy_of(group)
+        shares = [share for run in group if (share := run.estimate(accuracy)) is not None]
+        if len(shares) >= LEAST_RUNS:
+            eps = group[0].setting("eps")
+            name = f"{len(shares)} runs" + ("" if eps is None else f" at {in_255ths(eps)}")
+            yield Evidence(name, *_fitted(fitted_law(group, RATE, accuracy), shares))
 
 
-def _alike(run: FinishedRun) -> tuple[str, ...]:
-    """What runs of one law must share."""
-    classifier = run.settings.get("models", {}).get("classifier", {})
-    shared = [run.setting(name) for name in sorted(DECISIVE - {"classifier"})]
-    return tuple(map(str, (*shared, classifier.get("sha256") or classifier.get("source"))))
-
-
-def _fitted(rates: Sequence[float], shares: Sequence[Estimate]) -> tuple[Outcome, str]:
+def _fitted(law: Law, shares: Sequence[Estimate]) -> tuple[Outcome, str]:
     lowest, highest = min(share.high for share in shares), max(share.low for share in shares)
     spread = f"{percent(min(s.value for s in shares))} to {percent(max(s.value for s in shares))} %"
     if lowest >= highest:
         return Outcome.OPEN, f"All accuracies, {spread}, are the same within their intervals."
-    try:
-        fit = fit_sigmoid(rates, [share.value for share in shares])
-    except InputError as error:
-        return Outcome.OPEN, f"Accuracies {spread}; no curve can be fitted: {error}."
+    fit = law.single
+    if fit is None:
+        return Outcome.OPEN, f"Accuracies {spread}; {'; '.join(law.notes)}."
     outcome = Outcome.OPEN
     if fit.steepness <= 0 or fit.r_squared < NO_FIT:
         outcome = Outcome.FAILS
@@ -284,13 +277,13 @@ def _fitted(rates: Sequence[float], shares: Sequence[Estimate]) -> tuple[Outcome
 
 
 def _curve(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
-    curves: dict[tuple[str, ...], list[tuple[float, Estimate]]] = {}
+    curves: dict[tuple[str | None, ...], list[tuple[float, Estimate]]] = {}
     for run in runs:
-        if points := _budgets(run):
+        if points := classifier_curve(run):
             curves.setdefault(_same_classifier(run), points)
     for name, run in zip(short_names(runs), runs, strict=True):
         points = curves.get(_same_classifier(run), [])
-        eps, rate, share = run.setting("eps"), run.estimate(_RATE), _robust(run)[0]
+        eps, rate, share = run.setting("eps"), run.estimate(RATE), _robust(run)[0]
         if not points or eps is None or rate is None or share is None:
             continue
         if eps * rate.high > points[-1][0]:
@@ -311,24 +304,9 @@ def _curve(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
         )
 
 
-def _same_classifier(run: FinishedRun) -> tuple[str, ...]:
+def _same_classifier(run: FinishedRun) -> tuple[str | None, ...]:
     """What a curve and the runs that it is held against must share."""
-    classifier = run.settings.get("models", {}).get("classifier", {})
-    found = (classifier.get("sha256") or classifier.get("source"), run.settings.get("data_sha256"))
-    return tuple(map(str, (*found, run.setting("attack"))))
-
-
-def _budgets(run: FinishedRun) -> list[tuple[float, Estimate]]:
-    """The classifier alone: budget in [0, 1], robust accuracy; by rising budget."""
-    eps = run.settings.get("base_curve_eps")
-    if eps is None:
-        return []
-    found = {
-        float(name.removeprefix(_CURVE)): run.estimate(name)
-        for name in run.metrics
-        if name.startswith(_CURVE)
-    }
-    return sorted((eps * rate, share) for rate, share in found.items() if share is not None)
+    return tuple(run.fact(name) for name in ("classifier", "data_sha256", "attack"))
 
 
 def _promised(points: Sequence[tuple[float, Estimate]], budget: Estimate) -> Estimate:

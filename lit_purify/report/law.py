@@ -7,14 +7,17 @@ from statistics import NormalDist
 from typing import Any, NamedTuple
 
 from lit_purify.figures import MeasuredPoint
-from lit_purify.records.runs import DECISIVE, FinishedRun, differences
+from lit_purify.records.runs import (
+    ANY_ITERATION,
+    CLEAN,
+    LAST_ITERATION,
+    FinishedRun,
+    check_alike,
+)
 from lit_purify.report.numbers import percent
 from lit_purify.statistics import SigmoidFit, fit_sigmoid
 from lit_purify.types import InputError
 
-ACCURACY = "fixed/robust_accuracy"
-ANY_ITERATION = f"{ACCURACY}_any_iteration"
-CLEAN = "purified/clean_accuracy"
 _Z = NormalDist().inv_cdf(0.975)
 
 
@@ -58,7 +61,7 @@ class Law(NamedTuple):
 def fitted_law(
     runs: Sequence[FinishedRun],
     key: str,
-    accuracy: str = ACCURACY,
+    accuracy: str = LAST_ITERATION,
     *,
     free_ceiling: bool = False,
     weighted: bool = False,
@@ -91,7 +94,7 @@ def fitted_law(
             run for eps in scaled for run in by_eps[eps] if run.estimate(accuracy) is not None
         ]
         try:
-            _check_alike(taking_part, but_for="eps")
+            check_alike(taking_part, but_for="eps")
             return _fit([(factor, points[eps]) for eps, factor in scaled.items()], **options)
         except InputError as error:
             notes.append(f"no curve is fitted to {what}: {error}")
@@ -112,6 +115,16 @@ def fitted_law(
     return Law(points, fits, together, notes)
 
 
+def accuracy_of(runs: Sequence[FinishedRun]) -> str:
+    """The robust accuracy that runs share: at any iteration where no run has that after the last.
+
+    Attacks that stop early leave the latter unknown.
+    """
+    both = (LAST_ITERATION, ANY_ITERATION)
+    known = [name for name in both if any(run.estimate(name) is not None for run in runs)]
+    return known[0] if known else LAST_ITERATION
+
+
 def measured_points(runs: Sequence[FinishedRun], key: str, accuracy: str) -> list[MeasuredPoint]:
     """Runs as points of a figure: those that have ``key``."""
     return [
@@ -121,16 +134,6 @@ def measured_points(runs: Sequence[FinishedRun], key: str, accuracy: str) -> lis
         for run in runs
         if (x := run.estimate(key)) is not None
     ]
-
-
-def _check_alike(runs: Sequence[FinishedRun], *, but_for: str) -> None:
-    """Raise :class:`InputError` where runs differ in more than how they purify."""
-    unlike = [name for name in differences(runs) if name in DECISIVE and name != but_for]
-    if unlike:
-        raise InputError(
-            f"they differ in {', '.join(unlike)}; expected runs that differ in how they purify; "
-            "report alike runs together"
-        )
 
 
 def _fit(

@@ -148,8 +148,12 @@ def _differences(cell: PrintedCell, run: FinishedRun) -> Iterator[str]:
     steps = run.settings.get("num_steps")
     if steps not in (None, cell.depth):
         yield f"{steps} chain steps, not all"
+    if run.settings.get("forward_process") == "one_shot":
+        yield "noised in one draw, not step by step"
     if (precision := run.settings.get("precision", "32-true")) != "32-true":
         yield f"precision {precision}"
+    if run.settings.get("tf32"):
+        yield "arithmetic in TF32"
     if cell.attack is not None:
         yield from _other_attack(cell, run)
     for name in _own_settings(cell):

@@ -9,13 +9,18 @@ from typing import Any, Literal, NamedTuple
 from rich import box
 from rich.table import Table
 
-from lit_purify.functional import SigmoidFit, fit_sigmoid, normal_interval, wilson_interval
 from lit_purify.paper import PAPER_EPS
-from lit_purify.records import Column, SampleTable, records_folder
-from lit_purify.records.header import read_header
-from lit_purify.records.runs import DECISIVE, FinishedRun, differences, estimate, in_255ths
-from lit_purify.records.store import read_merged
+from lit_purify.records.rows import read_numbers
+from lit_purify.records.runs import (
+    ANY_ITERATION,
+    RATE,
+    FinishedRun,
+    check_alike,
+    estimate,
+    in_255ths,
+)
 from lit_purify.report.numbers import percent
+from lit_purify.statistics import SigmoidFit, fit_sigmoid, normal_interval, wilson_interval
 from lit_purify.types import InputError
 
 Predictor = Literal["first_order", "classifier_curve", "paper_law", "own_law"]
@@ -27,8 +32,7 @@ PREDICTORS: dict[Predictor, str] = {
 }
 """What predicts, and what reports call it."""
 
-RATE = "uniform/compression_rate"
-ATTACKED = {"fixed": "fixed/robust_accuracy_any_iteration", "fresh": "fresh/robust_accuracy"}
+ATTACKED = {"fixed": ANY_ITERATION, "fresh": "fresh/robust_accuracy"}
 """Noise -> the accuracy that is predicted."""
 
 _SAME = (
@@ -64,7 +68,7 @@ def prediction_name(predictor: Predictor, eps: float, p: float = math.inf) -> st
     return f"prediction/{predictor}_at_{budget(eps, p).replace('/', '_')}"
 
 
-def fitted_law(runs: Sequence[FinishedRun]) -> SigmoidFit:
+def law_over_budgets(runs: Sequence[FinishedRun]) -> SigmoidFit:
     """The sigmoid through runs that were attacked under fixed noise, at any budgets.
 
     Robust accuracy, at every iteration, against the compression rate times eps over 8/255: as if
@@ -74,11 +78,10 @@ def fitted_law(runs: Sequence[FinishedRun]) -> SigmoidFit:
         InputError: a run lacks one of the two, they differ in more than eps and how they purify, or
             they do not determine a sigmoid.
     """
-    if unlike := [name for name in differences(runs) if name in DECISIVE - {"eps"}]:
-        raise InputError(
-            f"the runs that a law is to be fitted to differ in {', '.join(unlike)}; expected runs "
-            "that differ in eps and in how they purify"
-        )
+    try:
+        check_alike(runs, but_for="eps")
+    except InputError as error:
+        raise InputError(f"no law is fitted to the runs given: {error}") from error
     points = []
     for run in runs:
         rate, accuracy = run.estimate(RATE), run.estimate(ATTACKED["fixed"])
@@ -201,12 +204,12 @@ def compare(prediction: FinishedRun, attacked: FinishedRun) -> dict[Predictor, C
                 "compare a prediction with an attack on the same defence"
             )
     truth = ATTACKED[prediction.settings["prediction_noise"]]
-    known = _column(attacked, truth)
+    known = read_numbers(attacked.folder, truth)
     p, eps = float(prediction.settings["prediction_p"]), attacked.settings["eps"]
     found: dict[Predictor, Comparison] = {}
     for predictor in PREDICTORS:
         name = prediction_name(predictor, eps, p)
-        expected = _column(prediction, name)
+        expected = read_numbers(prediction.folder, name)
         both = sorted(known.keys() & expected.keys())
         if not both:
             continue
@@ -240,15 +243,3 @@ def mean_absolute_errors(
         if errors:
             found[predictor] = sum(errors) / len(errors)
     return found
-
-
-def _column(run: FinishedRun, name: str) -> dict[int, float]:
-    """The numbers of a column of a run by dataset index, where it has some."""
-    folder = records_folder(run.folder)
-    header = read_header(folder)
-    table = SampleTable({}) if header is None else read_merged(folder, header["run"])
-    if name not in table:
-        return {}
-    column: Column = table.columns[name]
-    indices = table["index"][column.applies].tolist()
-    return dict(zip(indices, table[name].double().tolist(), strict=True))

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lit_purify.functional.pareto import TradeOff, best_first
-from lit_purify.records.runs import FinishedRun, read_runs
+from lit_purify.records.runs import CLEAN, RATE, FinishedRun, read_runs
 from lit_purify.search.space import Space
 from lit_purify.sweeps.plan import SweepRun
 from lit_purify.sweeps.states import Sweep
 from lit_purify.types import Estimate
 
-CLEAN = "purified/clean_accuracy"
-RATE = "uniform/compression_rate"
 PASSES = 2
 """Purifications of every image: of the clean one and of the perturbed one."""
 
@@ -45,18 +43,19 @@ class Found(NamedTuple):
     @property
     def clean(self) -> Estimate:
         """Clean accuracy."""
-        return _known(self.run, CLEAN)
+        return known(self.run, CLEAN)
 
     @property
     def rate(self) -> Estimate:
         """Compression rate."""
-        return _known(self.run, RATE)
+        return known(self.run, RATE)
 
     @property
     def evaluations(self) -> int:
         """Calls of the denoiser that one purification takes."""
         settings = self.run.settings
-        return int(settings.get("num_steps", 0)) * int(settings.get("averaged_draws", 1))
+        draws = settings.get("purifier_options", {}).get("averaged_draws", 1)
+        return int(settings.get("num_steps", 0)) * int(draws)
 
 
 class Round(NamedTuple):
@@ -162,6 +161,7 @@ def finished(sweep: Sweep) -> dict[str, FinishedRun]:
     }
 
 
-def _known(run: FinishedRun, name: str) -> Estimate:
+def known(run: FinishedRun, name: str) -> Estimate:
+    """A metric of a run; no number, with every share in its interval, where it has none."""
     found: Any = run.estimate(name)
     return Estimate(float("nan"), 0.0, 1.0) if found is None else found

@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lit_purify.sweeps.plan import SweepRun, expand
+from lit_purify.sweeps.plan import SweepRun, check_names, expand
 from lit_purify.types import InputError, did_you_mean, is_whole
 
 PRESETS = "presets"
@@ -94,7 +94,7 @@ class Space:
             more: further arguments of every run.
 
         Raises:
-            InputError: a plan cannot be read.
+            InputError: a plan cannot be read, or two runs have one name.
         """
         found: dict[str, list[SweepRun]] = {}
         for group, plans in self.groups.items():
@@ -104,6 +104,7 @@ class Space:
                 found[group] += [
                     run._replace(name=f"{name}_{run.name}") for run in expand(whole, more)
                 ]
+        check_names([run for runs in found.values() for run in runs])
         return found
 
     def attacked(self, run: SweepRun, more: Sequence[str]) -> SweepRun:

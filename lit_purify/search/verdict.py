@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from lit_purify.functional.paired import mcnemar
-from lit_purify.records.runs import FinishedRun
+from lit_purify.records.rows import read_numbers
+from lit_purify.records.runs import ANY_ITERATION, CLEAN, LAST_ITERATION, RATE, FinishedRun
 from lit_purify.records.summary import read_summary
+from lit_purify.report.flags import flags
 from lit_purify.report.numbers import percent
-from lit_purify.search.halving import CLEAN, RATE, Found
+from lit_purify.search.halving import Found, known
 from lit_purify.search.space import PRESETS
-from lit_purify.types import Estimate
+from lit_purify.types import Estimate, InputError
 
-ROBUST = ("fixed/robust_accuracy_any_iteration", "fixed/robust_accuracy")
+ROBUST = (ANY_ITERATION, LAST_ITERATION)
 """The first one that a run has is judged: right at every iteration of the attack."""
 LEVEL = 0.05
-"""Significance that a difference needs."""
+"""Significance that a difference needs; where several are judged each needs a part of it."""
 
 
 class Attacked(NamedTuple):
@@ -39,32 +40,35 @@ class Attacked(NamedTuple):
         """The name of its runs."""
         return self.found.name
 
-    def estimate(self, *names: str) -> Estimate:
-        """The first of some metrics that the attacked run has."""
-        known = (self.run.estimate(name) for name in names)
-        return next((each for each in known if each is not None), Estimate(0.0, 0.0, 1.0))
+    @property
+    def judged(self) -> str:
+        """The metric of its robust accuracy.
+
+        Raises:
+            InputError: it has none.
+        """
+        for name in ROBUST:
+            if self.run.estimate(name) is not None:
+                return name
+        raise InputError(
+            f"the run in {self.run.folder} has no {ROBUST[0]}; expected an attack under fixed "
+            "noise; take model.protocols out of the section attack of the search"
+        )
 
     @property
     def robust(self) -> Estimate:
         """Robust accuracy under fixed noise."""
-        return self.estimate(*ROBUST)
+        return known(self.run, self.judged)
 
     @property
     def clean(self) -> Estimate:
         """Clean accuracy on the same images."""
-        return self.estimate(CLEAN)
+        return known(self.run, CLEAN)
 
     @property
     def rate(self) -> Estimate:
         """Compression rate on the same images."""
-        return self.estimate(RATE)
-
-    def right(self, *names: str) -> dict[int, bool]:
-        """Dataset index -> whether the image was right, by the first metric that is recorded."""
-        lines = (self.run.folder / "records" / "rows.jsonl").read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in lines.splitlines()]
-        name = next((n for n in names if rows and n in rows[0]), names[-1])
-        return {row["index"]: bool(row.get(name)) for row in rows}
+        return known(self.run, RATE)
 
 
 class Verdict(NamedTuple):
@@ -75,17 +79,19 @@ class Verdict(NamedTuple):
         preset: what it is compared with.
         p_robust: p-value of the difference in robust accuracy.
         p_clean: likewise in clean accuracy.
+        level: significance that a gain needs.
     """
 
     found: Attacked
     preset: Attacked
     p_robust: float
     p_clean: float
+    level: float = LEVEL
 
     @property
     def better(self) -> bool:
         """Whether it keeps more under attack, significantly, and loses no clean accuracy so."""
-        gained = self.found.robust.value > self.preset.robust.value and self.p_robust < LEVEL
+        gained = self.found.robust.value > self.preset.robust.value and self.p_robust < self.level
         lost = self.found.clean.value < self.preset.clean.value and self.p_clean < LEVEL
         return gained and not lost
 
@@ -101,22 +107,25 @@ class Verdict(NamedTuple):
 
 def attacked(found: Found, run: FinishedRun) -> Attacked:
     """A finalist and what is suspicious about its attack."""
-    return Attacked(found, run, read_summary(run.folder / "summary.json").get("flags", []))
+    summary = read_summary(run.folder / "summary.json")
+    # One that could not be compiled has the same numbers.
+    found_before = summary.get("preflight", {}).items()
+    before = {name: value for name, value in found_before if name != "not_compiled"}
+    return Attacked(found, run, flags(run.metrics, run.settings, before))
 
 
 def verdicts(finalists: Sequence[Attacked]) -> list[Verdict]:
     """Every sound finalist against the preset that it has to beat, the best first.
 
     That is, of the sound presets at least as accurate on clean images, the most robust one; of
-    those less accurate, if there are no others, the most accurate one.
+    those less accurate, if there are no others, the most accurate one. Of several finalists one is
+    easily ahead by chance: each needs a part of the significance (Bonferroni).
     """
     sound = [each for each in finalists if not each.flags]
     presets = [each for each in sound if each.found.group == PRESETS]
-    compared = [
-        compare(each, _rival(each, presets))
-        for each in sound
-        if each.found.group != PRESETS and presets
-    ]
+    others = [each for each in sound if each.found.group != PRESETS] if presets else []
+    level = LEVEL / max(1, len(others))
+    compared = [compare(each, _rival(each, presets), level) for each in others]
     return sorted(
         compared,
         key=lambda v: (v.better, v.found.robust.value - v.preset.robust.value),
@@ -124,14 +133,16 @@ def verdicts(finalists: Sequence[Attacked]) -> list[Verdict]:
     )
 
 
-def compare(found: Attacked, preset: Attacked) -> Verdict:
+def compare(found: Attacked, preset: Attacked, level: float = LEVEL) -> Verdict:
     """Two purifiers on the images that both have seen."""
     values = []
-    for names in (ROBUST, (CLEAN,)):
-        first, second = found.right(*names), preset.right(*names)
+    for own, other in ((found.judged, preset.judged), (CLEAN, CLEAN)):
+        first = read_numbers(found.run.folder, own)
+        second = read_numbers(preset.run.folder, other)
         both = sorted(first.keys() & second.keys())
-        values.append(mcnemar([first[i] for i in both], [second[i] for i in both]))
-    return Verdict(found, preset, *values)
+        values.append(mcnemar([first[i] == 1 for i in both], [second[i] == 1 for i in both]))
+    p_robust, p_clean = values
+    return Verdict(found, preset, p_robust, p_clean, level)
 
 
 def _rival(found: Attacked, presets: Sequence[Attacked]) -> Attacked:

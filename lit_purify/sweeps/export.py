@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 from lit_purify.records.files import write_whole
+from lit_purify.records.rows import PACKED, ROWS
 from lit_purify.sweeps.states import Sweep
 from lit_purify.types import InputError
 
@@ -13,7 +14,8 @@ from lit_purify.types import InputError
 def export(sweep: Sweep, target: Path) -> Path:
     """Copy summary, configuration and rows of every finished run, without its images.
 
-    ``report`` reads the copies as it reads run folders. Equal runs give equal bytes.
+    ``report`` and comparisons sample by sample read the copies as they read run folders. Equal runs
+    give equal bytes.
 
     Args:
         sweep: the sweep.
@@ -31,6 +33,6 @@ def export(sweep: Sweep, target: Path) -> Path:
     for name, folder in finished.items():
         for file in ("summary.json", "config.yaml"):
             write_whole(target / name / file, (folder / file).read_bytes())
-        rows = (folder / "records" / "rows.jsonl").read_bytes()
-        write_whole(target / name / "records" / "rows.jsonl.gz", gzip.compress(rows, mtime=0))
+        rows = (folder / "records" / ROWS).read_bytes()
+        write_whole(target / name / "records" / PACKED, gzip.compress(rows, mtime=0))
     return target

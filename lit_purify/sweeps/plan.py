@@ -102,7 +102,7 @@ def expand(plan: Mapping[str, Any], more: Sequence[str] = ()) -> list[SweepRun]:
         overlays, options = _words({**common, **values})
         words = (*configs, *more_configs, *overlays, *options, *more_options)
         runs.append(SweepRun(str(point.get("name") or _name(values)), values, words))
-    _check_names(runs)
+    check_names(runs)
     return runs
 
 
@@ -178,13 +178,14 @@ def _check_keys(keys: Iterable[Any]) -> None:
             )
 
 
-def _check_names(runs: Sequence[SweepRun]) -> None:
+def check_names(runs: Sequence[SweepRun]) -> None:
+    """Raise :class:`InputError` unless every run has a name of its own, and it makes a folder."""
     counts = Counter(run.name for run in runs)
     for name, count in counts.items():
         if count > 1:
             raise InputError(
-                f"{count} runs of the sweep are named {name}; give those in include a name of "
-                "their own, as in {name: NAME, ...}"
+                f"{count} runs are named {name}; give those in include a name of their own, as in "
+                "{name: NAME, ...}, and plans of a search other names"
             )
         if name.startswith(".") or not all(c.isalnum() or c in "._-+=," for c in name):
             raise InputError(

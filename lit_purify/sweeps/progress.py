@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 
+from lit_purify.records.discovery import LOGS, SUMMARY
 from lit_purify.records.header import read_header
 from lit_purify.records.summary import read_summary
 from lit_purify.types import InputError
 
-LOGS = "lightning_logs"
 SHOWN = {
     "fixed/robust_accuracy": "fixed",
     "fixed/robust_accuracy_any_iteration": "fixed",
@@ -67,7 +67,7 @@ def read_progress(root: Path) -> Progress:
     seconds = sum(map(max, busy))
     if status == "finished":
         with suppress(OSError, ValueError, KeyError):
-            summary = read_summary(folder / "summary.json")
+            summary = read_summary(folder / SUMMARY)
             if summary["status"] == "finished":  # it is written after the header
                 accuracy = _of_metrics(summary["metrics"])
                 return Progress(folder, status, samples or 0, samples, accuracy, seconds)

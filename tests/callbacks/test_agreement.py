@@ -19,7 +19,8 @@ from lit_purify.classifiers import Classifier
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import FixedNoise, NoiseConfiguration, Purifier
-from lit_purify.diffusion.noise import StackedNoise, derive_seed
+from lit_purify.diffusion.noise import StackedNoise
+from lit_purify.diffusion.seeds import derive_seed
 from lit_purify.functional import correlation
 from lit_purify.modules import PurifiedClassifier
 

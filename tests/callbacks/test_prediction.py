@@ -23,7 +23,7 @@ from lit_purify.paper import PAPER_EPS, paper_fit
 from lit_purify.records.runs import FinishedRun, read_runs
 from lit_purify.report.prediction import (
     compare,
-    fitted_law,
+    law_over_budgets,
     mean_absolute_errors,
     prediction_name,
     prediction_table,
@@ -236,16 +236,16 @@ class TestOwnLaw:
 
     def test_it_is_fitted_over_the_product(self) -> None:
         eps = [2 / 255, 4 / 255, 8 / 255]
-        law = fitted_law([self.attacked(rate, e) for rate in (0.1, 0.2, 0.4) for e in eps])
+        law = law_over_budgets([self.attacked(rate, e) for rate in (0.1, 0.2, 0.4) for e in eps])
         assert (law.steepness, law.middle) == pytest.approx((20, 0.15))
         assert law.points == 9
 
     def test_unlike_runs_are_refused(self) -> None:
         runs = [self.attacked(rate, PAPER_EPS) for rate in (0.1, 0.2, 0.3)]
         with pytest.raises(InputError, match="differ in data"):
-            fitted_law([*runs, self.attacked(0.4, PAPER_EPS, data="other")])
+            law_over_budgets([*runs, self.attacked(0.4, PAPER_EPS, data="other")])
         with pytest.raises(InputError, match="compression_rate"):
-            fitted_law([*runs, runs[0]._replace(metrics={})])
+            law_over_budgets([*runs, runs[0]._replace(metrics={})])
 
     def test_a_run_predicts_by_it(self, run: Any, whole: MeasuredRun, tmp_path: Path) -> None:
         folders = [str(whole.folder)]
@@ -254,7 +254,7 @@ class TestOwnLaw:
             run(other, purifier=Shrink(factor=factor), attack=EXACT.with_eps(factor))
             folders.append(str(other))
         found = run(tmp_path / "new", protocols=(), runs=folders)
-        law = fitted_law(read_runs(folders)[0])
+        law = law_over_budgets(read_runs(folders)[0])
         value = found.metrics[prediction_name("own_law", EPS)]["value"]
         assert value == pytest.approx(float(law(RATE * EPS / PAPER_EPS)), rel=1e-4)
         assert found.settings["prediction_law"] == [law.steepness, law.middle, law.ceiling]

@@ -124,6 +124,7 @@ def test_the_help_of_a_class_needs_none(option, name, keyword, capsys):
     assert keyword in capsys.readouterr().out
 
 
-def test_a_plan_of_a_sweep_is_no_configuration(capsys):
-    assert main(["test", "--config", "paper/table_1"]) == 2
-    assert "sweep paper/table_1" in capsys.readouterr().err
+@pytest.mark.parametrize("words", ["sweep paper/table_1", "search --space search/small"])
+def test_a_plan_of_many_runs_is_no_configuration(words, capsys):
+    assert main(["test", "--config", words.split()[-1]]) == 2
+    assert words in capsys.readouterr().err

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lit_purify.defence import Defence
 from lit_purify.diffusion import DiffusionPurifier, FixedNoise, StackedNoise, derive_seed
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.purifiers import AveragedPurifier, BitDepth
+from lit_purify.purifiers import AveragedPurifier, BitDepth, Blur
 from lit_purify.types import InputError
 
 INDICES = torch.tensor([5, 2])
@@ -148,8 +148,9 @@ def test_straight_through_takes_every_draw_for_the_identity():
 
 def test_settings_name_what_is_averaged():
     settings = averaged(average="logits").settings()
-    assert settings["averaged_draws"] == 3
-    assert settings["averaged"] == "logits"
+    assert settings["purifier_options"] == {"averaged": "logits", "averaged_draws": 3}
+    of_blur = AveragedPurifier(Blur(sigma=0.5), draws=2).settings()["purifier_options"]
+    assert of_blur == {"sigma": 0.5, "averaged": "images", "averaged_draws": 2}
     assert settings["t_star"] == 30
     assert averaged().models().keys() == {"denoiser"}
     module = PurifiedClassifier(AveragedPurifier(BitDepth()), tiny.classifier())

@@ -32,7 +32,7 @@ def test_it_runs(name, tmp_path):
     settings = summary["settings"]
     assert summary["metrics"]["uniform/compression_rate"]["n"] == 2
     if name == "averaged":
-        assert (settings["averaged_draws"], settings["averaged"]) == (4, "images")
+        assert settings["purifier_options"] == {"averaged": "images", "averaged_draws": 4}
         assert settings["num_steps"] == 2
     else:
         assert settings["purifier"].lower() == Path(name).stem.replace("_", "")

@@ -198,6 +198,26 @@ class TestTheLaw:
     def test_three_runs_are_too_few(self):
         assert not findings(on_law(self.rates, self.sigmoid(15))[:3])[LAW].evidence
 
+    def test_a_setting_that_some_runs_do_not_have_divides_nobody(self):
+        older, newer = (
+            on_law(self.rates, self.sigmoid(15))[part] for part in (slice(2), slice(2, 4))
+        )
+        newer = [run._replace(settings={**run.settings, "random_start": True}) for run in newer]
+        (evidence,) = findings([*older, *newer])[LAW].evidence
+        assert (evidence.source, evidence.outcome) == ("4 runs at 10.2/255", HOLDS)
+        other = [run._replace(settings={**run.settings, "random_start": False}) for run in older]
+        assert not findings([*other, *newer])[LAW].evidence
+
+    def test_what_stands_at_every_iteration_is_not_mixed_with_the_last(self):
+        runs = on_law(self.rates, self.sigmoid(15))
+        early = run(
+            "early",
+            uniform__compression_rate=entry(0.15),
+            fixed__robust_accuracy_any_iteration=entry(0.1),
+        )
+        (evidence,) = findings([early, *runs])[LAW].evidence
+        assert (evidence.source, evidence.outcome) == ("4 runs at 10.2/255", HOLDS)
+
     def test_each_budget_has_its_own_law(self):
         runs = on_law(self.rates, self.sigmoid(15), eps=8 / 255)
         runs += on_law(self.rates, self.sigmoid(-15), eps=4 / 255)

@@ -65,6 +65,12 @@ class TestTheDifference:
         found = run("a", 8 / 255, "distance_uniform_8/linf_init", half)
         assert cell([found], "S4", "uniform 8/255", "before").difference_se < 1.5
 
+    def test_an_average_over_noises_is_not_the_papers(self):
+        averaged = {"averaged": "images", "averaged_draws": 4}
+        assert cell([run("a", purifier_options=averaged)]).value is None
+        found = cell([run("a", purifier_options=averaged), run("b", 0.24)])
+        assert (found.value, found.runs) == (pytest.approx(24.0), ("b",))
+
     def test_the_interval_of_a_frechet_distance_is_unknown(self):
         found = FinishedRun(Path("a"), PAPER, {"quality/fid_after": {"value": 0.12}}, "")
         found = cell([found], "1", "DDPM", "FID after")
@@ -81,6 +87,8 @@ class TestTheDifference:
         ({"rel_stepsize": 0.1}, "0.1 eps"),
         ({"random_start": False}, "random start"),
         ({"precision": "bf16-mixed"}, "bf16-mixed"),
+        ({"tf32": True}, "TF32"),
+        ({"forward_process": "one_shot"}, "one draw"),
         ({"attack_precision": "tf32"}, "tf32"),
         ({"early_stop": True}, "stopped early"),
     ],

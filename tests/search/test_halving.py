@@ -44,10 +44,11 @@ class Runner:
             folder = sweep.root / run.name / "lightning_logs" / "version_0"
             (folder / "records").mkdir(parents=True)
             clean, rate = FIGURES[run.name]
+            averaged = {"purifier_options": {"averaged_draws": 2}} if run.name == "c" else {}
             summary = {
                 "status": "finished",
                 "versions": {},
-                "settings": {"num_steps": 10, "averaged_draws": 2 if run.name == "c" else 1},
+                "settings": {"num_steps": 10, **averaged},
                 "metrics": {
                     "purified/clean_accuracy": {"value": clean},
                     "uniform/compression_rate": {"value": rate},

@@ -28,6 +28,11 @@ def test_plans_become_runs_by_names_of_their_own():
     )
 
 
+def test_names_are_unlike_across_groups():
+    with pytest.raises(InputError, match="preset_ddpm_t50"):
+        space(groups={"presets": PRESETS, "more": PRESETS}).candidates(["cifar_fixed"], [])
+
+
 def test_the_attack_stands_behind_what_a_run_has():
     searched = space(attack={"configs": ["attack/pgd"], "options": {"attack.steps": 200}})
     run = searched.candidates(["cifar_fixed"], [])["presets"][0]

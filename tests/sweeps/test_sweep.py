@@ -15,6 +15,7 @@ from processes import wait_until
 from run_files import RunFiles
 
 from lit_purify.cli import main
+from lit_purify.records.rows import read_numbers
 from lit_purify.records.runs import read_runs
 
 NAMES = ("ddpm", "reverse")
@@ -184,6 +185,10 @@ def test_the_export_is_small_and_read_like_runs(finished, plan, tmp_path, capsys
     assert [run.method for run in runs] == ["DDPM", "Reverse"]
     rows = gzip.decompress(one["ddpm/records/rows.jsonl.gz"])
     assert rows == files(root, "ddpm").merged["rows.jsonl"]
+    accuracy = "purified/clean_accuracy"
+    numbers = read_numbers(tmp_path / "one" / "ddpm", accuracy)
+    assert list(numbers) == list(range(IMAGES))
+    assert numbers == read_numbers(files(root, "ddpm").folder, accuracy)
 
 
 def test_an_export_of_nothing_is_refused(plan, tmp_path, capsys):
@@ -209,6 +214,7 @@ def test_the_list_is_what_one_would_type(plan, tmp_path, capsys):
         (["embedded"], "did you mean sweep/embedded"),
         (["sweep/depth", "--jobs", "0"], "--jobs is 0"),
         (["sweep/depth", "--data.limit"], "--data.limit has no value"),
+        (["sweep/depth", "--data.limit", "--list"], "--data.limit has no value"),
         (["cifar_fixed"], "no section 'model'"),
     ],
 )

@@ -16,7 +16,7 @@ from lit_purify.types import InputError
 
 MOST = 100
 """Images of a run that are looked at."""
-SURFACES = {"base": "base", "fixed": "fixed", "transfer": "fixed", "fresh": "fresh"}
+_FOUND_ON = {"base": "base", "fixed": "fixed", "transfer": "fixed", "fresh": "fresh"}
 """Protocol -> what its adversarial images are found against, in the order of the page."""
 _EXACT = 64
 """Largest side, in pixels, of images that are stored without loss."""
@@ -107,7 +107,7 @@ def gallery(tensors: Path, class_names: Sequence[str], room: int) -> Gallery:
     if not tensors.exists():
         return Gallery([], 0, ["No images are recorded."])
     columns, count = _read(tensors)
-    protocols = [name for name in SURFACES if _adversarial(columns, name) is not None]
+    protocols = [name for name in _FOUND_ON if _adversarial(columns, name) is not None]
     if not protocols:
         return Gallery([], 0, ["No adversarial images of 1 or 3 channels are recorded."])
     pictures = {name: _pictures(columns, name) for name in protocols}
@@ -157,7 +157,7 @@ def _read(tensors: Path) -> tuple[dict[str, np.ndarray], int]:
 
 def _adversarial(columns: Columns, protocol: str) -> np.ndarray | None:
     """The adversarial images of a protocol that the run has, in [0, 1], (N, H, W, C)."""
-    images = columns.get(f"{SURFACES[protocol]}/adversarial")
+    images = columns.get(f"{_FOUND_ON[protocol]}/adversarial")
     asked = {f"{protocol}/robust_prediction", f"{protocol}/robust_accuracy_any_iteration"}
     if images is None or not asked & columns.keys() or images.shape[1] not in (1, 3):
         return None
