@@ -6,7 +6,6 @@ page here; a page of the API has the public names of a room.
 
 from __future__ import annotations
 
-import ast
 import posixpath
 import re
 from pathlib import Path
@@ -14,39 +13,23 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from rooms import DERIVED, ELSEWHERE, HOME, ROOMS, public
 
 ROOT = Path(__file__).parents[2]
-TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+TOP = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+}
 """File at the top of the repository -> page."""
-ROOMS = (
-    *("attacks", "callbacks", "checkpoints", "classifiers", "data", "diffusion", "functional"),
-    *("metrics", "purifiers"),
-)
-"""Rooms of the package that have a page."""
-ELSEWHERE = {
-    "api": ("evaluate", "purify", "Evaluation"),
-    "defence": ("Defence",),
-    "modules": ("PurifiedClassifier",),
-}
-"""Public names of the top level that are in no such room: their module -> names."""
 
 
-def public(room: str) -> list[str]:
-    """What ``__all__`` of a room says."""
-    tree = ast.parse((ROOT / "lit_purify" / room / "__init__.py").read_text(encoding="utf-8"))
-    (names,) = [
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-    ]
-    return list(ast.literal_eval(names))
-
-
-HOME = {
-    **{name: f"lit_purify.{room}.{name}" for room in ROOMS for name in public(room)},
-    **{name: f"lit_purify.{module}.{name}" for module, names in ELSEWHERE.items() for name in names},
-}
-"""Public name -> the path under which the site documents it."""
+def derivations(room: str) -> str:
+    """What the modules of a room say at their top, under a heading for each."""
+    options = "{members: false, show_root_heading: true, show_root_toc_entry: true}"
+    modules = sorted(path.stem for path in (ROOT / "lit_purify" / room).glob("[a-z]*.py"))
+    parts = [f"::: lit_purify.{room}.{module}\n    options: {options}\n" for module in modules]
+    return "\n".join(["\n# The mathematics, module by module\n", *parts])
 
 
 def overview() -> str:
@@ -70,7 +53,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {page: (ROOT / name).read_text(encoding="utf-8") for name, page in TOP.items()}
     pages["api/index.md"] = overview()
     for room in ROOMS:
-        pages[f"api/{room}.md"] = f"# lit_purify.{room}\n\n::: lit_purify.{room}\n"
+        pages[f"api/{room}.md"] = f"# lit_purify.{room}\n\n::: lit_purify.{room}\n" + (
+            derivations(room) if room in DERIVED else ""
+        )
     for page, text in pages.items():
         files.append(File.generated(config, page, content=text))
     return files
@@ -89,14 +74,3 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"]({posixpath.relpath(target, posixpath.dirname(path) or '.')}{hash_}{anchor})"
 
     return re.sub(r"\]\((?!\w+:|#)([^)\s]+)\)", led, markdown)
-
-
-def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn the roles of docstrings, such as ``:class:`Attack```, into links where there is a page."""
-
-    def linked(match: re.Match[str]) -> str:
-        name = match[1].lstrip("~").rpartition(".")[2]
-        code = f"<code>{name}</code>"
-        return f'<a href="{HOME[name]}">{code}</a>' if name in HOME else code
-
-    return re.sub(r":(?:attr|class|data|func|meth|mod):<code>([^<]*)</code>", linked, html)
