@@ -6,7 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-QUICK := tests/test_architecture.py tests/functional tests/metrics tests/report tests/cli lit_purify
+QUICK := tests/test_architecture.py tests/functional tests/statistics tests/metrics tests/report tests/cli lit_purify
 
 .PHONY: install demo docs bench test test-quick lint clean
 
@@ -32,11 +32,12 @@ lint: install
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+# A test process per core, one thread each.
 test: lint
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 test-quick: install
-	$(RUN) -m pytest -m "not slow" $(QUICK)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 8 -m "not slow" $(QUICK)
 
 clean:
 	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache

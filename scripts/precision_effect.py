@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lit_purify.functional.intervals import wilson_interval
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -36,6 +35,7 @@ from lit_purify.checkpoints import embedded_denoiser
 from lit_purify.classifiers import embedded_resnet18
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.diffusion import DiffusionPurifier
+from lit_purify.functional import wilson_interval
 from lit_purify.modules import Outcomes, PurifiedClassifier
 from lit_purify.types import Batch
 

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from lit_purify.cli import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
@@ -43,7 +45,9 @@ def _lines(page: str) -> Iterator[str]:
         for block in blocks(page, language):
             yield from block.replace("\\\n", " ").splitlines()
     yield from (line[4:] for line in re.findall(r"(?m)^    (?:python|make) .*$", text(page)))
-    yield from inline(page)
+    for code in inline(page):
+        first, _, rest = code.partition(" ")
+        yield f"python -m lit_purify {code}" if first in COMMANDS and rest else code
 
 
 def commands(page: str) -> list[list[str]]:

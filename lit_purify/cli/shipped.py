@@ -26,7 +26,7 @@ def find_config(given: str) -> str:
         InputError: there is no such file, and no configuration of that name.
     """
     with suppress(OSError, ValueError):  # a name that no file can have
-        if Path(given).exists():
+        if Path(given).exists() and not Path(given).is_dir():  # a pipe is one too
             return given
     if "\n" in given or ": " in given or given.lstrip().startswith("{"):
         return given

@@ -14,8 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from lit_purify.classifiers import embedded_resnet18
 from lit_purify.cli import main
-from lit_purify.metrics import NOTED
 from lit_purify.records import read_summary
+from lit_purify.types import NOTED
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,12 @@ def test_a_file_of_that_path_wins(name, tmp_path, monkeypatch):
     assert find_config(name) == name
 
 
+def test_a_folder_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert find_config("demo") == str(CONFIGS / "demo.yaml")
+
+
 @pytest.mark.parametrize("text", ["{data: {}}", "data: {}", "data:\n  x: 1"])
 def test_yaml_in_place_of_a_file_stays(text):
     assert find_config(text) == text

@@ -78,7 +78,7 @@ def test_names_of_other_values():
     assert run.options[1] == '--model.protocols=["fixed", "fresh"]'
 
 
-@pytest.mark.parametrize("folder", set(OVERLAYS.values()))
+@pytest.mark.parametrize("folder", sorted(set(OVERLAYS.values())))
 def test_overlays_are_where_they_are_looked_for(folder):
     assert list((tiny.CONFIGS / folder).glob("*.yaml"))
 
