@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ import documentation
 import pytest
 import torch
 import yaml
+from browser import BROWSER, browser
 from documentation import PAGES, ROOT
 from script_files import load_script
 
@@ -97,7 +100,8 @@ def parse_run(words: Sequence[str]) -> str:
     printed, said = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
         try:
-            status = main([*words, "--print_config"])
+            shows = any(word.endswith("help") for word in words)  # and ends
+            status = main([*words] if shows else [*words, "--print_config"])
         except SystemExit as ended:
             status = ended.code
     assert status == 0, said.getvalue()
@@ -185,6 +189,65 @@ def test_options_parse(reader):
                 break
         else:
             pytest.fail(f"{page}: {option} is no option of any of {BASES}")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The documentation as a site; ten seconds."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(
+        [*command, "--config-file", str(ROOT / "docs/site/mkdocs.yml")],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_needs_nothing_from_elsewhere(site):
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 25
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:img|script|iframe|source)\b[^>]*\bsrc=\"?([^\" >]+)", text)
+        loaded += re.findall(r"<link\b[^>]*\bhref=\"?([^\" >]+)", text)
+        assert loaded
+        for address in loaded:
+            assert "//" not in address, f"{page.name} loads {address}"
+            if address != ".":
+                assert (page.parent / address.partition("?")[0]).is_file(), (page.name, address)
+    for style in site.rglob("*.css"):
+        assert "@import" not in style.read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_every_public_name_has_a_place_in_the_site(site):
+    inventory = {
+        line
+        for page in (site / "api").glob("*.html")
+        for line in re.findall(r'id="(lit_purify[\w.]*)"', page.read_text(encoding="utf-8"))
+    }
+    public = {
+        f"lit_purify.{room}.{name}"
+        for room in ("attacks", "callbacks", "data", "diffusion", "functional", "purifiers")
+        for name in importlib.import_module(f"lit_purify.{room}").__all__
+    }
+    assert public <= inventory
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no browser here")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pages_are_as_wide_as_the_window(site, width, tmp_path):
+    with browser(tmp_path) as tab:
+        for page in ("index", "tutorial", "hardware", "measurements/masking", "api/functional"):
+            tab.open(site / f"{page}.html", width=width)
+            assert tab.run("document.documentElement.scrollWidth <= innerWidth"), page
+            assert not [each for each in tab.requests if not each.startswith(("file:", "data:"))]
+            assert not tab.complaints
 
 
 @pytest.mark.slow

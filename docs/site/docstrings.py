@@ -14,26 +14,37 @@ from typing import Any
 import griffe
 from matplotlib.font_manager import FontProperties
 from matplotlib.path import Path
-from matplotlib.textpath import text_to_path
+from matplotlib.textpath import TextPath, text_to_path
 from rooms import HOME
 
-_SIZE = 0.115
-"""Em of the text for a unit of a picture: matplotlib draws at ten points."""
+_FONT = FontProperties(size=10, math_fontfamily="cm")
+_EM = 0.115
+"""Em of the text for a point of a formula, which is set in ten points."""
+_KNOWN = {
+    r"\\[dt]?frac *(\w)(\w)": r"\\frac{\1}{\2}",
+    r"\\[dt]frac": r"\\frac",
+    r"\\(le|ge|ne)(?![a-z])": r"\\\1q",
+    r"\\mathcal (\w)": r"\\mathcal{\1}",
+    r"\\[Bb]ig(?![a-z])": "",
+    r"\\bmod": r"\\ \\mathrm{mod}\\ ",
+}
+"""Commands that matplotlib does not know -> those it has for them."""
 
 
 def picture(latex: str, *, alone: bool = False) -> str:
     """A formula as SVG in the colour of the text; what matplotlib cannot set stays LaTeX."""
     source = " ".join(latex.split())
-    font = FontProperties(size=10, math_fontfamily="cm")
-    shown = source.replace(r"\tfrac", r"\frac").replace(r"\dfrac", r"\frac")
+    shown = f"${source}$"
+    for command, known in _KNOWN.items():
+        shown = re.sub(command, known, shown)
     try:
-        width, height, depth = text_to_path.get_text_width_height_descent(f"${shown}$", font, True)
-        points, codes = text_to_path.get_text_path(font, f"${shown}$", ismath=True)
+        width, height, depth = text_to_path.get_text_width_height_descent(shown, _FONT, True)
+        outline = TextPath((0, 0), shown, prop=_FONT)
     except ValueError:
         return f"\n```latex\n{source}\n```\n" if alone else f"`{source}`"
     names = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C"}
     drawn, last = [], None
-    for (x, y), code in zip(points, codes, strict=True):
+    for (x, y), code in zip(outline.vertices, outline.codes, strict=True):
         if code == Path.CLOSEPOLY:
             drawn.append("Z")
         else:
@@ -41,8 +52,8 @@ def picture(latex: str, *, alone: bool = False) -> str:
             drawn.append(f"{names[code] if new else ''}{x:.2f} {-y:.2f} ")
         last = code
     box = f"-0.5 {-(height - depth) - 0.5:.2f} {width + 1:.2f} {height + 1:.2f}"
-    size = f"width:{(width + 1) * _SIZE:.2f}em;height:{(height + 1) * _SIZE:.2f}em"
-    place = "" if alone else f";vertical-align:{-(depth + 0.5) * _SIZE:.2f}em"
+    size = f"width:{(width + 1) * _EM:.2f}em;height:{(height + 1) * _EM:.2f}em"
+    place = "" if alone else f";vertical-align:{-(depth + 0.5) * _EM:.2f}em"
     label = html.escape(source).replace("\\", "&#92;").replace("*", "&#42;").replace("_", "&#95;")
     svg = (
         f'<svg class="formula" role="img" aria-label="{label}" viewBox="{box}" '

@@ -6,6 +6,7 @@ page here; a page of the API has the public names of a room.
 
 from __future__ import annotations
 
+import ast
 import posixpath
 import re
 from pathlib import Path
@@ -25,11 +26,15 @@ TOP = {
 
 
 def derivations(room: str) -> str:
-    """What the modules of a room say at their top, under a heading for each."""
-    options = "{members: false, show_root_heading: true, show_root_toc_entry: true}"
-    modules = sorted(path.stem for path in (ROOT / "lit_purify" / room).glob("[a-z]*.py"))
+    """What the modules of a room say at their top, where it is more than a line."""
+    options = "{members: false, heading_level: 3, show_root_heading: true}"
+    modules = [
+        path.stem
+        for path in sorted((ROOT / "lit_purify" / room).glob("[a-z]*.py"))
+        if "\n" in str(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))))
+    ]
     parts = [f"::: lit_purify.{room}.{module}\n    options: {options}\n" for module in modules]
-    return "\n".join(["\n# The mathematics, module by module\n", *parts])
+    return "\n".join(["\n## Module by module\n", *parts])
 
 
 def overview() -> str:
@@ -63,6 +68,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Lead links that are right on a code host to the pages of the site."""
+    if page.parent is None:  # nothing beside it to go to
+        page.meta.setdefault("hide", []).append("navigation")
     sources = {target: source for source, target in TOP.items()}
     path = page.file.src_uri
     folder = posixpath.dirname(sources.get(path, f"docs/{path}"))
