@@ -1,13 +1,14 @@
 # make demo         see the paper's result in minutes
 # make test         everything CI checks
 # make bench        how fast everything is beside plain code and other libraries
+# make docs         the documentation as a site, in site/
 # make test-quick   the equations, the imports, the reports, the command line: under three minutes
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 QUICK := tests/test_architecture.py tests/functional tests/statistics tests/metrics tests/report tests/cli lit_purify
 
-.PHONY: install demo bench test test-quick lint clean
+.PHONY: install demo docs bench test test-quick lint clean
 
 install: $(VENV)/.installed
 
@@ -22,6 +23,10 @@ demo: install
 bench: install
 	$(RUN) scripts/bench.py
 
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
+	@echo "open site/index.html; for its search: $(RUN) -m http.server --directory site"
+
 lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -35,4 +40,4 @@ test-quick: install
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 8 -m "not slow" $(QUICK)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache

@@ -2,8 +2,8 @@
 
 import importlib
 import re
-from pathlib import Path
 
+import documentation
 import pytest
 import tiny
 import torch
@@ -12,8 +12,7 @@ from run_files import files_of
 import lit_purify
 from lit_purify.cli import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-CODE = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+CODE = documentation.blocks("README.md", "python")
 PARTS = {
     match[1]: code for code in CODE if (match := re.match(r"# (my_\w+)\.py\n", code)) is not None
 }
@@ -30,7 +29,7 @@ def parts(tmp_path, monkeypatch):
 
 
 def test_it_is_short():
-    assert len(README.splitlines()) <= 150
+    assert len(documentation.text("README.md").splitlines()) <= 150
 
 
 def test_own_parts_through_evaluate(parts):
