@@ -25,8 +25,10 @@ def find_config(given: str) -> str:
     Raises:
         InputError: there is no such file, and no configuration of that name.
     """
+    folder = False
     with suppress(OSError, ValueError):  # a name that no file can have
-        if Path(given).exists() and not Path(given).is_dir():  # a pipe is one too
+        folder = Path(given).is_dir()
+        if Path(given).exists() and not folder:  # a pipe will do
             return given
     if "\n" in given or ": " in given or given.lstrip().startswith("{"):
         return given
@@ -39,7 +41,8 @@ def find_config(given: str) -> str:
         return str(names[name])
     short = [known for known in names if known.rpartition("/")[2] == name]
     meant = f"; did you mean {' or '.join(short)}?" if short else did_you_mean(name, names)
+    problem = "is a folder, not a file" if folder else "does not exist as a file"
     raise InputError(
-        f"the configuration {given} does not exist, neither as a file nor among those that come "
-        f"with lit_purify{meant or ', which are ' + ', '.join(sorted(names))}"
+        f"the configuration {given} {problem}, nor is it among those that come with lit_purify"
+        f"{meant or ', which are ' + ', '.join(sorted(names))}"
     )
