@@ -88,6 +88,13 @@ class Dashboard(Callback):
         curves = _running(module, table) | _measured(trainer, module, table)
         for writer in writers:
             write_curves(writer, curves, last=True)
+            # Of all images at once, such as a Fréchet distance: no curve, and forgotten by now.
+            pooled = [
+                Summary.Value(tag=name, simple_value=statistics["value"])
+                for name, statistics in module.statistics.items()
+                if name not in curves and statistics["value"]
+            ]
+            add_summary(writer, Summary(value=pooled), len(table))
             _write_histograms(writer, module)
             writer.add_custom_scalars(_charts(curves))
             for part in hparams(self._records.settings):
