@@ -88,13 +88,8 @@ class Dashboard(Callback):
         curves = _running(module, table) | _measured(trainer, module, table)
         for writer in writers:
             write_curves(writer, curves, last=True)
-            # Of all images at once, such as a Fréchet distance: no curve, and forgotten by now.
-            pooled = [
-                Summary.Value(tag=name, simple_value=statistics["value"])
-                for name, statistics in module.statistics.items()
-                if name not in curves and statistics["value"]
-            ]
-            add_summary(writer, Summary(value=pooled), len(table))
+            # TensorBoard has forgotten these too.
+            add_summary(writer, _pooled(module, curves), len(table))
             _write_histograms(writer, module)
             writer.add_custom_scalars(_charts(curves))
             for part in hparams(self._records.settings):
@@ -150,6 +145,14 @@ def _running(module: PurifiedClassifier, table: SampleTable) -> Curves:
         if shown.section != NOTED or curve.total.any():
             found[name] = curve
     return found
+
+
+def _pooled(module: PurifiedClassifier, curves: Curves) -> Summary:
+    """The metrics that are of all images at once, such as a Fréchet distance, and have no curve."""
+    found = {name: statistics["value"] for name, statistics in module.statistics.items()}
+    known = {n: v for n, v in found.items() if v is not None and n not in curves}
+    told = module.worth_telling(known)
+    return Summary(value=[Summary.Value(tag=n, simple_value=v) for n, v in told.items()])
 
 
 def _write_histograms(writer: SummaryWriter, module: PurifiedClassifier) -> None:

@@ -154,13 +154,13 @@ class RecordingModule(LightningModule):
         self.log_metrics({name: found[name].item() for name in self.registered if name in found})
 
     def log_metrics(self, values: Mapping[str, float]) -> None:
-        """Hand the metrics of the run to its loggers, as of so many images.
-
-        What is merely noted on the way is left out where it is zero.
-        """
-        told = {n: v for n, v in values.items() if v or self.registered[n].section != NOTED}
+        """Hand the metrics of the run to its loggers, as of so many images."""
         for logger in self.loggers:
-            logger.log_metrics(told, len(self.table))
+            logger.log_metrics(self.worth_telling(values), len(self.table))
+
+    def worth_telling(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Metrics without those that are merely noted on the way and zero."""
+        return {n: v for n, v in values.items() if v or self.registered[n].section != NOTED}
 
     def conclude(self, table: SampleTable) -> None:
         """Compute the metrics of a run.
