@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from lit_purify.cli import COMMANDS
 from lit_purify.cli.forked import fork
-from lit_purify.cli.sweep import FAILED, read_plan, split, stoppable
+from lit_purify.cli.sweep import FAILED, parsed, read_plan, stoppable
 from lit_purify.records.files import write_whole
 from lit_purify.report.terminal import print_whole
 from lit_purify.search.halving import Round, Runner, finished, going_on, halve
@@ -23,7 +22,6 @@ from lit_purify.search.verdict import Attacked, Verdict, attacked, numbers, verd
 from lit_purify.sweeps.display import Display
 from lit_purify.sweeps.local import run_here
 from lit_purify.sweeps.states import Sweep
-from lit_purify.types import InputError
 
 BASE = ["cifar_fixed"]
 """The configuration of every run where none is given."""
@@ -70,10 +68,7 @@ def command(args: Sequence[str]) -> int:
     Raises:
         InputError, ArgumentError: what was given is wrong.
     """
-    own, more = split(args[1:])
-    options = parser().parse_args(own)
-    if options.jobs < 1:
-        raise InputError(f"--jobs is {options.jobs}; expected 1 or more")
+    options, more = parsed(parser(), args[1:])
     configs = [word.removeprefix("--config=") for word in more if word.startswith("--config=")]
     more = [word for word in more if not word.startswith("--config=")]
     space = Space.of(read_plan(options.space))
@@ -87,24 +82,22 @@ def command(args: Sequence[str]) -> int:
         with Display(sweep, options.jobs) as watch:
             run_here(sweep, jobs=options.jobs, watch=watch, launcher=fork)
 
-    try:
-        with stoppable():
-            rounds = halve(
-                space,
-                candidates,
-                root,
-                run,
-                budget=options.budget,
-                told=lambda each: print_whole(round_table(space, each)),
-            )
-            finalists, failed = _attack(space, rounds[-1], root, run, more)
-    except KeyboardInterrupt as stopped:
-        print("stopped; the same command goes on with it", file=sys.stderr, flush=True)
-        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
-    for each in rounds:
-        failed = {**each.failed, **failed}
-    _conclude(space, rounds, finalists, failed, root)
-    return FAILED if failed else 0
+    def work() -> int:
+        rounds = halve(
+            space,
+            candidates,
+            root,
+            run,
+            budget=options.budget,
+            told=lambda each: print_whole(round_table(space, each)),
+        )
+        finalists, failed = _attack(space, rounds[-1], root, run, more)
+        for each in rounds:
+            failed = {**each.failed, **failed}
+        _conclude(space, rounds, finalists, failed, root)
+        return FAILED if failed else 0
+
+    return stoppable(work)
 
 
 def _attack(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from lit_purify.cli import COMMANDS, strict_yaml
 from lit_purify.cli.shipped import find_config
@@ -77,10 +76,7 @@ def command(args: Sequence[str]) -> int:
     Raises:
         InputError, ArgumentError: what was given is wrong.
     """
-    own, more = split(args[1:])
-    options = parser().parse_args(own)
-    if options.jobs < 1:
-        raise InputError(f"--jobs is {options.jobs}; expected 1 or more")
+    options, more = parsed(parser(), args[1:])
     runs = expand(read_plan(options.file), more)
     root = Path(options.root or f"lightning_logs/{Path(options.file).stem}").expanduser()
     if options.list:
@@ -92,18 +88,30 @@ def command(args: Sequence[str]) -> int:
         return 0
     devices = options.devices.split(",") if options.devices else []
     jobs = len(devices) or options.jobs
-    try:
-        with stoppable():
-            with Display(sweep, jobs) as watch:
-                if options.slurm:
-                    asked = (options.partition, options.time, options.gpus, options.cpus)
-                    run_on_slurm(sweep, Resources(*asked), jobs=options.jobs, watch=watch)
-                else:
-                    run_here(sweep, jobs=jobs, devices=devices, watch=watch)
-            return _conclude(sweep)
-    except KeyboardInterrupt as stopped:
-        print("stopped; the same command goes on with it", file=sys.stderr, flush=True)
-        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
+
+    def work() -> int:
+        with Display(sweep, jobs) as watch:
+            if options.slurm:
+                asked = (options.partition, options.time, options.gpus, options.cpus)
+                run_on_slurm(sweep, Resources(*asked), jobs=options.jobs, watch=watch)
+            else:
+                run_here(sweep, jobs=jobs, devices=devices, watch=watch)
+        return _conclude(sweep)
+
+    return stoppable(work)
+
+
+def parsed(parser: ArgumentParser, args: Sequence[str]) -> tuple[Namespace, list[str]]:
+    """A command's own options, and the arguments of its runs, see :func:`split`.
+
+    Raises:
+        InputError, ArgumentError: what was given is wrong.
+    """
+    own, more = split(args)
+    options = parser.parse_args(own)
+    if options.jobs < 1:
+        raise InputError(f"--jobs is {options.jobs}; expected 1 or more")
+    return options, more
 
 
 def split(args: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -162,13 +170,15 @@ def _conclude(sweep: Sweep) -> int:
     return FAILED if sweep.errors else 0
 
 
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Inside, SIGTERM and a closed terminal interrupt as Ctrl-C does."""
+def stoppable(work: Callable[[], int]) -> int:
+    """The status of work that can be gone on with; SIGTERM and hang-up stop it as Ctrl-C does."""
     numbers = (signal.SIGTERM, signal.SIGHUP) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,)
     handlers = {number: signal.signal(number, _interrupt) for number in numbers}
     try:
-        yield
+        return work()
+    except KeyboardInterrupt as stopped:
+        print("stopped; the same command goes on with it", file=sys.stderr, flush=True)
+        return 128 + (stopped.args[0] if stopped.args else signal.SIGINT)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
