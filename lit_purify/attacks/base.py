@@ -47,14 +47,7 @@ class Attack(RecordsArguments, ABC):
 
     def __init__(self, *, eps: float | str) -> None:
         self.findings: dict[str, Tensor] = {}
-        self.eps = ratio(eps)
-        if self.p == math.inf and not 0 <= self.eps <= 1:
-            raise InputError(
-                f"eps must lie in [0, 1], the scale of the images, got {self.eps}; "
-                "write 8/255 for eight grey levels"
-            )
-        if not 0 <= self.eps < math.inf:
-            raise InputError(f"eps must be finite and at least 0, got {self.eps}")
+        self.eps = self._checked_radius(ratio(eps))
         if self.p != math.inf and self.eps in CUSTOMARY:
             warnings.warn(
                 f"{type(self).__name__} searches an l{self.p:g} ball of radius {eps}, which is "
@@ -111,10 +104,24 @@ class Attack(RecordsArguments, ABC):
         return project(perturbed, clean, self.eps, self.p)
 
     def with_eps(self, eps: float) -> Self:
-        """The same attack in a ball of another radius."""
+        """The same attack in a ball of another radius.
+
+        Raises:
+            InputError: a radius that the attack could not have been made with.
+        """
         scaled = copy.copy(self)
-        scaled.eps = eps
+        scaled.eps = self._checked_radius(eps)
         return scaled
+
+    def _checked_radius(self, eps: float) -> float:
+        if self.p == math.inf and not 0 <= eps <= 1:
+            raise InputError(
+                f"eps must lie in [0, 1], the scale of the images, got {eps}; "
+                "write 8/255 for eight grey levels"
+            )
+        if not 0 <= eps < math.inf:
+            raise InputError(f"eps must be finite and at least 0, got {eps}")
+        return eps
 
     def admits(self, perturbed: Tensor, clean: Tensor) -> Tensor:
         """Which images lie inside the ball and inside [0, 1], but for rounding: (B,), bool."""

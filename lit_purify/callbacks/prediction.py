@@ -170,13 +170,14 @@ class RobustnessPrediction(Measurement):
         """What this run can predict by, and what it has to leave out."""
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         before = callbacks[: callbacks.index(self)]
+        attacks = {eps: attack.with_eps(eps) for eps in self.eps}
         self._attacks, self._laws, self._left_out = {}, {}, []
         if not self.gradients:
             self._left_out.append("first_order (gradients is 0)")
         if not any(isinstance(callback, CompressionRate) for callback in before):
             self._left_out.append("classifier_curve and the laws (no CompressionRate before this)")
             return
-        self._attacks = {eps: attack.with_eps(eps) for eps in self.eps}
+        self._attacks = attacks
         if self._p == math.inf:
             self._laws["paper_law"] = paper_fit()
         else:

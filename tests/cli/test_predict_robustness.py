@@ -77,6 +77,7 @@ def test_its_options_are_those_of_the_measurement():
         ([], "--config cifar_fixed"),
         (["--config", "cifar_fixed", "--eps"], "eps"),
         (["--config", "cifar_fixed", "--eps", "small"], "small"),
+        (["--config", "cifar_fixed", "--eps", "9"], "[0, 1]"),
         (["--config", "cifar_fixed", "--gradients", "few"], "gradients"),
         (["--config", "cifar_fixed", "--runs", "nowhere"], "nowhere"),
     ],
