@@ -26,7 +26,12 @@ def test_what_is_no_number_is_left_out(tmp_path, name, pack):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [(ROWS, LINES[:-4]), (PACKED, gzip.compress(LINES, mtime=0)[:-9]), (PACKED, b"x"), ("other", b"")],
+    [
+        (ROWS, LINES[:-4]),
+        (PACKED, gzip.compress(LINES, mtime=0)[:-9]),
+        (PACKED, b"x"),
+        ("other", b""),
+    ],
 )
 def test_what_cannot_be_read_is_refused(tmp_path, name, content):
     with pytest.raises(InputError, match="rows"):
