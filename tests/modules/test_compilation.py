@@ -15,6 +15,8 @@ from tiny import IdentityPurifier, evaluate
 from torch import nn
 from torch._dynamo.utils import counters
 
+import lit_purify
+from lit_purify import embedded_denoiser, embedded_resnet18
 from lit_purify.attacks import PGD
 from lit_purify.callbacks import Records, Summary
 from lit_purify.data import CIFAR10DataModule
@@ -199,3 +201,31 @@ class TestSelfCheck:
         preflight = read_summary(tiny.run_folder(tmp_path) / "summary.json")["preflight"]
         assert preflight["compiled"] == []
         assert "ompiler" in preflight["not_compiled"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_run_on_a_gpu_is_compiled_and_fools_the_same_images(tmp_path):
+    outcomes = []
+    for compile in ("auto", False):
+        chain = DiffusionPurifier(embedded_denoiser(), t_star=50, num_steps=5)
+        module = PurifiedClassifier(
+            chain, embedded_resnet18(), compile=compile, protocols=["fixed"]
+        )
+        found = lit_purify.evaluate(
+            module,
+            CIFAR10DataModule(limit=24, batch_size=16),  # and a batch of 8
+            attack=PGD(eps="2/255", steps=10, early_stop=True),
+            root=tmp_path / str(compile),
+            progress=False,
+            trainer={"accelerator": "gpu"},
+        )
+        preflight = read_summary(found.folder / "summary.json")["preflight"]
+        assert preflight["compiled"] == (["purifier.denoiser", "classifier"] if compile else [])
+        outcomes.append(found.metrics)
+    assert outcomes[0].keys() == outcomes[1].keys()
+    assert (
+        outcomes[0]["fixed/robust_accuracy_any_iteration"]
+        == outcomes[1]["fixed/robust_accuracy_any_iteration"]
+    )
+    assert 0 < outcomes[0]["fixed/robust_accuracy_any_iteration"]["value"] < 1

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 import tiny
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from oracles import ALPHA_BAR, cosine_alpha_bar, random_unet
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -53,9 +53,9 @@ class RecordingTraining(DenoiserTraining):
         return super().loss(image, t, noise)
 
 
-def trainer(max_steps, folder, **options):
+def trainer(max_steps, folder, *, accelerator="cpu", **options):
     return Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         max_steps=max_steps,
         logger=False,
         enable_progress_bar=False,
@@ -273,3 +273,24 @@ class TestFit:
         # rows are t = 1, 5, 10, 20, 30, 50, 75, 100, 150, 200, ...: 5 to 150 are rows 1 to 8
         torch.testing.assert_close(run.callback_metrics["val/loss"], variance[1:9].mean())
         torch.testing.assert_close(run.callback_metrics["val/loss_t50"], variance[5])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_on_a_gpu_graphs_train_as_eager_execution_does(tmp_path):
+    class Losses(Callback):
+        def __init__(self):
+            self.found = []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            self.found.append(outputs["loss"].item())
+
+    losses = []
+    for compile in (False, True):
+        watch = Losses()
+        module = DenoiserTraining(random_unet(32), learning_rate=1e-3, compile=compile)
+        run = trainer(12, tmp_path, callbacks=[EMA(), watch], accelerator="gpu")
+        run.fit(module, loader(32, 8), loader(12, 8))
+        losses.append(watch.found)
+    assert len(losses[0]) == 12
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
