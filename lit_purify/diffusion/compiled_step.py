@@ -2,8 +2,9 @@
 
 The step t and the numbers of the sampler are tensors, so one function serves every step of a chain;
 its batch dimension is free, so it serves every batch. On an NVIDIA GPU both passes are CUDA graphs
-(:mod:`lit_purify.diffusion.step_rooms`), which need fixed sizes: rows are padded up to a few sizes,
-and the padded ones never leave this file.
+(:mod:`lit_purify.diffusion.step_rooms`), of the compiled function or of the function as it is: the
+same kernels, launched at once. Graphs need fixed sizes: rows are padded up to a few sizes, and the
+padded ones never leave this file.
 """
 
 from __future__ import annotations
@@ -57,12 +58,13 @@ class CompiledStep:
         rule: the step; deterministic, maps every row by itself. It is compiled whole, at its first
             call: code that ``torch.compile`` cannot take in raises then.
         weights: gives the weights it uses.
-        backend: of ``torch.compile``.
+        backend: of ``torch.compile``; ``None`` compiles nothing, which leaves the graphs of a GPU.
         bucketed: pad batches to the sizes of :func:`padded_rows`, for CUDA graphs; ``None`` does so
             on GPUs. Elsewhere padding would only cost: a single row is padded to two where there
             have been more.
 
     Attributes:
+        backend: as given.
         num_rooms: steps whose activations are kept for the backward pass; others run once more.
     """
 
@@ -71,7 +73,7 @@ class CompiledStep:
         rule: Rule,
         *,
         weights: Callable[[], Iterable[Tensor]] = tuple,
-        backend: str | Callable[..., Any] = "inductor",
+        backend: str | Callable[..., Any] | None = "inductor",
         bucketed: bool | None = None,
     ) -> None:
         def function(x: Tensor, t: Tensor, coefficients: Tensor, noise: Tensor) -> Tensor:
@@ -79,7 +81,10 @@ class CompiledStep:
 
         # PyTorch counts compilations by code object: every step that is made has one of its own.
         function.__code__ = function.__code__.replace()
-        self._compiled = torch.compile(function, fullgraph=True, backend=backend)
+        self._step = function
+        if backend is not None:
+            self._step = torch.compile(function, fullgraph=True, backend=backend)
+        self.backend = backend
         self._weights = weights
         self._bucketed = bucketed
         self._largest = 0
@@ -140,12 +145,14 @@ class CompiledStep:
         return self._numbers[key]
 
     def _function(self, x: Tensor, t: Tensor, coefficients: Tensor, noise: Tensor) -> Tensor:
+        if self.backend is None:
+            return self._step(x, t, coefficients, noise)
         for rows in (x, noise) if noise.ndim else (x,):  # of any number
             torch._dynamo.maybe_mark_dynamic(rows, 0)
         # The last step, networks that do otherwise from some batch size on, three precisions: more
         # compilations than the eight that PyTorch allows.
         with torch._dynamo.config.patch(recompile_limit=_COMPILATIONS):
-            return self._compiled(x, t, coefficients, noise)
+            return self._step(x, t, coefficients, noise)
 
     def _rows(self, x: Tensor) -> int:
         bucketed = x.is_cuda if self._bucketed is None else self._bucketed

@@ -146,11 +146,13 @@ class DiffusionPurifier(Purifier):
         return [first, *(state._replace(image=2 * state.image) for state in between), last]
 
     def compile_step(
-        self, *, backend: str | Callable[..., Any] = "inductor", bucketed: bool | None = None
+        self, *, backend: str | Callable[..., Any] | None = "inductor", bucketed: bool | None = None
     ) -> None:
         """Compile network and sampler into one function; see :class:`CompiledStep`.
 
-        Numbers then move as they do between two machines. What needs more than a gradient, such as
+        On an NVIDIA GPU its passes are CUDA graphs; with a ``backend`` of ``None`` nothing else
+        changes, and nothing at all on a CPU. Numbers of compiled code move as they do between two
+        machines. What needs more than a gradient, such as
         a Jacobian in forward mode or the transforms of ``torch.func``, runs uncompiled.
         """
         self.compiled = CompiledStep(

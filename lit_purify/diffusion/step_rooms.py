@@ -7,7 +7,8 @@ number of steps can be differentiated in a single room.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -99,25 +100,26 @@ class _Graphs:
     """Forward and backward pass of a step, captured for inputs of given shapes."""
 
     def __init__(self, function: StepFunction, inputs: tuple[Tensor, ...], pool: Any) -> None:
-        x, *others = (given.detach().clone() for given in inputs)
-        self._inputs = [x.detach(), *others]  # detached: written to between replays
-        x.requires_grad_()
-        with torch.enable_grad():
+        self._inputs = [given.detach().clone() for given in inputs]  # written to between replays
+        x, *others = self._inputs
+        with torch.enable_grad(), _no_cached_casts():
             aside: torch.cuda.Stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
             current = torch.cuda.current_stream(x.device)
             aside.wait_stream(current)
             with torch.cuda.stream(aside):
                 for _ in range(_WARM_UP):
-                    y = function(x, *others)
-                    torch.autograd.grad(y, x, torch.zeros_like(y))
+                    leaf = x.detach().requires_grad_()  # autograd ties a leaf to a stream
+                    y = function(leaf, *others)
+                    torch.autograd.grad(y, leaf, torch.zeros_like(y))
             current.wait_stream(aside)
             self._up, self._down = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
             # Other threads, such as a data loader's that pins memory, may go on meanwhile.
             with torch.cuda.graph(self._up, pool=pool, capture_error_mode="thread_local"):
-                y = function(x, *others)
+                leaf = x.detach().requires_grad_()
+                y = function(leaf, *others)
             self._gradient = torch.zeros_like(y)
             with torch.cuda.graph(self._down, pool=pool, capture_error_mode="thread_local"):
-                (found,) = torch.autograd.grad(y, x, self._gradient)
+                (found,) = torch.autograd.grad(y, leaf, self._gradient)
         self._y, self._found = y.detach(), found
 
     def replay_forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -130,3 +132,14 @@ class _Graphs:
         self._gradient.copy_(gradient)
         self._down.replay()
         return self._found.clone()
+
+
+@contextmanager
+def _no_cached_casts() -> Iterator[None]:
+    """Autocast drops the casts it has cached when it ends, and a graph would go on reading them."""
+    enabled = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(enabled)

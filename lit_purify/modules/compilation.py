@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lit_purify.classifiers import Classifier
 from lit_purify.data.peers import peers_of
 from lit_purify.defence import Defence
+from lit_purify.diffusion.compiled_step import CompiledStep
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
 from lit_purify.diffusion.noise import NoiseSource
@@ -50,15 +51,24 @@ def _called_children(parent: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield from ((f"{name}.{inner}", network) for inner, network in _called_children(child))
 
 
-def compile_defence(purifier: Purifier, classifier: Classifier) -> None:
+def compile_defence(
+    purifier: Purifier, classifier: Classifier, *, graphs_only: bool = False
+) -> None:
     """Have the networks of a defence compiled at their first call, in place.
 
     The denoiser of a :class:`DiffusionPurifier` is compiled together with its sampler.
+
+    Args:
+        purifier: of the defence.
+        classifier: of the defence.
+        graphs_only: replay the steps of diffusion purifiers as CUDA graphs and compile nothing.
     """
     chains = _chains(purifier)
     for chain in chains.values():
         if chain.compiled is None:
-            chain.compile_step()
+            chain.compile_step(backend=None if graphs_only else "inductor")
+    if graphs_only:
+        return
     for network in networks(purifier, classifier).values():
         if id(network) not in chains and network._compiled_call_impl is None:
             _compile_network(network)
@@ -74,12 +84,22 @@ def uncompile_defence(purifier: Purifier, classifier: Classifier) -> None:
 
 def compiled_parts(purifier: Purifier, classifier: Classifier) -> list[str]:
     """Names of the networks whose calls run compiled code."""
-    chains = _chains(purifier)
+    steps = _steps(purifier)
     return [
         name
         for name, network in networks(purifier, classifier).items()
         if network._compiled_call_impl is not None
-        or (id(network) in chains and chains[id(network)].compiled is not None)
+        or (id(network) in steps and steps[id(network)].backend is not None)
+    ]
+
+
+def replayed_parts(purifier: Purifier) -> list[str]:
+    """Names of the networks whose passes are replayed as CUDA graphs."""
+    steps = _steps(purifier)
+    return [
+        f"purifier.{name}"
+        for name, network in _called_children(purifier)
+        if id(network) in steps and steps[id(network)].holds_memory
     ]
 
 
@@ -98,7 +118,7 @@ def settle_compilation(module: PurifiedClassifier, defence: Defence, first: Batc
     images, indices = first["image"], first["index"]
     if not (module.compile_networks is True or (module.compile_networks and images.is_cuda)):
         return Preflight(compiled=compiled_parts(*parts))
-    compile_defence(*parts)
+    compile_defence(*parts, graphs_only=module.compile_networks is not True)
     # As many as in a batch, for the very graphs that the run will replay; else one size is any.
     size = trainer.datamodule.batch_size  # type: ignore[attr-defined]
     size = size if images.is_cuda else min(size, len(images))
@@ -120,7 +140,7 @@ def settle_compilation(module: PurifiedClassifier, defence: Defence, first: Batc
             stacklevel=2,
         )
         return Preflight(compiled=compiled_parts(*parts), not_compiled=why)
-    return Preflight(compiled=compiled_parts(*parts))
+    return Preflight(compiled=compiled_parts(*parts), replayed=replayed_parts(module.purifier))
 
 
 def disagreement(
@@ -172,6 +192,11 @@ def _chains(purifier: Purifier) -> dict[int, DiffusionPurifier]:
     """The diffusion purifiers of a purifier, by the identity of their denoiser."""
     found = (module for module in purifier.modules() if isinstance(module, DiffusionPurifier))
     return {id(chain.denoiser): chain for chain in found}
+
+
+def _steps(purifier: Purifier) -> dict[int, CompiledStep]:
+    """The compiled or replayed steps of a purifier, by the identity of their denoiser."""
+    return {key: c.compiled for key, c in _chains(purifier).items() if c.compiled is not None}
 
 
 def _compile_network(network: nn.Module) -> None:

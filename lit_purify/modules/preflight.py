@@ -45,6 +45,7 @@ class Preflight(TypedDict, total=False):
         zero_gradient: share of an image's pixels in which the gradient of its loss is exactly zero,
             in [0, 1]; ``None`` where the logits do not depend differentiably on the images.
         compiled: names of the networks that run compiled.
+        replayed: names of those whose passes are replayed as CUDA graphs.
         not_compiled: why none does although they were to be compiled.
     """
 
@@ -60,6 +61,7 @@ class Preflight(TypedDict, total=False):
     nonfinite: list[str]
     zero_gradient: float | None
     compiled: list[str]
+    replayed: list[str]
     not_compiled: str
 
 

@@ -61,11 +61,12 @@ class PurifiedClassifier(RecordingModule):
             (the attacker tries again) and by their majority (a deployed ensemble).
         tf32: let float32 convolutions and matrix products run in TF32 during a test or prediction;
             otherwise they are IEEE float32 there, see :mod:`lit_purify.precision`.
-        compile: compile the classifier and the networks of the purifier with ``torch.compile``, in
-            place, a denoiser together with its sampler and on GPUs as CUDA graphs. Numbers then
-            move as they do between two machines. A run first compares them with those of eager
-            execution, and goes on uncompiled, with a warning and a flag, where they differ.
-            ``auto`` compiles in runs on an NVIDIA GPU.
+        compile: ``auto`` replays the steps of diffusion purifiers as CUDA graphs in runs on an
+            NVIDIA GPU: the same kernels, without their launches. ``true`` compiles the classifier
+            and the networks of the purifier with ``torch.compile`` as well, in place, a denoiser
+            together with its sampler; numbers then move as they do between two machines. A run
+            first compares what it gets with eager execution, and goes on with that, with a
+            warning and a flag, where they differ.
 
     Attributes:
         preflight: what was found before the test, see :mod:`lit_purify.modules.preflight`.

@@ -48,11 +48,15 @@ def step_of(purifier: DiffusionPurifier) -> CompiledStep:
 
 
 def compiled_chain(
-    sampler: Sampler | None = None, *, rooms: int = 0, bucketed: bool = True
+    sampler: Sampler | None = None,
+    *,
+    rooms: int = 0,
+    bucketed: bool = True,
+    backend: str | None = "eager",
 ) -> DiffusionPurifier:
     """With memory for the activations of so many steps."""
     purifier = chain(sampler)
-    purifier.compile_step(backend="eager", bucketed=bucketed)
+    purifier.compile_step(backend=backend, bucketed=bucketed)
     purifier.budget.steps = lambda network, x: rooms  # type: ignore[method-assign]
     return purifier
 
@@ -99,6 +103,15 @@ def test_a_shrinking_batch_is_padded_and_compiles_nothing_new(passes: list[int])
         assert_same(output_and_gradient(purifier, n), output_and_gradient(chain(), n))
     assert counters["stats"]["unique_graphs"] == 0
     assert set(passes) == {12, 8, 4, 2}
+
+
+def test_a_step_need_not_be_compiled(passes: list[int]) -> None:
+    counters.clear()
+    purifier = compiled_chain(backend=None)
+    for n in (6, 3, 1):
+        assert_same(output_and_gradient(purifier, n), output_and_gradient(chain(), n))
+    assert counters["stats"]["unique_graphs"] == 0
+    assert set(passes) == {6, 4, 2}
 
 
 def test_two_functions_serve_every_step_and_batch() -> None:
@@ -337,16 +350,34 @@ class TestStagedNoise:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize("rooms", [0, 2, STEPS])
-def test_on_a_gpu(rooms: int) -> None:
-    purifier, plain = compiled_chain(rooms=rooms).cuda(), chain().cuda()
-    purifier.compile_step()
+@pytest.mark.parametrize("backend", [None, "inductor"])
+def test_on_a_gpu(backend: str | None) -> None:
+    purifier, plain = compiled_chain().cuda(), chain().cuda()
 
     def found(purifier: DiffusionPurifier, n: int) -> Tensor:
         images = some_images(n).cuda().requires_grad_()
         output = purifier.purify(images, FixedNoise(0), torch.arange(n))
         return torch.autograd.grad(output.square().sum(), images)[0]
 
-    for n in (6, 3, 5, 1, 6):
-        torch.testing.assert_close(found(purifier, n), found(plain, n), rtol=1e-8, atol=1e-10)
-    assert step_of(purifier).holds_memory
+    for rooms in (0, 2, STEPS):
+        purifier.compile_step(backend=backend)
+        purifier.budget.steps = lambda network, x, rooms=rooms: rooms  # type: ignore[method-assign,misc]
+        for n in (6, 3, 5, 1, 6):
+            torch.testing.assert_close(found(purifier, n), found(plain, n), rtol=1e-8, atol=1e-10)
+        assert step_of(purifier).holds_memory
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_on_a_gpu_in_low_precision() -> None:
+    """Casts of autocast belong to their graph."""
+    gradients = []
+    for purifier in (compiled_chain(backend=None).float().cuda(), chain().float().cuda()):
+        found = []
+        for n in (4, 2, 4):
+            images = some_images(n).float().cuda().requires_grad_()
+            with torch.autocast("cuda", torch.bfloat16):
+                output = purifier.purify(images, FixedNoise(0), torch.arange(n))
+            found += torch.autograd.grad(output.square().sum(), images)
+        gradients.append(found)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
