@@ -38,7 +38,7 @@ def parser() -> ArgumentParser:
         type=str,
         metavar="NAME",
         help=f"The measured robust accuracy (default: {LAST_ITERATION}, or that at any iteration "
-        "where every attack stopped early).",
+        "where every attack stopped early); A|B is A among the images that have B.",
     )
     found.add_argument(
         "--free_ceiling",

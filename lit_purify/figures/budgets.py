@@ -22,6 +22,7 @@ def budgets_figure(
     together: SigmoidFit | None,
     *,
     quantity: str = "compression rate of uniform perturbations",
+    accuracy: str = "robust accuracy (%)",
 ) -> Figure:
     """Robust accuracy against the compression rate at every budget, and against their product.
 
@@ -33,6 +34,7 @@ def budgets_figure(
         fits: budget -> the sigmoid through its runs, where there is one.
         together: the sigmoid through all of them over budget times rate; ``None`` for none.
         quantity: name of the rate.
+        accuracy: name of the y axis.
 
     Returns:
         A matplotlib figure. Colour and line tell the budget, the mark the method.
@@ -77,7 +79,7 @@ def budgets_figure(
         left.set_xlabel(quantity)
         right.set_xlabel("eps × rate (1/255)")
         for axes in (left, right):
-            axes.set_ylabel("robust accuracy (%)")
+            axes.set_ylabel(accuracy)
     return figure
 
 

@@ -59,6 +59,7 @@ def sigmoid_figure(
     paper: SigmoidFit | None = None,
     base_clean: float | None = None,
     quantity: str = "compression rate of uniform perturbations",
+    accuracy: str = "accuracy (%)",
 ) -> Figure:
     """Robust accuracy against the compression rate, with the sigmoid law (Fig. 3b).
 
@@ -73,6 +74,7 @@ def sigmoid_figure(
         base_clean: clean accuracy of the classifier alone, as a share; drawn at rate 0, where the
             curve should end.
         quantity: name of the x axis, which has no unit.
+        accuracy: name of the y axis.
 
     Returns:
         A matplotlib figure.
@@ -96,7 +98,7 @@ def sigmoid_figure(
             look: Look = {"color": "black", "linestyle": "none", "clip_on": False, "zorder": 5}
             axes.plot(0, 100 * base_clean, label=label, **star, **look)
         _draw_measured(axes, measured)
-        _finish(axes, quantity)
+        _finish(axes, quantity, accuracy)
         axes.set_xlim(0, widest)
     return figure
 
@@ -155,10 +157,10 @@ def _once(axes: Axes, label: str) -> str:
     return f"_{label}" if label in axes.get_legend_handles_labels()[1] else label
 
 
-def _finish(axes: Axes, quantity: str) -> None:
+def _finish(axes: Axes, quantity: str, accuracy: str = "accuracy (%)") -> None:
     axes.set_ylim(-2, 102)
     axes.set_xlabel(quantity)
-    axes.set_ylabel("accuracy (%)")
+    axes.set_ylabel(accuracy)
     axes.grid(color="0.93", linewidth=0.6)
     axes.set_axisbelow(True)
     marks, labels = axes.get_legend_handles_labels()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lit_purify.records.discovery import run_folders
+from lit_purify.records.rows import read_numbers
 from lit_purify.records.summary import read_summary, versions
+from lit_purify.statistics import wilson_interval
 from lit_purify.types import Estimate, InputError, described
 
 PACKAGE = "lit-purify"
@@ -18,6 +21,13 @@ ANY_ITERATION = "fixed/robust_accuracy_any_iteration"
 CLEAN = "purified/clean_accuracy"
 RATE = "uniform/compression_rate"
 """Metrics that runs are compared by; the first two after the last and at any iteration."""
+
+
+def of_purified(accuracy: str) -> str:
+    """An accuracy among the images that are right when they are purified without an attack."""
+    return f"{accuracy}|{CLEAN}"
+
+
 _ATTACK = ("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start")
 _SAME = (
     *(*_ATTACK, "uniform_eps"),
@@ -81,7 +91,14 @@ class FinishedRun(NamedTuple):
         return None if value is None else _plain(name, value)
 
     def estimate(self, name: str) -> Estimate | None:
-        """A value with its interval; ``None`` where the run does not have it."""
+        """A value with its interval; ``None`` where the run does not have it.
+
+        ``A|B`` is the share of A among the samples that have B, both told by the rows of the run:
+        ``fixed/robust_accuracy|purified/clean_accuracy`` is what an attack leaves of the images
+        that are right without one.
+        """
+        if "|" in name:
+            return _conditional(self.folder, name)
         return estimate(self.metrics.get(name, {}))
 
 
@@ -91,6 +108,20 @@ def estimate(entry: Mapping[str, Any]) -> Estimate | None:
     if value is None:
         return None
     return Estimate(value, value if low is None else low, value if high is None else high)
+
+
+@lru_cache(maxsize=4096)
+def _conditional(folder: Path, name: str) -> Estimate | None:
+    """A share among the samples that have another, with Wilson's interval."""
+    try:
+        share, condition = (read_numbers(folder, part) for part in name.split("|", 1))
+    except InputError:  # a summary alone has no rows
+        return None
+    among = [share[index] for index, has in condition.items() if has == 1 and index in share]
+    if not among or not set(among) <= {0.0, 1.0}:
+        return None
+    hits = int(sum(among))
+    return Estimate(hits / len(among), *wilson_interval(hits, len(among)))
 
 
 def _short(sampler: str) -> str:

@@ -20,6 +20,7 @@ from lit_purify.records.runs import (
     disagreements,
     in_255ths,
     named,
+    of_purified,
     read_runs,
 )
 from lit_purify.report.drawings import drawings
@@ -30,7 +31,7 @@ from lit_purify.report.runs_table import runs_csv, runs_table
 from lit_purify.report.terminal import print_whole
 from lit_purify.types import InputError
 
-FIGURES = ("law", "magnitude", "base_curve", "depth", "protocols")
+FIGURES = ("law", "law_among_purified", "magnitude", "base_curve", "depth", "protocols")
 """Names of the figures that a report may have."""
 
 
@@ -56,7 +57,8 @@ def report(
         output: where to write; it is created, and an older report in it is replaced.
         key: the metric for compression, such as ``attack/compression_rate``. The paper's points are
             drawn beside ``uniform/compression_rate`` only.
-        accuracy: the metric for robust accuracy; ``None`` is ``fixed/robust_accuracy``, or that at
+        accuracy: the metric for robust accuracy, ``A|B`` for A among the samples that have B;
+            ``None`` is ``fixed/robust_accuracy``, or that at
             any iteration where no run has the other one, which is said.
         free_ceiling: fit A of the sigmoid too, here and to the paper's points.
         weighted: weigh each run in the fit by the width of its accuracy's interval.
@@ -88,7 +90,10 @@ def report(
                 f"the attacks stopped early, so robust accuracy is {ANY_ITERATION}: right at every "
                 "iteration, which is at most what is right after the last one"
             )
-    law = fitted_law(runs, key, accuracy, free_ceiling=free_ceiling, weighted=weighted)
+    options = {"free_ceiling": free_ceiling, "weighted": weighted}
+    law = fitted_law(runs, key, accuracy, **options)
+    # Depth costs clean accuracy too, which a law of robustness need not explain.
+    law_among = fitted_law(runs, key, of_purified(accuracy), **options)
     unfit = named(runs, (_unfit(run, key, accuracy) for run in runs))
     notes += disagreements(runs)
     notes += [f"not in the fit ({why}): {names}" for why, names in unfit.items()]
@@ -104,6 +109,7 @@ def report(
         *(f"left out: {line}" for line in left_out),
         *(f"note: {line}" for line in notes),
         *law.sentences(),
+        *(f"among images purified correctly, {line}" for line in law_among.sentences()),
         *([] if paper is None else [f"paper: {sentence(paper)}"]),
     ):
         print(line)
@@ -114,11 +120,12 @@ def report(
         "accuracy": accuracy,
         "runs": [_below(run.folder, below) for run in runs],
         **_fits(law, weighted=weighted),
+        "among_purified": _fits(law_among, weighted=weighted),
         "paper": paper and numbers(paper),
         "left_out": left_out,
         "notes": notes,
     }
-    figures = drawings(runs, law, key=key, accuracy=accuracy, free_ceiling=free_ceiling)
+    figures = drawings(runs, law, law_among, key=key, accuracy=accuracy, free_ceiling=free_ceiling)
     files = {
         "runs.csv": runs_csv(runs, key, [_below(run.folder, below) for run in runs]).encode(),
         "law.json": (json.dumps(found, indent=2, allow_nan=False) + "\n").encode(),

@@ -37,6 +37,7 @@ _MOST_GROUPS = 12  # of bars, before their names cover one another
 def drawings(
     runs: Sequence[FinishedRun],
     law: Law,
+    among: Law,
     *,
     key: str,
     accuracy: str,
@@ -44,11 +45,16 @@ def drawings(
 ) -> dict[str, Figure]:
     """Name -> figure, for everything that these runs allow to be drawn.
 
-    ``law`` is robust accuracy against ``key``; ``magnitude`` against the size of the attack;
+    ``law`` is robust accuracy against ``key``, ``law_among_purified`` that of the images that are
+    right without an attack; ``magnitude`` against the size of the attack;
     ``base_curve`` the classifier alone under smaller budgets; ``depth`` accuracy and compression
     against t*; ``protocols`` accuracy by what the attacker knows, over seeds.
     """
-    figures = {"law": _law(runs, law, key, free_ceiling=free_ceiling)}
+    quantity = QUANTITIES.get(key, key)
+    figures = {"law": _law(runs, law, quantity, paper=key == RATE, free_ceiling=free_ceiling)}
+    if among.attacked:
+        what = "still right, of those purified correctly (%)"
+        figures["law_among_purified"] = _law([], among, quantity, accuracy=what)
     sizes = [p for p in measured_points(runs, MAGNITUDE, accuracy) if p.robust is not None]
     if sizes:
         figures["magnitude"] = magnitude_figure(sizes)
@@ -60,18 +66,26 @@ def drawings(
     return figures | {name: figure for name, figure in more.items() if figure is not None}
 
 
-def _law(runs: Sequence[FinishedRun], law: Law, key: str, *, free_ceiling: bool) -> Figure:
-    quantity = QUANTITIES.get(key, key)
+def _law(
+    runs: Sequence[FinishedRun],
+    law: Law,
+    quantity: str,
+    *,
+    paper: bool = False,
+    free_ceiling: bool = False,
+    accuracy: str | None = None,
+) -> Figure:
+    names = {"quantity": quantity} | ({} if accuracy is None else {"accuracy": accuracy})
     if len(law.attacked) > 1:
         points = {eps: points for eps, points in law.points.items() if eps is not None}
         fits = {eps: fit for eps, fit in law.fits.items() if eps is not None}
-        return budgets_figure(points, fits, law.together, quantity=quantity)
+        return budgets_figure(points, fits, law.together, **names)
     return sigmoid_figure(
         [point for points in law.points.values() for point in points],
         law.single,
-        paper=paper_fit(free_ceiling=free_ceiling) if key == RATE else None,
+        paper=paper_fit(free_ceiling=free_ceiling) if paper else None,
         base_clean=_base_clean(runs),
-        quantity=quantity,
+        **names,
     )
 
 

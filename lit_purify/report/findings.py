@@ -21,11 +21,13 @@ from lit_purify.records.runs import (
     FinishedRun,
     alike,
     in_255ths,
+    of_purified,
     short_names,
 )
 from lit_purify.report.classifier_curve import classifier_curve
 from lit_purify.report.law import Law, accuracy_of, fitted_law
 from lit_purify.report.numbers import percent
+from lit_purify.statistics import SigmoidFit
 from lit_purify.types import Estimate
 
 MARGIN = 0.10
@@ -252,7 +254,11 @@ def _law(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
         if len(shares) >= LEAST_RUNS:
             eps = group[0].setting("eps")
             name = f"{len(shares)} runs" + ("" if eps is None else f" at {in_255ths(eps)}")
-            yield Evidence(name, *_fitted(fitted_law(group, RATE, accuracy), shares))
+            outcome, words = _fitted(fitted_law(group, RATE, accuracy), shares)
+            among = fitted_law(group, RATE, of_purified(accuracy)).single
+            if among is not None:
+                words += f" Among the images that are right without an attack: {_fit(among)}"
+            yield Evidence(name, outcome, words)
 
 
 def _fitted(law: Law, shares: Sequence[Estimate]) -> tuple[Outcome, str]:
@@ -268,11 +274,14 @@ def _fitted(law: Law, shares: Sequence[Estimate]) -> tuple[Outcome, str]:
         outcome = Outcome.FAILS
     elif fit.r_squared >= GOOD_FIT:
         outcome = Outcome.HOLDS
+    return outcome, f"Accuracies {spread}; {_fit(fit)}"
+
+
+def _fit(fit: SigmoidFit) -> str:
     low, high = (float(edge) for edge in fit.band(0.0))
-    return outcome, (
-        f"Accuracies {spread}; R2 = {fit.r_squared:.3f}, k = {fit.steepness:.1f}, "
-        f"m = {fit.middle:.3f}; at rate 0 the curve has {percent(fit.at_zero)} % "
-        f"({percent(low)} to {percent(high)})."
+    return (
+        f"R2 = {fit.r_squared:.3f}, k = {fit.steepness:.1f}, m = {fit.middle:.3f}; at rate 0 the "
+        f"curve has {percent(fit.at_zero)} % ({percent(low)} to {percent(high)})."
     )
 
 

@@ -74,7 +74,10 @@ def _columns(runs: Sequence[FinishedRun], key: str, accuracy: str) -> dict[str, 
     heading = f"{what}\n{measure.removeprefix('compression_').replace('_', ' ')}"
     headings = {key: heading} | COLUMNS
     if accuracy not in COLUMNS:
-        what, _, measure = accuracy.partition("/")
+        share, _, condition = accuracy.partition("|")
+        what, _, measure = share.partition("/")
+        if condition:
+            what += f" of {condition.partition('/')[0]}"
         words = measure.removeprefix("robust_accuracy").replace("_", " ").strip()
         headings[accuracy] = f"{what}\n{words} %"
     for name, heading in OPTIONAL.items():

@@ -18,6 +18,11 @@ _KNOWN = {
         "A scatter plot: accuracy in percent falls as the compression rate rises; the paper's "
         "points and curve are grey, these runs' coloured. The numbers are in the table of runs.",
     ),
+    "law_among_purified": (
+        "The same among the images that are right without an attack",
+        "A scatter plot: of the images that purification leaves right, the share in percent that "
+        "is still right under attack, against the compression rate.",
+    ),
     "magnitude": (
         "Robust accuracy against the size of the attack",
         "A scatter plot of robust accuracy in percent against the mean l2 norm of the attack's "
