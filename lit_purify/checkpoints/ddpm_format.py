@@ -36,12 +36,11 @@ NAMES = (
 )
 """From a parameter of diffusers' ``UNet2DModel`` to the file, but for the order of ``up``."""
 
-CIFAR10 = {
-    "block_out_channels": (128, 256, 256, 256),
-    "attention_levels": (1,),
-    "layers_per_block": 2,
+SIDES: dict[tuple[tuple[int, ...], tuple[int, ...], int], int] = {
+    ((128, 256, 256, 256), (1,), 2): 32,  # CIFAR-10
+    ((128, 128, 256, 256, 512, 512), (4,), 2): 256,  # CelebA-HQ, LSUN
 }
-"""The published network whose image size is known by its shapes: 32."""
+"""Image sizes of the published networks by widths, levels with attention, and blocks a level."""
 
 
 def recognises(tensors: Mapping[str, Tensor]) -> bool:
@@ -61,24 +60,25 @@ def read(tensors: Mapping[str, Tensor], file: Path) -> Reading:
     shapes = [
         shape_in(tensors, f"down.{level}.block.0.conv1.weight", 4, file) for level in range(levels)
     ]
-    architecture = {
-        "block_out_channels": tuple(shape[0] for shape in shapes),
-        "attention_levels": tuple(
-            level
-            for level in range(levels)
-            if any(name.startswith(f"down.{level}.attn.") for name in tensors)
-        ),
-        "layers_per_block": count(tensors, r"down\.0\.block\.(\d+)\."),
-    }
+    widths = tuple(shape[0] for shape in shapes)
+    attention = tuple(
+        level
+        for level in range(levels)
+        if any(name.startswith(f"down.{level}.attn.") for name in tensors)
+    )
+    blocks = count(tensors, r"down\.0\.block\.(\d+)\.")
+    side = SIDES.get((widths, attention, blocks))
     denoiser = build(
         file,
         ddpm_unet,
         channels=shape_in(tensors, "conv_in.weight", 4, file)[1],
-        image_size=32 if architecture == CIFAR10 else 2 ** max(levels - 1, 0),
+        image_size=side or 2 ** max(levels - 1, 0),
+        block_out_channels=widths,
+        attention_levels=attention,
+        layers_per_block=blocks,
         seed=None,
-        **architecture,
     )
-    if architecture != CIFAR10:
+    if side is None:
         denoiser.image_shape = None
     return Reading(denoiser, partial(_source, levels=levels))
 

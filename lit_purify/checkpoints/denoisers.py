@@ -14,12 +14,13 @@ from lit_purify.checkpoints import (
     diffusers_format,
     guided_diffusion_format,
     own_format,
+    score_sde_format,
 )
 from lit_purify.checkpoints.layout import Reading, fill
 from lit_purify.diffusion.denoiser import UNetDenoiser
-from lit_purify.diffusion.schedule import Schedule, checked_schedule
-from lit_purify.types import InputError
-from lit_purify.weights.files import load_state_dict
+from lit_purify.diffusion.schedule import CosineSchedule, Schedule, checked_schedule
+from lit_purify.types import InputError, described
+from lit_purify.weights.files import load_content, named_tensors
 
 PREFIXES = ("module.", "_orig_mod.")
 """What data-parallel training and ``torch.compile`` put before the names of a network."""
@@ -29,8 +30,20 @@ OFFICIAL = {
     "ddpm_cifar10": "DDPM on CIFAR-10 (Ho et al.), averaged weights, PyTorch conversion by pesser",
     "google_ddpm_cifar10_32": "google/ddpm-cifar10-32",
     "guided_diffusion_256_uncond": "OpenAI guided diffusion, ImageNet 256x256 unconditional",
+    "score_sde_cifar10": "Score-SDE VP on CIFAR-10 (DDPM++, deep, continuous), averaged weights",
+    "improved_diffusion_cifar10": "OpenAI improved diffusion, CIFAR-10 unconditional, L_hybrid",
+    "ddpm_celebahq_256": "DDPM on CelebA-HQ 256x256 (SDEdit's checkpoint)",
 }
 """Published denoisers by the names of :func:`official_denoiser`, and what a report calls them."""
+
+TRAINED: dict[str, dict[str, Any]] = {
+    "improved_diffusion_cifar10": {
+        "schedule": CosineSchedule(4000),
+        "num_heads": 4,
+        "rescale_timesteps": True,
+    },
+}
+"""What their files leave out of how they were trained: arguments of :func:`load_denoiser`."""
 
 
 def load_denoiser(
@@ -41,26 +54,28 @@ def load_denoiser(
     num_head_channels: int | None = None,
     num_heads: int | None = None,
     use_new_attention_order: bool = False,
+    rescale_timesteps: bool = False,
 ) -> UNetDenoiser:
     """Load a denoiser; what the file holds decides how it is read.
 
     - this project's own ``.safetensors``, written by :func:`save_denoiser`;
     - pesser's conversion of the DDPM networks, a state_dict with ``temb.dense.0.weight``;
-    - OpenAI's guided diffusion, an unconditional state_dict with ``input_blocks.0.0.weight``, of
-      networks with ``resblock_updown`` and ``use_scale_shift_norm``;
+    - OpenAI's guided and improved diffusion, an unconditional state_dict with
+      ``input_blocks.0.0.weight``, of networks with ``use_scale_shift_norm``;
+    - Score-SDE's DDPM++ without filters: a state_dict with ``all_modules``, or the checkpoint of a
+      training, of which the averaged weights (``ema.shadow_params``) are taken;
     - diffusers' ``UNet2DModel``: the folder that ``save_pretrained`` wrote, or its weights file.
 
     The weights may be stored in any float type. What the files of other projects leave out, the
     arguments say: of the settings that a network was trained with, no tensor tells the noise
-    schedule, how the attention of guided diffusion is divided into heads, and in what order its
-    rows are. A wrong one gives another network without an error.
+    schedule, how the attention of guided diffusion is divided into heads, in what order its rows
+    are, and how it counts steps. A wrong one gives another network without an error.
 
     Args:
         path: a weights file (``.safetensors``, ``.pt``, ``.pth``, ``.th``, ``.ckpt``, ``.bin``),
             or a folder of diffusers'.
         image_size: height and width of the images it is used on. ``None`` takes what the file says,
-            32 and 256 for the published DDPM and guided-diffusion networks, and any size where
-            nobody says.
+            32, 64 and 256 for the published networks, and any size where nobody says.
         schedule: the noise schedule it was trained on. ``None`` takes what diffusers' scheduler
             configuration says, where there is one (linear, or ``squaredcos_cap_v2``), and
             otherwise the published networks', linear in 1000 steps.
@@ -69,6 +84,8 @@ def load_denoiser(
         num_heads: guided diffusion only: the number of heads, for a network trained with that
             flag instead of ``num_head_channels``.
         use_new_attention_order: guided diffusion only: whether it was trained with this flag.
+        rescale_timesteps: guided and improved diffusion only: whether it was trained with this
+            flag, which is improved diffusion's default; it matters where T is not 1000.
 
     Returns:
         The denoiser in float32, frozen, in evaluation mode.
@@ -81,15 +98,16 @@ def load_denoiser(
     given = Path(path)
     is_folder = os.path.isdir(path)  # noqa: PTH112 (False for a name that no file can have)
     file = diffusers_format.weights_in(given) if is_folder else given
-    tensors, prefix = _without_prefix(load_state_dict(file))
-    reading = _read(
-        tensors,
-        file,
-        schedule,
-        num_head_channels=num_head_channels,
-        num_heads=num_heads,
-        use_new_attention_order=use_new_attention_order,
-    )
+    stored, averaged = _stored(file)
+    tensors, prefix = _without_prefix(stored)
+    del stored  # the tensors are freed one by one
+    options = {
+        "num_head_channels": num_head_channels,
+        "num_heads": num_heads,
+        "use_new_attention_order": use_new_attention_order,
+        "rescale_timesteps": rescale_timesteps,
+    }
+    reading = _read(tensors, file, schedule, **options)
     denoiser = reading.denoiser
     if schedule is not None:
         denoiser.schedule = checked_schedule(schedule)
@@ -97,7 +115,9 @@ def load_denoiser(
         _set_image_size(denoiser, image_size)
     fill(reading, tensors, file=file, prefix=prefix)
     # A folder is known by its name: the files in all of them have the same.
-    denoiser.source = given.resolve().name if is_folder else file.stem
+    name = given.resolve().name if is_folder else file.stem
+    chosen = {option: value for option, value in options.items() if value}
+    denoiser.source = described(name, chosen) + averaged
     denoiser.file = file
     return denoiser.eval().requires_grad_(False)
 
@@ -112,7 +132,9 @@ def official_denoiser(*, name: str) -> UNetDenoiser:
     """A published denoiser, fetched and verified first where it is not on this machine yet.
 
     Args:
-        name: ``ddpm_cifar10``, ``google_ddpm_cifar10_32`` or ``guided_diffusion_256_uncond``.
+        name: ``ddpm_cifar10``, ``google_ddpm_cifar10_32``, ``score_sde_cifar10``,
+            ``improved_diffusion_cifar10``, ``ddpm_celebahq_256`` or
+            ``guided_diffusion_256_uncond``.
 
     Raises:
         InputError: another name, or the weights are not here and cannot be fetched.
@@ -121,9 +143,18 @@ def official_denoiser(*, name: str) -> UNetDenoiser:
         raise InputError(f"there is no official denoiser {name!r}; expected {', '.join(OFFICIAL)}")
     from lit_purify.weights import weights_file
 
-    denoiser = load_denoiser(str(weights_file(name)))
+    denoiser = load_denoiser(str(weights_file(name)), **TRAINED.get(name, {}))
     denoiser.source = OFFICIAL[name]
     return denoiser
+
+
+def _stored(file: Path) -> tuple[dict[str, Tensor], str]:
+    """The named tensors of a file, and what its weights are if it holds others, too."""
+    content = load_content(file)
+    if score_sde_format.is_checkpoint(content):
+        averaged = score_sde_format.averaged_weights(content, file)
+        return named_tensors(averaged, file), ", averaged weights (ema.shadow_params)"
+    return named_tensors(content, file), ""
 
 
 def _without_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
@@ -145,10 +176,12 @@ def _read(
     if given := [name for name, value in attention.items() if value]:
         raise InputError(
             f"{' and '.join(given)} came with {file}, which is not of guided diffusion; expected "
-            "with such a file only, as others say how their attention is; drop it"
+            "with such a file only: drop it"
         )
     if own_format.recognises(file):
         return own_format.read(file)
+    if score_sde_format.recognises(tensors):
+        return score_sde_format.read(tensors, file)
     if ddpm_format.recognises(tensors):
         return ddpm_format.read(tensors, file)
     if diffusers_format.recognises(tensors):
@@ -157,8 +190,8 @@ def _read(
     raise InputError(
         f"{file} holds no denoiser known here (its first tensor is {first!r}); expected a file of "
         "this project's training, a DDPM state_dict in pesser's conversion, an OpenAI "
-        "guided-diffusion state_dict, or a diffusers UNet2DModel; a checkpoint of a training of "
-        "your own must be exported first"
+        "guided-diffusion or improved-diffusion state_dict, a file of Score-SDE's DDPM++, or a "
+        "diffusers UNet2DModel; a checkpoint of a training of your own must be exported first"
     )
 
 

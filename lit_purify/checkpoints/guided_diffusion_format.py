@@ -1,11 +1,11 @@
-"""OpenAI's guided-diffusion networks: a bare state_dict.
+"""OpenAI's networks of guided and of improved diffusion: a bare state_dict.
 
 Blocks are numbered through: ``input_blocks.0`` is a convolution, then come the residual blocks of
-each level and the one that halves the resolution; ``output_blocks`` go back up. Widths, levels and
-attention are read from names and shapes. No shape tells how an attention is divided into heads, nor
-the order of the ``qkv`` convolution's rows: in the legacy one a head's queries, keys and values
-follow one another, head by head; in the new one come the queries of all heads, then the keys, then
-the values.
+each level and the one that halves the resolution (in improved diffusion a convolution);
+``output_blocks`` go back up. Widths, levels and attention are read from names and shapes. No shape
+tells how an attention is divided into heads, nor the order of the ``qkv`` convolution's rows: in
+the legacy one a head's queries, keys and values follow one another, head by head; in the new one
+come the queries of all heads, then the keys, then the values.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ PARTS = {
     "to_k": "qkv",
     "to_v": "qkv",
     "to_out.0": "proj_out",
+    "conv": "conv",
 }
-"""Layers of residual and attention blocks: diffusers' name, and the file's."""
+"""Layers of residual and attention blocks, and of a convolution that changes the resolution:
+diffusers' name, and the file's, which is ``op`` on the way down for the last."""
 
 ENDS = {
     "time_embedding.linear_1": "time_embed.0",
@@ -46,13 +48,15 @@ ENDS = {
 }
 """The layers outside any block."""
 
-IMAGENET_256 = {
-    "model_channels": 256,
-    "channel_mult": (1, 1, 2, 2, 4, 4),
-    "num_res_blocks": 2,
-    "attention_resolutions": (32, 16, 8),
+SIDES: dict[tuple[int, tuple[int, ...], int, tuple[int, ...], bool], int] = {
+    (256, (1, 1, 2, 2, 4, 4), 2, (3, 4, 5), True): 256,  # guided diffusion, ImageNet
+    (128, (1, 2, 2, 2), 3, (1, 2), False): 32,  # improved diffusion, CIFAR-10
+    (128, (1, 2, 3, 4), 3, (2, 3), False): 64,  # improved diffusion, ImageNet
 }
-"""The published network whose image size is known by its shapes: 256."""
+"""Image sizes of the published networks by model_channels, channel_mult, num_res_blocks, levels
+with attention, and resblock_updown."""
+
+_CONVOLUTIONS = re.compile(r"input_blocks\.\d+\.0\.op\.")
 
 
 def recognises(tensors: Mapping[str, Tensor]) -> bool:
@@ -67,6 +71,7 @@ def read(
     num_head_channels: int | None = None,
     num_heads: int | None = None,
     use_new_attention_order: bool = False,
+    rescale_timesteps: bool = False,
 ) -> Reading:
     """The network that names and shapes describe, and where its parameters come from.
 
@@ -76,6 +81,7 @@ def read(
         num_head_channels: width of an attention head; ``None`` is 64, unless ``num_heads`` says.
         num_heads: instead of that, the number of heads, the same at every level.
         use_new_attention_order: whether the rows of all heads' queries come first.
+        rescale_timesteps: whether steps are counted in thousandths of the schedule.
 
     Raises:
         InputError: they describe none, or one of a kind that this package does not run.
@@ -89,9 +95,6 @@ def read(
         )[0]
         for level in range(levels)
     ]
-    # Any size would do: the shapes know levels only. This is the published network's, where it is
-    # the published network.
-    side = 8 * 2 ** (levels - 1)
     attention = [
         any(name.startswith(f"input_blocks.{level * (blocks + 1) + 1}.1.") for name in tensors)
         for level in range(levels)
@@ -102,26 +105,28 @@ def read(
             f"{file} has levels of widths {widths}, which are no multiples of its model_channels "
             f"{model_channels}; give the checkpoint of a network with an integer channel_mult"
         )
-    architecture = {
-        "model_channels": model_channels,
-        "channel_mult": tuple(width // model_channels for width in widths),
-        "num_res_blocks": blocks,
-        "attention_resolutions": tuple(
-            side // 2**level for level in range(levels) if attention[level]
-        ),
-    }
+    factors = tuple(width // model_channels for width in widths)
+    attended = tuple(level for level in range(levels) if attention[level])
+    resblock_updown = not any(map(_CONVOLUTIONS.match, tensors))
+    published = SIDES.get((model_channels, factors, blocks, attended, resblock_updown))
+    side = published or 2 ** (levels - 1)  # any size would do: the shapes know levels only
     denoiser = build(
         file,
         guided_diffusion_unet,
         channels=channels,
         image_size=side,
+        model_channels=model_channels,
+        channel_mult=factors,
+        num_res_blocks=blocks,
+        attention_resolutions=tuple(side // 2**level for level in attended),
         num_head_channels=num_head_channels,
         num_heads=num_heads,
         learn_sigma=shape_in(tensors, "out.2.weight", 4, file)[0] == 2 * channels,
+        resblock_updown=resblock_updown,
         seed=None,
-        **architecture,
     )
-    if architecture != IMAGENET_256:
+    denoiser.rescale_timesteps = rescale_timesteps
+    if published is None:
         denoiser.image_shape = None
     source = partial(_source, blocks=blocks, attention=attention)
     if use_new_attention_order:
@@ -135,14 +140,12 @@ def _refuse_other_kinds(tensors: Mapping[str, Tensor], file: Path, channels: int
         kind = "is class-conditional (it holds label_emb.weight)"
     elif channels not in (1, 3):
         kind = f"takes {channels} input channels, as super-resolution networks do"
-    elif any(re.match(r"input_blocks\.\d+\.0\.op\.", name) for name in tensors):
-        kind = "changes resolution by convolutions of their own (it holds input_blocks.*.0.op)"
     elif _adds_the_step(tensors):
         kind = "adds the step to the features (it was trained without use_scale_shift_norm)"
     if kind:
         raise InputError(
             f"{file} is a guided-diffusion network that {kind}; expected an unconditional one for "
-            "images of 1 or 3 channels with resblock_updown and use_scale_shift_norm, such as "
+            "images of 1 or 3 channels with use_scale_shift_norm, such as "
             "256x256_diffusion_uncond.pt"
         )
 
@@ -158,17 +161,17 @@ def _structure(tensors: Mapping[str, Tensor], file: Path) -> tuple[int, int]:
     """Residual blocks a level, and levels.
 
     The number of input blocks is (blocks + 1) * levels. Only a level's last output block holds a
-    second residual block, the one that doubles the resolution.
+    second residual block, or a convolution, the one that doubles the resolution.
     """
-    pattern = re.compile(r"output_blocks\.(\d+)\.[12]\.(in_layers|emb_layers|out_layers)\.")
+    pattern = re.compile(r"output_blocks\.(\d+)\.[12]\.(in_layers|emb_layers|out_layers|conv)\.")
     lasts = [int(found[1]) for found in map(pattern.match, tensors) if found]
     total = count(tensors, r"input_blocks\.(\d+)\.")
     blocks = min(lasts) if lasts else total - 1
     if blocks < 1 or total % (blocks + 1):
         raise InputError(
             f"{file} has {total} input blocks and its first upsampling in output block {blocks}; "
-            "expected a guided-diffusion network with resblock_updown and the same number of "
-            "residual blocks at every level"
+            "expected a guided-diffusion network with the same number of residual blocks at every "
+            "level, and something that changes the resolution between them"
         )
     return blocks, total // (blocks + 1)
 
@@ -187,7 +190,8 @@ def _source(
     found = re.fullmatch(r"(\w+)_blocks?\.(?:(\d+)\.)?(\w+)\.(\d+)\.(.+)", layer)
     assert found is not None, name
     side, number, group, index = found[1], int(found[2] or 0), found[3], int(found[4])
-    stored = f"{_block(side, number, group, index, blocks, attention)}.{PARTS[found[5]]}.{kind}"
+    place = "op" if (side, found[5]) == ("down", "conv") else PARTS[found[5]]
+    stored = f"{_block(side, number, group, index, blocks, attention)}.{place}.{kind}"
     if found[5] in ("to_q", "to_k", "to_v"):
         part = ("to_q", "to_k", "to_v").index(found[5])
         rest = (*shape[1:], 1) if kind == "weight" else ()

@@ -15,6 +15,7 @@ from lit_purify.diffusion.presets import PRESETS, Preset
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
 from lit_purify.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule
+from lit_purify.diffusion.score_sde import score_sde_unet
 from lit_purify.diffusion.seeds import derive_seed, seed_hash
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "derive_seed",
     "guided_diffusion_unet",
     "randomness",
+    "score_sde_unet",
     "seed_hash",
     "small_unet",
 ]

@@ -1,4 +1,4 @@
-"""The networks that denoisers are made of: the shipped one's, and the two published ones.
+"""The networks of diffusers' layers: the shipped denoiser's, and published ones.
 
 The published architectures are built with known random weights, for trying out what they cost; the
 weights themselves come from files, see :mod:`lit_purify.checkpoints`. Only :func:`small_unet`, the
@@ -7,14 +7,13 @@ one that is trained here, draws its weights from the global random state, as tra
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from lit_purify.diffusion.denoiser import UNetDenoiser
+from lit_purify.diffusion.untrained import check_sizes, chosen_levels, millions, untrained
 from lit_purify.types import UNTRAINED, InputError
 
 if TYPE_CHECKING:
@@ -48,11 +47,12 @@ def small_unet(
         InputError: sizes of which no network can be made.
 
     Example:
+        >>> import torch
         >>> denoiser = small_unet(block_out_channels=(8, 16), norm_num_groups=4)
         >>> denoiser(torch.zeros(2, 3, 32, 32), 10).shape
         torch.Size([2, 3, 32, 32])
     """
-    _check(
+    check_sizes(
         block_out_channels,
         channels=channels,
         image_size=image_size,
@@ -78,7 +78,7 @@ def small_unet(
     denoiser = UNetDenoiser(
         network, patch_size=patch_size, image_shape=(channels, image_size, image_size)
     )
-    denoiser.source = f"{UNTRAINED} small U-Net, {_millions(network):.1f} M parameters"
+    denoiser.source = f"{UNTRAINED} small U-Net, {millions(network):.1f} M parameters"
     return denoiser
 
 
@@ -111,13 +111,14 @@ def ddpm_unet(
         InputError: sizes of which no network can be made.
 
     Example:
+        >>> import torch
         >>> denoiser = ddpm_unet(block_out_channels=(8, 16), norm_num_groups=4)
         >>> denoiser(torch.zeros(2, 3, 32, 32), 10).shape
         torch.Size([2, 3, 32, 32])
         >>> ddpm_unet(seed=None).source
         'DDPM U-Net, 35.7 M parameters, without weights'
     """
-    _check(
+    check_sizes(
         block_out_channels,
         channels=channels,
         image_size=image_size,
@@ -125,10 +126,9 @@ def ddpm_unet(
         norm_num_groups=norm_num_groups,
     )
     levels = range(len(block_out_channels))
-    attention = _chosen("attention_levels", attention_levels, levels)
-    return _untrained(
-        "DDPM",
-        seed,
+    attention = chosen_levels("attention_levels", attention_levels, levels)
+    network = partial(
+        _unet,
         sample_size=image_size,
         in_channels=channels,
         out_channels=channels,
@@ -143,6 +143,7 @@ def ddpm_unet(
         flip_sin_to_cos=False,  # sines first,
         freq_shift=1,  # and frequencies that end at 1/10000
     )
+    return untrained("DDPM", seed, network, image_shape=(channels, image_size, image_size))
 
 
 def guided_diffusion_unet(
@@ -156,13 +157,15 @@ def guided_diffusion_unet(
     num_head_channels: int | None = None,
     num_heads: int | None = None,
     learn_sigma: bool = True,
+    resblock_updown: bool = True,
     norm_num_groups: int = 32,
     seed: int | None = 0,
 ) -> UNetDenoiser:
     """The U-Net of guided diffusion (Dhariwal & Nichol 2021), unconditional and untrained.
 
     The defaults are OpenAI's ImageNet network at 256x256, of 552.8 M parameters. Resolutions change
-    inside residual blocks, and the step scales and shifts the normalised features.
+    inside residual blocks, and the step scales and shifts the normalised features. Without
+    ``resblock_updown`` it is the network of improved diffusion (Nichol & Dhariwal 2021).
 
     Args:
         channels: image channels C.
@@ -176,6 +179,8 @@ def guided_diffusion_unet(
         num_head_channels: width of an attention head; ``None`` is 64, unless ``num_heads`` says.
         num_heads: instead of that, the number of heads, the same at every level.
         learn_sigma: give 2 C channels: the noise, then the values of ``learned_range``.
+        resblock_updown: change resolution in residual blocks, instead of in a convolution of
+            stride 2 and, on the way up, one behind a nearest-neighbour interpolation.
         norm_num_groups: groups of the group normalisation.
         seed: as in :func:`ddpm_unet`; the defaults take 2.2 GB of memory.
 
@@ -183,6 +188,7 @@ def guided_diffusion_unet(
         InputError: sizes of which no network can be made.
 
     Example:
+        >>> import torch
         >>> denoiser = guided_diffusion_unet(
         ...     image_size=16, model_channels=8, channel_mult=(1, 2), attention_resolutions=(8,),
         ...     num_head_channels=4, norm_num_groups=4,
@@ -197,7 +203,7 @@ def guided_diffusion_unet(
         )
     widths = tuple(model_channels * factor for factor in channel_mult)
     name, heads = _one_of(num_head_channels=num_head_channels, num_heads=num_heads)
-    _check(
+    check_sizes(
         widths,
         channels=channels,
         image_size=image_size,
@@ -207,7 +213,7 @@ def guided_diffusion_unet(
         norm_num_groups=norm_num_groups,
     )
     sides = [image_size // 2**level for level in range(len(widths))]
-    attention = _chosen("attention_resolutions", attention_resolutions, sides)
+    attention = chosen_levels("attention_resolutions", attention_resolutions, sides)
     attended = {width for width, has in zip(widths, attention, strict=True) if has} | {widths[-1]}
     for width in sorted(attended):
         if width % heads:
@@ -215,22 +221,20 @@ def guided_diffusion_unet(
                 f"{name} is {heads}; expected a divisor of the width of every level with "
                 f"attention, and one has {width}"
             )
-    denoiser = _untrained(
-        "guided-diffusion",
-        seed,
+    kind, down, up = "conv", "DownBlock2D", "UpBlock2D"
+    if resblock_updown:
+        kind, down, up = "resnet", "ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"
+    network = partial(
+        _unet,
         sample_size=image_size,
         in_channels=channels,
         out_channels=2 * channels if learn_sigma else channels,
         block_out_channels=widths,
         layers_per_block=num_res_blocks,
-        down_block_types=[
-            "AttnDownBlock2D" if has else "ResnetDownsampleBlock2D" for has in attention
-        ],
-        up_block_types=[
-            "AttnUpBlock2D" if has else "ResnetUpsampleBlock2D" for has in reversed(attention)
-        ],
-        downsample_type="resnet",
-        upsample_type="resnet",
+        down_block_types=["AttnDownBlock2D" if has else down for has in attention],
+        up_block_types=["AttnUpBlock2D" if has else up for has in reversed(attention)],
+        downsample_type=kind,
+        upsample_type=kind,
         resnet_time_scale_shift="scale_shift",
         attention_head_dim=None if num_heads else heads,  # none: one head, until it is divided
         norm_num_groups=norm_num_groups,
@@ -239,6 +243,8 @@ def guided_diffusion_unet(
         flip_sin_to_cos=True,  # cosines first,
         freq_shift=0,  # and frequencies that end before 1/10000
     )
+    shape = (channels, image_size, image_size)
+    denoiser = untrained("guided-diffusion", seed, network, image_shape=shape)
     if num_heads:
         _divide_heads(denoiser.network, num_heads)
     return denoiser
@@ -280,78 +286,3 @@ def _silence_last_layers(network: UNet2DModel) -> None:
     for last in (network.conv_out, *(block.conv2 for block in blocks)):
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
-
-
-def _untrained(name: str, seed: int | None, **config: Any) -> UNetDenoiser:
-    """A denoiser around a new ``UNet2DModel``, which its source calls untrained."""
-    if seed is not None and not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}; expected an integer 0 .. {2**32 - 1}, or null")
-    # Without memory first: the library would fill the weights from the global random state.
-    with torch.device("meta"):
-        network = _unet(**config)
-    size = _millions(network)
-    source = f"{name} U-Net, {size:.1f} M parameters, without weights"
-    if seed is not None:
-        _fill(network.to_empty(device="cpu"), seed)
-        source = f"{UNTRAINED} {name} U-Net, {size:.1f} M parameters, random weights of seed {seed}"
-    side = config["sample_size"]
-    denoiser = UNetDenoiser(network, image_shape=(config["in_channels"], side, side))
-    denoiser.source = source
-    return denoiser
-
-
-def _millions(network: nn.Module) -> float:
-    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
-
-
-def _fill(network: nn.Module, seed: int) -> None:
-    """Weights and biases uniform within 1 / sqrt(fan-in), normalisations 1 and 0."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        own = dict(module.named_parameters(recurse=False))
-        if isinstance(module, nn.GroupNorm):
-            nn.init.ones_(own["weight"])
-            nn.init.zeros_(own["bias"])
-        elif own:
-            bound = 1 / math.sqrt(own["weight"][0].numel())
-            for parameter in own.values():
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
-
-
-def _check(
-    widths: Sequence[int],
-    *,
-    image_size: int,
-    norm_num_groups: int,
-    patch_size: int = 1,
-    **sizes: int,
-) -> None:
-    """Raise unless levels of such widths can be made, and images of this size halved for them."""
-    sizes |= {
-        "image_size": image_size,
-        "norm_num_groups": norm_num_groups,
-        "patch_size": patch_size,
-    }
-    for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"{name} is {size}; expected 1 or more")
-    if not widths or any(width < 1 or width % norm_num_groups for width in widths):
-        raise InputError(
-            "the widths of the levels (block_out_channels, or model_channels * channel_mult) are "
-            f"{list(widths)}; expected one or more multiples of norm_num_groups = {norm_num_groups}"
-        )
-    unit = patch_size * 2 ** (len(widths) - 1)
-    if image_size % unit:
-        raise InputError(
-            f"image_size is {image_size}; expected a multiple of {unit}, which {len(widths)} "
-            f"levels on blocks of {patch_size} x {patch_size} pixels ask for"
-        )
-
-
-def _chosen(name: str, choice: Sequence[int], levels: Sequence[int]) -> list[bool]:
-    """Which levels are among those chosen for attention, raising for a choice that is no level."""
-    wrong = sorted(set(choice) - set(levels))
-    if wrong:
-        known = ", ".join(map(str, levels))
-        raise InputError(f"{name} holds {wrong[0]}; expected some of the levels {known}")
-    return [level in choice for level in levels]

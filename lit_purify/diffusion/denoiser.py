@@ -76,15 +76,19 @@ def frozen_copy(denoiser: Denoiser) -> Denoiser:
 
 
 class UNetDenoiser(Denoiser):
-    """A diffusers ``UNet2DModel`` as a :class:`Denoiser`.
+    """A U-Net as a :class:`Denoiser`.
 
     Args:
-        network: the U-Net; its time index counts from 0, so step ``t`` is given as ``t - 1``.
+        network: a diffusers ``UNet2DModel``, or a module that is called with images and labels,
+            returns its prediction, and has ``in_channels`` and ``block_out_channels`` in a mapping
+            ``config``. Labels count from 0, so step ``t`` is given as ``t - 1``.
         patch_size: side of the pixel blocks folded into channels before the network and unfolded
             after it (1: none). With 2 a 3x32x32 image becomes 12x16x16, a quarter of the cost.
         image_shape: (C, H, W) the network was trained on, checked against its input; ``None``
             accepts any.
         schedule: the noise schedule it was trained for; ``None`` is the linear one of 1000 steps.
+        rescale_timesteps: give step ``t`` as ``1000 (t - 1) / T``, as improved diffusion does by
+            default (Nichol & Dhariwal 2021), whatever the length T of the schedule is.
 
     Raises:
         InputError: a schedule by which no image can be noised.
@@ -92,17 +96,19 @@ class UNetDenoiser(Denoiser):
 
     def __init__(
         self,
-        network: UNet2DModel,
+        network: UNet2DModel | nn.Module,
         *,
         patch_size: int = 1,
         image_shape: tuple[int, int, int] | None = None,
         schedule: Schedule | None = None,
+        rescale_timesteps: bool = False,
     ) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network: Any = network.to(memory_format=torch.channels_last)
         self.patch_size = patch_size
         self.image_shape = image_shape
         self.schedule = LinearSchedule() if schedule is None else checked_schedule(schedule)
+        self.rescale_timesteps = rescale_timesteps
 
     @property
     def unit(self) -> int:
@@ -120,11 +126,14 @@ class UNetDenoiser(Denoiser):
 
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         self.check_shape(tuple(x_t.shape[1:]))
-        steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t)) - 1
+        labels = torch.as_tensor(t, device=x_t.device).expand(len(x_t)) - 1
+        if self.rescale_timesteps:
+            labels = labels * (1000 / self.num_train_steps)
         x = F.pixel_unshuffle(x_t, self.patch_size) if self.patch_size > 1 else x_t
         # channels_last: without it UNet2DModel loses a third of its speed on CPUs.
         with _attention_kernels(x_t):
-            x = self.network(x.contiguous(memory_format=torch.channels_last), steps).sample
+            output = self.network(x.contiguous(memory_format=torch.channels_last), labels)
+        x = output if isinstance(output, Tensor) else output.sample
         return F.pixel_shuffle(x, self.patch_size) if self.patch_size > 1 else x
 
 

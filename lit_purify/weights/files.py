@@ -58,7 +58,15 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
         InputError: the file is missing, a web page, damaged, holds code, or holds other things
             than named tensors.
     """
-    content = load_content(path)
+    return named_tensors(load_content(path), path)
+
+
+def named_tensors(content: Any, path: str | Path) -> dict[str, Tensor]:
+    """The named tensors in what :func:`load_content` has read, as :func:`load_state_dict`.
+
+    Raises:
+        InputError: it is something else.
+    """
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     found = None
