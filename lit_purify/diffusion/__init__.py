@@ -9,6 +9,7 @@ from lit_purify.diffusion.noise import (
     FreshNoise,
     NoiseConfiguration,
     NoiseSource,
+    SplitNoise,
     StackedNoise,
 )
 from lit_purify.diffusion.presets import PRESETS, Preset
@@ -33,6 +34,7 @@ __all__ = [
     "Purifier",
     "Sampler",
     "Schedule",
+    "SplitNoise",
     "StackedNoise",
     "State",
     "UNetDenoiser",
