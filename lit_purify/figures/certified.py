@@ -45,10 +45,10 @@ def certified_figure(
         'certified accuracy (%)'
     """
     if not radii:
-        raise ValueError("expected the radii of one image or more, got none")
+        raise ValueError("expected radii of images, one or more, got none")
     named, size = named or {}, len(radii)
     known = sorted(radius for radius in radii if math.isfinite(radius))
-    places = [0.0, *known, max(1.1 * largest, *named)]
+    places = [0.0, *known, max([1.1 * largest, *named])]
     standing = [*range(len(known), -1, -1), 0]  # from each place to the next
     value, low, high = 100 * np.array([(k / size, *wilson_interval(k, size)) for k in standing]).T
     with new_figure(5.4, 3.8) as figure:
