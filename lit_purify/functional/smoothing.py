@@ -56,7 +56,7 @@ def certified_radius(successes: Tensor, n: int, *, sigma: float, alpha: float) -
 
     Example:
         >>> certified_radius(torch.tensor([50, 90, 100]), 100, sigma=0.5, alpha=0.001)
-        tensor([   nan, 0.3807, 0.7503], dtype=torch.float64)
+        tensor([   nan, 0.3783, 0.7502], dtype=torch.float64)
     """
     lower = [clopper_pearson_lower(k, n, alpha) for k in successes.tolist()]
     bounds = torch.tensor(lower, dtype=torch.float64, device=successes.device)

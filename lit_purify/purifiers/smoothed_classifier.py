@@ -121,10 +121,11 @@ class SmoothedClassifier:
             indices.repeat(len(noises)),
             self.classifier,
         )
-        winners = majority(logits.unflatten(0, (self.reversals, -1)))
+        classes = logits.shape[1]
+        winners = majority(logits.view(self.reversals, -1, classes))
         # What has no answer is counted as a class of its own, before the first.
-        counted = one_hot(winners + 1, logits.shape[1] + 1)[:, 1:]
-        return counted.unflatten(0, (len(draws), -1)).sum(0)
+        counted = one_hot(winners + 1, classes + 1)[:, 1:]
+        return counted.view(len(draws), -1, classes).sum(0)
 
     def _noise(self, draw: int, reversal: int) -> NoiseConfiguration:
         noise = self.noise.derived("smoothing", draw)
