@@ -31,7 +31,7 @@ def certified_figure(
         largest: radius of an image for which all n answers agree.
         sigma: standard deviation of the noise.
         n: answers that were counted for each image.
-        named: radius -> the accuracy that the run reports there.
+        named: radius -> the accuracy that the run reports there; none is shown beyond ``largest``.
 
     Returns:
         A matplotlib figure.
@@ -46,9 +46,10 @@ def certified_figure(
     """
     if not radii:
         raise ValueError("expected radii of images, one or more, got none")
-    named, size = named or {}, len(radii)
+    size = len(radii)
+    shown = {radius: share for radius, share in (named or {}).items() if radius <= largest}
     known = sorted(radius for radius in radii if math.isfinite(radius))
-    places = [0.0, *known, max([1.1 * largest, *named])]
+    places = [0.0, *known, 1.1 * largest]
     standing = [*range(len(known), -1, -1), 0]  # from each place to the next
     value, low, high = 100 * np.array([(k / size, *wilson_interval(k, size)) for k in standing]).T
     with new_figure(5.4, 3.8) as figure:
@@ -56,10 +57,10 @@ def certified_figure(
         line: Look = {"color": "black", "where": "post", "clip_on": False}
         axes.step(places, value, label=f"sigma {sigma:.3g}, {size} images", **line)
         draw_band(axes, places, low, high, step="post", label="95 % interval over images")
-        for number, (radius, share) in enumerate(sorted(named.items())):
+        for number, (radius, share) in enumerate(sorted(shown.items())):
             label = "_" if number else "radii in the table"
-            place = Estimate(radius, radius, radius)
-            draw_estimate(axes, place, share, color=BLUE, marker="s", label=label)
+            place, mark = Estimate(radius, radius, radius), {"marker": "s", "clip_on": False}
+            draw_estimate(axes, place, share, color=BLUE, label=label, **mark)
         label = f"most that {n} answers can certify"
         axes.axvline(largest, color=MUTED, linestyle=":", linewidth=0.8, label=label)
         axes.set_xlim(0, places[-1])

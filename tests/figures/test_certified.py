@@ -9,7 +9,11 @@ from lit_purify.types import Estimate
 
 
 def test_it_falls_by_one_image_at_the_radius_of_each():
-    named = {0.0: Estimate(0.75, 0.3, 0.95), 0.25: Estimate(0.5, 0.2, 0.8)}
+    named = {
+        0.0: Estimate(0.75, 0.3, 0.95),
+        0.25: Estimate(0.5, 0.2, 0.8),
+        0.75: Estimate(0, 0, 0.4),
+    }
     figure = certified_figure([0.5, math.nan, 0.1, 0.3], largest=0.5, sigma=0.25, n=9, named=named)
     (axes,) = figure.axes
     curve, *marks, limit = axes.lines
