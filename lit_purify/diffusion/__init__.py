@@ -9,7 +9,6 @@ from lit_purify.diffusion.noise import (
     FreshNoise,
     NoiseConfiguration,
     NoiseSource,
-    SplitNoise,
     StackedNoise,
 )
 from lit_purify.diffusion.presets import PRESETS, Preset
@@ -17,6 +16,7 @@ from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
 from lit_purify.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule
 from lit_purify.diffusion.seeds import derive_seed, seed_hash
+from lit_purify.diffusion.split_noise import SplitNoise
 
 __all__ = [
     "PRESETS",

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from lit_purify.diffusion.noise import FixedNoise, NoiseConfiguration, SplitNoise, StackedNoise
+from lit_purify.diffusion.noise import FixedNoise, NoiseConfiguration, StackedNoise
 from lit_purify.diffusion.purifier import Purifier
+from lit_purify.diffusion.split_noise import SplitNoise
 from lit_purify.functional import Certificate, certificate, majority
 from lit_purify.types import InputError, is_whole
 
