@@ -55,6 +55,7 @@ QUICK = {
     "measure/agreement.yaml": _AGREEMENT,
     "measure/all.yaml": [*_AGREEMENT, *_JACOBIAN, *_VARIANCE, *_CURVE],
     "measure/base_curve.yaml": ["--attack.steps", "2", *_CURVE],
+    "measure/certified.yaml": [*("--attack.steps", "2"), *("--measure.certified.n", "20")],
     "measure/jacobian.yaml": _JACOBIAN,
 }
 """What makes an attack short that has no ``--attack.steps``, or more than those."""
@@ -67,10 +68,11 @@ ELSEWHERE = {
     *tiny.LAUNCHED,
     *(name for name in FILES if name.startswith("models/") or "imagenet" in name),
     *(name for name in FILES if name.startswith("search/")),
+    *("defence/denoised_smoothing.yaml", "defence/densepure.yaml"),
     *(name for name in FILES if name.startswith("purifier/") and Path(name).stem not in PRESETS),
 }
-"""Configurations that ``test_hardware.py``, ``test_published_models.py``, ``search/test_space.py``
-and ``purifiers/test_overlays.py`` run."""
+"""Configurations that ``test_hardware.py``, ``test_published_models.py``, ``search/test_space.py``,
+``purifiers/test_overlays.py`` and ``callbacks/test_certified.py`` run."""
 
 
 def base_of(name: str) -> str | None:

@@ -4,6 +4,7 @@ from lit_purify.callbacks.agreement import AttackAgreement
 from lit_purify.callbacks.attack import AdversarialExamples
 from lit_purify.callbacks.attack_curves import AttackCurves
 from lit_purify.callbacks.base_curve import BaseClassifierCurve
+from lit_purify.callbacks.certified import CertifiedRobustness
 from lit_purify.callbacks.compression import CompressionRate
 from lit_purify.callbacks.dashboard import Dashboard
 from lit_purify.callbacks.distances import DistanceTrajectories
@@ -31,6 +32,7 @@ __all__ = [
     "AttackCurves",
     "AttackMagnitude",
     "BaseClassifierCurve",
+    "CertifiedRobustness",
     "CompressionRate",
     "Dashboard",
     "DistanceTrajectories",

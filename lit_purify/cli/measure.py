@@ -22,6 +22,7 @@ MEASUREMENTS: dict[str, type[Callback]] = {
     "base_curve": callbacks.BaseClassifierCurve,
     "agreement": callbacks.AttackAgreement,
     "prediction": callbacks.RobustnessPrediction,
+    "certified": callbacks.CertifiedRobustness,
 }
 """By name, in the order in which they measure. One of a user's own is in ``trainer.callbacks``."""
 

@@ -17,6 +17,7 @@ from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
 from lit_purify.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule
 from lit_purify.diffusion.score_sde import score_sde_unet
 from lit_purify.diffusion.seeds import derive_seed, seed_hash
+from lit_purify.diffusion.split_noise import SplitNoise
 
 __all__ = [
     "PRESETS",
@@ -34,6 +35,7 @@ __all__ = [
     "Purifier",
     "Sampler",
     "Schedule",
+    "SplitNoise",
     "StackedNoise",
     "State",
     "UNetDenoiser",

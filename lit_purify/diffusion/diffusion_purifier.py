@@ -123,6 +123,16 @@ class DiffusionPurifier(Purifier):
             images = resize(images, (self.resize_to, self.resize_to))
         return images * 2 - 1
 
+    @property
+    def smoothing_sigma(self) -> float | None:  # type: ignore[override]
+        r"""Noise that x_{t*} has for an image in [0, 1], :math:`\sigma_{t^*} / 2`.
+
+        ``None`` where nothing noises the image or it is resized, and of subclasses, which may look
+        at it in other ways: one that does not says so by a property of its own.
+        """
+        noised = type(self) is DiffusionPurifier and self.forward_process != "none"
+        return self.schedule.sigma(self.t_star) / 2 if noised and self.resize_to is None else None
+
     def reverse_step(
         self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, x: Tensor
     ) -> Tensor:

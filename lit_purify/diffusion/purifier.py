@@ -44,6 +44,10 @@ class Purifier(RecordsArguments, nn.Module, ABC):
     """What of its gradient is no derivative, in words such as ``rounding taken for the identity``;
     reports name it. Empty where the gradient is exact."""
 
+    smoothing_sigma: float | None = None
+    """Where f_xi(x) depends on x through x + sigma z alone, with z standard normal in every pixel:
+    sigma, [0, 1] scale. It is what randomized smoothing certifies; ``None`` where there is none."""
+
     @abstractmethod
     def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         """Purify a batch.

@@ -81,6 +81,35 @@ class Schedule(ABC):
             )
         return [round(t_star * (k + 1) / num_steps) for k in range(num_steps)]
 
+    def sigma(self, t: int) -> float:
+        r"""Standard deviation of the noise in :math:`x_t / \sqrt{\bar\alpha_t}`, [-1, 1] scale.
+
+        .. math:: \sigma_t = \sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}
+
+        In the [0, 1] scale of images it is half of that.
+        """
+        alpha_bar = self.alpha_bar[t].item()
+        return math.sqrt((1 - alpha_bar) / alpha_bar)
+
+    def step_of(self, sigma: float) -> int:
+        """The step t whose :meth:`sigma` is nearest to the one given, [-1, 1] scale.
+
+        Raises:
+            InputError: it lies outside those of the schedule.
+
+        Example:
+            >>> LinearSchedule().step_of(0.5), round(LinearSchedule().sigma(145), 4)
+            (145, 0.4994)
+        """
+        first, last = self.sigma(1), self.sigma(self.num_train_steps)
+        if not first <= sigma <= last:
+            raise InputError(
+                f"the noise of standard deviation {sigma:g} ([-1, 1] scale) is none of the "
+                f"schedule's ({self}); expected {first:.4g} to {last:.4g}"
+            )
+        found = ((1 - self.alpha_bar) / self.alpha_bar).sqrt()[1:]
+        return 1 + int((found - sigma).abs().argmin())
+
     def settings(self) -> dict[str, object]:
         """What a report must say about this schedule."""
         return {"schedule": str(self)}

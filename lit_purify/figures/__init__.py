@@ -8,6 +8,7 @@ writes what they return.
 from lit_purify.figures.attack import attack_figure
 from lit_purify.figures.base_curve import CurvePoint, base_curve_figure
 from lit_purify.figures.budgets import budgets_figure
+from lit_purify.figures.certified import certified_figure
 from lit_purify.figures.depth import depth_figure
 from lit_purify.figures.distances import Curve, distance_figure
 from lit_purify.figures.image_grid import image_grid
@@ -27,6 +28,7 @@ __all__ = [
     "attack_loss_figure",
     "base_curve_figure",
     "budgets_figure",
+    "certified_figure",
     "depth_figure",
     "distance_figure",
     "gradient_norm_figure",

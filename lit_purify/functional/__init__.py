@@ -39,6 +39,12 @@ from lit_purify.functional.quadrature import (
     spectral_density,
 )
 from lit_purify.functional.robustness import correct, majority
+from lit_purify.functional.smoothing import (
+    ABSTAINED,
+    Certificate,
+    certificate,
+    certified_radius,
+)
 from lit_purify.functional.spectral import (
     largest_singular,
     share_above,
@@ -63,10 +69,18 @@ from lit_purify.functional.variance import (
     add_draw,
     variance_components,
 )
-from lit_purify.statistics import SigmoidFit, fit_sigmoid, normal_interval, wilson_interval
+from lit_purify.statistics import (
+    SigmoidFit,
+    clopper_pearson_lower,
+    fit_sigmoid,
+    normal_interval,
+    wilson_interval,
+)
 
 __all__ = [
+    "ABSTAINED",
     "CentroidDistances",
+    "Certificate",
     "CrossedMoments",
     "DirectionAgreement",
     "DirectionSums",
@@ -79,6 +93,9 @@ __all__ = [
     "add_draw",
     "centroid_distance",
     "centroid_distances",
+    "certificate",
+    "certified_radius",
+    "clopper_pearson_lower",
     "compression_rate",
     "correct",
     "correlation",

@@ -2,10 +2,12 @@
 
 The folder holds ``header.json`` and, while the run goes on or is interrupted, one file per batch,
 written whole or not at all: its numbers as columns beside its tensors, and the dataset indices of
-its samples. What is done is what is there. At the end the files are merged into
-``tensors.safetensors``, all columns in the order of the index, and ``rows.jsonl``, the numbers as
-one JSON object per image, for people. These two do not depend on how many processes or sessions
-the run took.
+its samples. What is done is what is there. A measurement that takes long may also keep what it has
+of a batch so far, in a file that goes when the batch is recorded.
+
+At the end the files are merged into ``tensors.safetensors``, all columns in the order of the index,
+and ``rows.jsonl``, the numbers as one JSON object per image, for people. These two do not depend on
+how many processes or sessions the run took.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from lit_purify.types import InputError
 TENSORS = "tensors.safetensors"
 _WHERE = "where/"
 _BATCHES = "batch_*.safetensors"
+_PARTS = "part_*.safetensors"
 _LOCKS = ".rank_*.lock"
 
 
@@ -56,6 +59,13 @@ class MemoryStore:
             if column.values.ndim == 1 or name in self._tensors
         }
         self._tables.append(SampleTable(kept))
+
+    def keep(self, index: int, tensors: dict[str, Tensor]) -> None:
+        """A process that leaves no files has nothing to go on with."""
+
+    def kept(self, index: int) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
 
     def collect(self) -> SampleTable:
         """What this process has kept."""
@@ -108,11 +118,30 @@ class RunStore:
                 f"index {first} is recorded in {path} already; give every image an index of its own"
             )
         write_whole(path, self._bytes(table))
+        self._part(first).unlink(missing_ok=True)
+
+    def keep(self, index: int, tensors: dict[str, Tensor]) -> None:
+        """Keep what there is of a batch so far, in the place of what was kept of it before.
+
+        Args:
+            index: dataset index of its first sample.
+            tensors: by name, of any shape.
+        """
+        write_whole(self._part(index), save(tensors, self._metadata))
+
+    def kept(self, index: int) -> dict[str, Tensor]:
+        """What was kept last of the batch with this first sample; empty where nothing was.
+
+        Raises:
+            InputError: the file is damaged or of another run.
+        """
+        path = self._part(index)
+        return _read(path, self.run) if path.exists() else {}
 
     @property
     def empty(self) -> bool:
         """Whether nothing is recorded yet."""
-        return not any(self._files())
+        return not any(self._files()) and not any(self.folder.glob(_PARTS))
 
     def read(self) -> SampleTable:
         """Everything recorded so far, by all processes.
@@ -139,7 +168,7 @@ class RunStore:
         lines = [json.dumps(row, allow_nan=False) + "\n" for row in table.rows()]
         write_whole(self.folder / ROWS, "".join(lines).encode())
         # Files of batches, and what killed processes left.
-        for pattern in (_BATCHES, ".*.tmp", ".rank_[1-9]*.lock"):
+        for pattern in (_BATCHES, _PARTS, ".*.tmp", ".rank_[1-9]*.lock"):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
         return table
@@ -154,6 +183,9 @@ class RunStore:
             Path(self._lock.lock_file).unlink()
         self._lock.release()
 
+    def _part(self, index: int) -> Path:
+        return self.folder / f"part_{index:08d}.safetensors"
+
     def _files(self) -> Iterator[Path]:
         """The merged file, then those of batches."""
         if (self.folder / TENSORS).exists():
@@ -166,9 +198,13 @@ class RunStore:
             tensors[name] = values.contiguous().clone()  # which may be shared
             if where is not None:
                 tensors[_WHERE + name] = where.contiguous().clone()
+        return save(tensors, self._metadata)
+
+    @property
+    def _metadata(self) -> dict[str, str]:
         # One entry: several would stand in any order, and equal records be other bytes.
         header = json.dumps({"format": FORMAT, "version": VERSION, "run": self.run})
-        return save(tensors, {"header": header})
+        return {"header": header}
 
 
 Store = MemoryStore | RunStore

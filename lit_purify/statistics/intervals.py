@@ -5,13 +5,16 @@ Proportions (accuracies) get Wilson's interval,
 .. math:: \frac{p + z^2 / 2n \pm z \sqrt{p (1 - p) / n + z^2 / 4n^2}}{1 + z^2 / n},
 
 which stays inside [0, 1] and keeps a width at p = 0 and p = 1, where attacks often end. Means get
-the normal interval :math:`m \pm z s / \sqrt{n}`.
+the normal interval :math:`m \pm z s / \sqrt{n}`. Certificates get the bound of Clopper and Pearson,
+which is exact: it holds at least as often as it says, whatever p and n.
 """
 
 from __future__ import annotations
 
 import math
 from statistics import NormalDist
+
+from scipy.special import betaincinv
 
 
 def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -47,6 +50,35 @@ def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> tuple
     low = 0.0 if successes == 0 else (centre - spread) / scale
     high = 1.0 if successes == n else (centre + spread) / scale
     return low, high
+
+
+def clopper_pearson_lower(successes: int, n: int, alpha: float) -> float:
+    """One-sided lower bound of a proportion (Clopper & Pearson, 1934).
+
+    It is the largest p under which so many successes, or more, have a probability of at most alpha:
+    the alpha quantile of Beta(successes, n - successes + 1). It exceeds the true proportion with a
+    probability of at most alpha.
+
+    Args:
+        successes: number of successes, in 0..n.
+        n: number of independent trials, at least 1.
+        alpha: allowed probability of error, in (0, 1).
+
+    Returns:
+        The bound, in [0, 1); of n successes alpha ** (1 / n).
+
+    Raises:
+        ValueError: ``successes`` is not in 0..n, no trials, or ``alpha`` not in (0, 1).
+
+    Example:
+        >>> f"{clopper_pearson_lower(1000, 1000, 0.001):.4f}"
+        '0.9931'
+    """
+    if not (0 <= successes <= n and n >= 1):
+        raise ValueError(f"expected 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie in (0, 1), got {alpha}")
+    return float(betaincinv(successes, n - successes + 1, alpha)) if successes else 0.0
 
 
 def normal_interval(

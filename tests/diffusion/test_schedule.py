@@ -1,7 +1,9 @@
 """The noise schedule and its respacing."""
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -97,6 +99,20 @@ def test_impossible_numbers_of_steps_are_refused(num_steps: int) -> None:
 def test_impossible_schedules_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="expected"):
         LinearSchedule(**arguments)
+
+
+@pytest.mark.parametrize("schedule", [LinearSchedule(), CosineSchedule(200)])
+def test_steps_and_their_sigma(schedule: Schedule) -> None:
+    last = schedule.num_train_steps
+    sigmas = [schedule.sigma(t) for t in range(1, last + 1)]
+    alpha_bar = schedule.alpha_bar[1:].numpy()
+    assert sigmas == pytest.approx(np.sqrt(1 / alpha_bar - 1), rel=1e-9)
+    assert [schedule.step_of(sigma) for sigma in sigmas] == list(range(1, last + 1))
+    middle = (sigmas[50] + sigmas[51]) / 2
+    assert [schedule.step_of(middle * factor) for factor in (0.999, 1.001)] == [51, 52]
+    for sigma in (0.99 * sigmas[0], 1.01 * sigmas[-1], math.nan):
+        with pytest.raises(InputError, match="schedule"):
+            schedule.step_of(sigma)
 
 
 def test_what_a_report_says() -> None:

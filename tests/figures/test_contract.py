@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
 from itertools import combinations
 
@@ -75,6 +76,10 @@ FIGURES = {
     "base_curve": lambda: base_curve(3),
     "base_curve alone": lambda: base_curve(0),
     "budgets": lambda: figures.budgets_figure({2: LAW, 8: LAW[:2]}, {8: paper_fit()}, paper_fit()),
+    "certified": lambda: figures.certified_figure(
+        [0.6, math.nan, 0.2, 0.6, 0.4], largest=0.6, sigma=0.25, n=1000, named={0.0: SHARES[0]}
+    ),
+    "certified, none": lambda: figures.certified_figure([math.nan], largest=0.6, sigma=1, n=99),
     "depth": lambda: figures.depth_figure(DEPTHS, paper=True),
     "distances": lambda: distances(UP_AND_DOWN),
     "distances, reverse only": lambda: distances([10, 5, 0]),
@@ -151,6 +156,7 @@ def test_no_global_state():
         (lambda: figures.attack_loss_figure(torch.ones(3)), "losses"),
         (lambda: figures.base_curve_figure([], eps=0.1), "points"),
         (lambda: figures.base_curve_figure([CurvePoint(1, SHARES[0])], eps=0.0), "budget"),
+        (lambda: figures.certified_figure([], largest=1.0, sigma=1.0, n=9), "images"),
         (lambda: figures.distance_figure([], UP_AND_DOWN), "curves"),
         (lambda: figures.distance_figure([Curve("", torch.ones(0, 2, 3))], [0, 1, 0]), "shape"),
         (lambda: figures.distance_figure([Curve("", torch.ones(1, 2, 4))], [0, 1, 0]), "shape"),

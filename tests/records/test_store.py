@@ -98,6 +98,44 @@ def merged(tmp_path_factory):
     return content(folder)
 
 
+class TestWhatIsKeptOfABatch:
+    """Counts of a measurement in the middle of a batch."""
+
+    PART = {"index": torch.tensor([2, 3]), "a/sum": torch.tensor([[1.5, 2], [3, 4]])}  # noqa: RUF012
+
+    def test_the_last_that_was_kept_until_the_batch_is_recorded(self, tmp_path):
+        with closing(RunStore(tmp_path, RUN)) as one:
+            assert one.empty
+            one.keep(2, {"index": torch.tensor([2, 3])})
+            one.keep(2, self.PART)
+            assert not one.empty
+        with closing(RunStore(tmp_path, RUN, 1)) as other:  # of another process or session
+            found = other.kept(2)
+            assert found.keys() == self.PART.keys()
+            assert all(torch.equal(found[name], self.PART[name]) for name in found)
+            assert other.kept(4) == {}
+            assert other.done() == frozenset()
+            other.append(batch(2, 3))
+            assert other.kept(2) == {}
+
+    def test_a_merge_leaves_none(self, folder, merged):
+        with closing(RunStore(folder, RUN)) as one:
+            one.keep(50, self.PART)
+        merge(folder)
+        assert content(folder) == merged
+
+    def test_of_another_run_it_is_refused(self, tmp_path):
+        with closing(RunStore(tmp_path, "c3")) as one:
+            one.keep(2, self.PART)
+        with closing(RunStore(tmp_path, RUN)) as other, pytest.raises(InputError, match="another"):
+            other.kept(2)
+
+    def test_in_memory_there_is_none(self):
+        one = MemoryStore()
+        one.keep(2, self.PART)
+        assert one.kept(2) == {}
+
+
 class TestRoundTrip:
     def test_bits(self, folder):
         assert bits(read(folder)) == bits(merge(folder)) == bits(read(folder)) == bits(ALL)

@@ -1,9 +1,9 @@
 import math
 
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
 
-from lit_purify.statistics import normal_interval, wilson_interval
+from lit_purify.statistics import clopper_pearson_lower, normal_interval, wilson_interval
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (5, 10), (10, 10), (237, 1000)])
@@ -31,6 +31,37 @@ def test_without_trials_nothing_is_known():
 def test_impossible_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         wilson_interval(*arguments)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 9), (1, 9), (5, 9), (9, 9), (99_000, 100_000)])
+@pytest.mark.parametrize("alpha", [0.001, 0.05])
+def test_clopper_pearson_agrees_with_scipy(successes, n, alpha):
+    test = binomtest(successes, n, alternative="greater")
+    oracle = test.proportion_ci(1 - alpha, method="exact").low
+    assert clopper_pearson_lower(successes, n, alpha) == pytest.approx(oracle, rel=1e-9, abs=1e-15)
+
+
+def test_clopper_pearson_in_closed_form():
+    assert clopper_pearson_lower(0, 5, 0.05) == 0
+    assert clopper_pearson_lower(50, 50, 0.05) == pytest.approx(0.05 ** (1 / 50), rel=1e-12)
+    # So many successes or more are as rare as alpha says under the bound.
+    bound = clopper_pearson_lower(30, 40, 0.05)
+    assert binom.sf(29, 40, bound) == pytest.approx(0.05, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((2, 1, 0.1), "successes"),
+        ((-1, 3, 0.1), "successes"),
+        ((0, 0, 0.1), "n >= 1"),
+        ((1, 2, 0.0), "alpha"),
+        ((1, 2, 1.0), "alpha"),
+    ],
+)
+def test_impossible_bounds_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        clopper_pearson_lower(*arguments)
 
 
 def test_normal_interval():
