@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from lit_purify.diffusion.denoiser import UNetDenoiser
 from lit_purify.types import UNTRAINED, InputError
+
+Made = TypeVar("Made", bound=UNetDenoiser)
 
 
 def untrained(
@@ -18,7 +21,8 @@ def untrained(
     network: Callable[[], nn.Module],
     *,
     image_shape: tuple[int, int, int],
-) -> UNetDenoiser:
+    kind: Callable[..., Made] = UNetDenoiser,
+) -> Made:
     """A denoiser around a new network, which its source calls untrained.
 
     Args:
@@ -26,6 +30,7 @@ def untrained(
         seed: of the random weights; ``None`` leaves the network on the meta device.
         network: makes it.
         image_shape: (C, H, W) that it is made for.
+        kind: makes the denoiser around it.
 
     Raises:
         InputError: a seed that cannot be.
@@ -40,7 +45,7 @@ def untrained(
     if seed is not None:
         _fill(made.to_empty(device="cpu"), seed)
         source = f"{UNTRAINED} {name} U-Net, {size:.1f} M parameters, random weights of seed {seed}"
-    denoiser = UNetDenoiser(made, image_shape=image_shape)
+    denoiser = kind(made, image_shape=image_shape)
     denoiser.source = source
     return denoiser
 
