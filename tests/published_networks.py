@@ -1,4 +1,4 @@
-"""The two published networks, computed again from tensors under their original names.
+"""The published networks, computed again from tensors under their original names.
 
 Written from the papers and from the facts of the formats: plain functions of a state_dict, with no
 module and nothing of the package. ``*_output`` compute what a network gives, and say on the way
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from torch import Tensor
@@ -34,7 +35,8 @@ class DDPM:
 class Guided:
     """OpenAI's network; the defaults are the unconditional one at 256x256.
 
-    An attention has heads of width ``head``, or so many ``heads`` where there are any.
+    An attention has heads of width ``head``, or so many ``heads`` where there are any. With
+    ``convolutions`` these change the resolution, as in improved diffusion.
     """
 
     width: int = 256
@@ -46,6 +48,20 @@ class Guided:
     new_order: bool = False
     channels: int = 3
     outputs: int = 6
+    convolutions: bool = False
+
+
+@dataclass(frozen=True)
+class ScoreSDE:
+    """Song et al.'s DDPM++ without filters; the defaults are the deep one for CIFAR-10."""
+
+    widths: tuple[int, ...] = (128, 256, 256, 256)
+    attention: tuple[int, ...] = (1,)
+    layers: int = 8
+    channels: int = 3
+
+
+Net = DDPM | Guided | ScoreSDE
 
 
 def random_state(shapes: Shapes, *, seed: int = 0) -> dict[str, Tensor]:
@@ -57,7 +73,7 @@ def random_state(shapes: Shapes, *, seed: int = 0) -> dict[str, Tensor]:
         if len(shape) > 1:
             state[name] = values / math.sqrt(math.prod(shape[1:]))
         else:  # the factors of a normalisation lie around 1, the rest around 0
-            state[name] = 0.2 * values + float("norm" in name or _is_guided_norm(name))
+            state[name] = 0.2 * values + float(name.endswith(".weight"))
     return state
 
 
@@ -70,10 +86,6 @@ def counted_state(shapes: Shapes) -> dict[str, Tensor]:
         start += size
     assert start < 2**24
     return state
-
-
-def _is_guided_norm(name: str) -> bool:
-    return name.endswith((".in_layers.0.weight", ".out_layers.0.weight")) or name == "out.0.weight"
 
 
 class Described(dict[str, Tensor]):
@@ -214,7 +226,11 @@ def guided_output(s: State, net: Guided, x: Tensor, t: Tensor) -> Tensor:
             skips.append(h)
         if level + 1 < len(widths):
             k += 1
-            h = block(f"input_blocks.{k}.0", h, width, "down")
+            if net.convolutions:
+                layer = _layer(s, f"input_blocks.{k}.0.op", width, width, 3, 3)
+                h = F.conv2d(h, *layer, stride=2, padding=1)
+            else:
+                h = block(f"input_blocks.{k}.0", h, width, "down")
             skips.append(h)
     h = block("middle_block.0", h, widths[-1])
     h = attention("middle_block.1", h)
@@ -226,21 +242,96 @@ def guided_output(s: State, net: Guided, x: Tensor, t: Tensor) -> Tensor:
             if level in net.attention:
                 h = attention(f"output_blocks.{k}.1", h)
             if level and j == net.layers:
-                h = block(f"output_blocks.{k}.{1 + (level in net.attention)}", h, width, "up")
+                name = f"output_blocks.{k}.{1 + (level in net.attention)}"
+                if net.convolutions:
+                    h = _conv(s, f"{name}.conv", _twice_as_large(h), width)
+                else:
+                    h = block(name, h, width, "up")
             k += 1
     assert not skips
     return _conv(s, "out.2", F.silu(_norm(s, "out.0", h, 1e-5)), net.outputs)
 
 
-# --- either ---------------------------------------------------------------------------------------
+# --- Song et al. 2021, names of Score-SDE's PyTorch code ------------------------------------------
 
 
-def output(s: State, net: DDPM | Guided, x: Tensor, t: Tensor) -> Tensor:
+def score_sde_output(s: State, net: ScoreSDE, x: Tensor, t: Tensor) -> Tensor:
+    """The predicted noise at the steps t = 1 .. 1000, of which the network is told t - 1."""
+    half, steps = net.widths[0] // 2, 4 * net.widths[0]
+    places = (f"all_modules.{place}" for place in count())
+    powers = torch.arange(half, device=t.device, dtype=x.dtype) / (half - 1)
+    angles = (t - 1).to(x.dtype)[:, None] / 10000**powers
+    step = torch.cat([angles.sin(), angles.cos()], 1)
+    step = _linear(s, next(places), step, steps)
+    step = F.silu(_linear(s, next(places), F.silu(step), steps))
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        width = x.shape[1]
+        return F.group_norm(x, min(width // 4, 32), *_layer(s, name, width), eps=1e-6)
+
+    def block(x: Tensor, n_out: int, change: str = "") -> Tensor:
+        name = next(places)
+        h = F.silu(norm(f"{name}.GroupNorm_0", x))
+        if change == "down":
+            x, h = F.avg_pool2d(x, 2), F.avg_pool2d(h, 2)
+        if change == "up":
+            x, h = _twice_as_large(x), _twice_as_large(h)
+        h = _conv(s, f"{name}.Conv_0", h, n_out)
+        h = h + _linear(s, f"{name}.Dense_0", step, n_out)[:, :, None, None]
+        h = _conv(s, f"{name}.Conv_1", F.silu(norm(f"{name}.GroupNorm_1", h)), n_out)
+        if change or x.shape[1] != n_out:
+            x = _conv(s, f"{name}.Conv_2", x, n_out, 1)
+        return (x + h) / 2**0.5
+
+    def within(name: str, x: Tensor) -> Tensor:
+        width = x.shape[1]
+        if isinstance(s, Described):
+            s[f"{name}.W"] = torch.empty(width, width, device="meta")
+            s[f"{name}.b"] = torch.empty(width, device="meta")
+        return torch.einsum("bchw,cd->bdhw", x, s[f"{name}.W"]) + s[f"{name}.b"][:, None, None]
+
+    def attention(x: Tensor) -> Tensor:
+        name = next(places)
+        h = norm(f"{name}.GroupNorm_0", x)
+        q, k, v = (within(f"{name}.NIN_{i}", h).flatten(2) for i in range(3))
+        weights = torch.einsum("bci,bcj->bij", q, k) / x.shape[1] ** 0.5
+        h = torch.einsum("bij,bcj->bci", weights.softmax(2), v).view_as(x)
+        return (x + within(f"{name}.NIN_3", h)) / 2**0.5
+
+    h = _conv(s, next(places), x, net.widths[0])
+    skips, last = [h], len(net.widths) - 1
+    for level, width in enumerate(net.widths):
+        for _ in range(net.layers):
+            h = block(h, width)
+            h = attention(h) if level in net.attention else h
+            skips.append(h)
+        if level != last:
+            h = block(h, width, "down")
+            skips.append(h)
+    h = block(attention(block(h, net.widths[-1])), net.widths[-1])
+    for level, width in reversed([*enumerate(net.widths)]):
+        for _ in range(net.layers + 1):
+            h = block(torch.cat([h, skips.pop()], 1), width)
+        h = attention(h) if level in net.attention else h
+        h = block(h, width, "up") if level else h
+    assert not skips
+    h = F.silu(norm(next(places), h))
+    return _conv(s, next(places), h, net.channels)
+
+
+# --- any of them ----------------------------------------------------------------------------------
+
+
+def output(s: State, net: Net, x: Tensor, t: Tensor) -> Tensor:
     """What a network gives at the steps t = 1 .. 1000."""
-    return ddpm_output(s, net, x, t) if isinstance(net, DDPM) else guided_output(s, net, x, t)
+    if isinstance(net, DDPM):
+        return ddpm_output(s, net, x, t)
+    return (
+        guided_output(s, net, x, t) if isinstance(net, Guided) else score_sde_output(s, net, x, t)
+    )
 
 
-def shapes_of(net: DDPM | Guided) -> Shapes:
+def shapes_of(net: Net) -> Shapes:
     """Every tensor of a network's file."""
     described = Described()
     x = torch.empty(1, net.channels, 64, 64, device="meta")

@@ -4,12 +4,13 @@
 """
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 import tiny
 import torch
-from published_networks import DDPM, Guided, random_state, shapes_of
+from published_networks import DDPM, Guided, ScoreSDE, random_state, shapes_of
 from run_files import RunFiles
 from safetensors.torch import save_file
 from torchvision.models import resnet50
@@ -22,6 +23,10 @@ from lit_purify.weights.content import sha256
 
 SMALL_DDPM = DDPM(widths=(32, 64), attention=(1,), layers=1)
 SMALL_GUIDED = Guided(width=64, factors=(1, 1), attention=(1,), layers=1)
+SMALL_IMPROVED = Guided(
+    width=32, factors=(1, 2), attention=(1,), layers=1, heads=4, convolutions=True
+)
+SMALL_SCORE_SDE = ScoreSDE(widths=(16, 32), attention=(1,), layers=1)
 QUICK = ("--attack.steps", "1", "--data.limit", "1", *tiny.UNMEASURED)
 
 
@@ -30,6 +35,12 @@ def network(make):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return {name: x.contiguous() for name, x in make().state_dict().items()}
+
+
+def training(state):
+    """A checkpoint as Score-SDE writes it, with these averaged weights."""
+    model = {f"module.{name}": x for name, x in state.items()}
+    return {"model": model, "ema": {"shadow_params": list(state.values())}, "step": 1}
 
 
 def wide_resnet():
@@ -42,6 +53,9 @@ STATES = {
     # The one file that only the full-size network fits, as no configuration lies beside it.
     "google_ddpm_cifar10_32": lambda: network(lambda: ddpm_unet().network),
     "guided_diffusion_256_uncond": lambda: random_state(shapes_of(SMALL_GUIDED)),
+    "score_sde_cifar10": lambda: training(random_state(shapes_of(SMALL_SCORE_SDE))),
+    "improved_diffusion_cifar10": lambda: random_state(shapes_of(SMALL_IMPROVED)),
+    "ddpm_celebahq_256": lambda: random_state(shapes_of(SMALL_DDPM)),
     "robustbench_cifar10_standard": lambda: network(wide_resnet),
     "resnet50_imagenet": lambda: network(resnet50),
 }
@@ -87,18 +101,30 @@ SHORT = ("--model.purifier.num_steps", "1", "--model.protocols", "[fixed]")
 OVERLAYS = {
     "cifar_official.yaml": ("ddpm_cifar10", "robustbench_cifar10_standard"),
     "cifar_google.yaml": ("google_ddpm_cifar10_32", "robustbench_cifar10_standard"),
+    "cifar_score_sde.yaml": ("score_sde_cifar10", "robustbench_cifar10_standard"),
+    "cifar_improved_diffusion.yaml": (
+        "improved_diffusion_cifar10",
+        "robustbench_cifar10_standard",
+    ),
     "imagenet_official.yaml": ("guided_diffusion_256_uncond", "resnet50_imagenet"),
+    "celebahq_official.yaml": ("ddpm_celebahq_256",),
     "cifar_untrained.yaml": (),
 }
 """The published files that each overlay names: its denoiser's and its classifier's."""
+VARIANCES = {
+    "cifar_improved_diffusion.yaml": "learned_range",
+    "imagenet_official.yaml": "learned_range",
+    "celebahq_official.yaml": "fixed_small",
+}
+"""Where it is not the one of Ho et al. on CIFAR-10."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_an_overlay_of_published_models_runs(overlay, publish, tmp_path):
-    imagenet = overlay.startswith("imagenet")
-    base = "imagenet_fixed.yaml" if imagenet else "cifar_fixed.yaml"
-    smaller = ("--model.purifier.resize_to", "32") if imagenet else ()
+    first = (tiny.CONFIGS / "models" / overlay).read_text(encoding="utf-8").split("\n", 1)[0]
+    base = re.match(r"# Overlay on (\S+\.yaml)", first)[1]
+    smaller = ("--model.purifier.resize_to", "32") if base.startswith("imagenet") else ()
     for name in OVERLAYS[overlay]:
         publish(name)
     settings = run(tmp_path, base, overlay, *SHORT, *smaller)
@@ -106,8 +132,8 @@ def test_an_overlay_of_published_models_runs(overlay, publish, tmp_path):
     for role, name in zip(("denoiser", "classifier"), OVERLAYS[overlay], strict=False):
         assert f"sha256:{models[role]['sha256']}" == WEIGHTS[name].hash
     assert ("untrained" in models["denoiser"]["source"]) == (not OVERLAYS[overlay])
-    expected = "learned_range" if imagenet else "fixed_large"
-    assert settings["sampler_options"] == {"clip": True, "variance": expected}
+    variance = VARIANCES.get(overlay, "fixed_large")
+    assert settings["sampler_options"] == {"clip": True, "variance": variance}
 
 
 def test_every_overlay_of_models_is_run():

@@ -5,7 +5,12 @@ from typing import Any
 
 import pytest
 
-from lit_purify.diffusion import UNetDenoiser, ddpm_unet, guided_diffusion_unet
+from lit_purify.diffusion import (
+    UNetDenoiser,
+    ddpm_unet,
+    guided_diffusion_unet,
+    score_sde_unet,
+)
 
 Factory = Callable[..., UNetDenoiser]
 
@@ -30,4 +35,10 @@ def small_guided(**changes: Any) -> UNetDenoiser:
     return guided_diffusion_unet(**{**arguments, **changes})
 
 
-BOTH = pytest.mark.parametrize("factory", [small_ddpm, small_guided])
+def small_score_sde(**changes: Any) -> UNetDenoiser:
+    """Score-SDE's: two levels, attention at 4 x 4."""
+    arguments = {"image_size": 8, "block_out_channels": (8, 16), "layers_per_block": 1}
+    return score_sde_unet(**{**arguments, **changes})
+
+
+PUBLISHED = pytest.mark.parametrize("factory", [small_ddpm, small_guided, small_score_sde])

@@ -36,7 +36,7 @@ NAMES = (
 )
 """From a parameter of diffusers' ``UNet2DModel`` to the file, but for the order of ``up``."""
 
-SIDES = {
+SIDES: dict[tuple[tuple[int, ...], tuple[int, ...], int], int] = {
     ((128, 256, 256, 256), (1,), 2): 32,  # CIFAR-10
     ((128, 128, 256, 256, 512, 512), (4,), 2): 256,  # CelebA-HQ, LSUN
 }

@@ -48,7 +48,7 @@ ENDS = {
 }
 """The layers outside any block."""
 
-SIDES = {
+SIDES: dict[tuple[int, tuple[int, ...], int, tuple[int, ...], bool], int] = {
     (256, (1, 1, 2, 2, 4, 4), 2, (3, 4, 5), True): 256,  # guided diffusion, ImageNet
     (128, (1, 2, 2, 2), 3, (1, 2), False): 32,  # improved diffusion, CIFAR-10
     (128, (1, 2, 3, 4), 3, (2, 3), False): 64,  # improved diffusion, ImageNet
@@ -190,8 +190,8 @@ def _source(
     found = re.fullmatch(r"(\w+)_blocks?\.(?:(\d+)\.)?(\w+)\.(\d+)\.(.+)", layer)
     assert found is not None, name
     side, number, group, index = found[1], int(found[2] or 0), found[3], int(found[4])
-    part = "op" if (side, found[5]) == ("down", "conv") else PARTS[found[5]]
-    stored = f"{_block(side, number, group, index, blocks, attention)}.{part}.{kind}"
+    place = "op" if (side, found[5]) == ("down", "conv") else PARTS[found[5]]
+    stored = f"{_block(side, number, group, index, blocks, attention)}.{place}.{kind}"
     if found[5] in ("to_q", "to_k", "to_v"):
         part = ("to_q", "to_k", "to_v").index(found[5])
         rest = (*shape[1:], 1) if kind == "weight" else ()

@@ -47,6 +47,7 @@ def small_unet(
         InputError: sizes of which no network can be made.
 
     Example:
+        >>> import torch
         >>> denoiser = small_unet(block_out_channels=(8, 16), norm_num_groups=4)
         >>> denoiser(torch.zeros(2, 3, 32, 32), 10).shape
         torch.Size([2, 3, 32, 32])
@@ -110,6 +111,7 @@ def ddpm_unet(
         InputError: sizes of which no network can be made.
 
     Example:
+        >>> import torch
         >>> denoiser = ddpm_unet(block_out_channels=(8, 16), norm_num_groups=4)
         >>> denoiser(torch.zeros(2, 3, 32, 32), 10).shape
         torch.Size([2, 3, 32, 32])
@@ -186,6 +188,7 @@ def guided_diffusion_unet(
         InputError: sizes of which no network can be made.
 
     Example:
+        >>> import torch
         >>> denoiser = guided_diffusion_unet(
         ...     image_size=16, model_channels=8, channel_mult=(1, 2), attention_resolutions=(8,),
         ...     num_head_channels=4, norm_num_groups=4,

@@ -154,11 +154,9 @@ class ScoreSDEUNet(nn.Module):
 
     def named_blocks(self) -> Iterator[tuple[str, nn.Module]]:
         """Residual blocks and attentions with their names, in the order of their use."""
-        for part in ("encoder", "middle", "decoder"):
-            for name, block in self.get_submodule(part).named_children():
-                yield f"{part}.{name}", block
-                if block.attention is not None:
-                    yield f"{part}.{name}.attention", block.attention
+        for name, module in self.named_modules():
+            if isinstance(module, (_ResidualBlock, _Attention)):
+                yield name, module
 
 
 class _ResidualBlock(nn.Module):

@@ -163,6 +163,31 @@ WEIGHTS = {
             size=2_211_383_297,
             hash="sha256:a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
         ),
+        # A public copy has 1,707,310,559 bytes and MD5 db26ca82b7ea36b75199abf6ed94339d; whether it
+        # is this file is not known.
+        Weights(
+            name="score_sde_cifar10",
+            file_name="score_sde_vp_cifar10_ddpmpp_deep_continuous_checkpoint_8.pth",
+            url=drive_url("16_-Ahc6ImZV5ClUc0vM5Iivf8OJ1VSif"),
+            used_for="denoiser, CIFAR-10: Score-SDE VP, DDPM++ deep continuous (DiffPure's)",
+            licence="Apache-2.0 (of the code)",
+        ),
+        Weights(
+            name="improved_diffusion_cifar10",
+            file_name="cifar10_uncond_50M_500K.pt",
+            url="https://openaipublic.blob.core.windows.net/diffusion/march-2021/"
+            "cifar10_uncond_50M_500K.pt",
+            used_for="denoiser, CIFAR-10: improved diffusion, cosine schedule of 4000 steps",
+            licence="MIT",
+        ),
+        Weights(
+            name="ddpm_celebahq_256",
+            file_name="celeba_hq.ckpt",
+            url="https://image-editing-test-12345.s3-us-west-2.amazonaws.com/checkpoints/"
+            "celeba_hq.ckpt",
+            used_for="denoiser, CelebA-HQ 256x256: DDPM in Ho et al.'s format (SDEdit's)",
+            licence="MIT (of SDEdit's code)",
+        ),
         Weights(
             name="edm_cifar10_uncond_vp",
             file_name="edm-cifar10-32x32-uncond-vp.pt",

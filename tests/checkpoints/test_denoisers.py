@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from oracles import ALPHA_BAR, draws
+from published_networks import Guided, random_state, shapes_of
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
@@ -18,10 +19,12 @@ from lit_purify.checkpoints import (
     official_denoiser,
     save_denoiser,
 )
-from lit_purify.checkpoints.denoisers import OFFICIAL
+from lit_purify.checkpoints.denoisers import OFFICIAL, TRAINED
 from lit_purify.data import sources
+from lit_purify.diffusion import CosineSchedule, LinearSchedule
 from lit_purify.types import InputError
 
+IMPROVED = Guided(width=32, factors=(1, 2), attention=(1,), layers=1, heads=4, convolutions=True)
 EMBEDDED = resources.files("lit_purify") / "assets" / "denoiser_cifar10_small.safetensors"
 
 
@@ -86,6 +89,9 @@ class TestOfficial:
     @pytest.mark.parametrize("name", OFFICIAL)
     def test_it_is_fetched_by_name_and_says_what_it_is(self, tmp_path, monkeypatch, name):
         file = tiny.denoiser_file(tmp_path)
+        if name in TRAINED:  # by settings that only files of its own format may have
+            file = tmp_path / "guided.pt"
+            torch.save(random_state(shapes_of(IMPROVED)), file)
         asked = []
         weights = SimpleNamespace(weights_file=lambda name: asked.append(name) or file)
         monkeypatch.setitem(sys.modules, "lit_purify.weights", weights)
@@ -93,6 +99,9 @@ class TestOfficial:
         assert asked == [name]
         assert denoiser.source == OFFICIAL[name]
         assert denoiser.file == file
+        improved = name == "improved_diffusion_cifar10"
+        assert denoiser.schedule == (CosineSchedule(4000) if improved else LinearSchedule())
+        assert denoiser.rescale_timesteps == improved
 
     def test_another_name(self):
         with pytest.raises(InputError, match=r"'ddpm'; expected ddpm_cifar10, google_"):

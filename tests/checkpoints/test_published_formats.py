@@ -12,6 +12,8 @@ import torch
 from published_networks import (
     DDPM,
     Guided,
+    Net,
+    ScoreSDE,
     counted_state,
     elements,
     output,
@@ -19,7 +21,12 @@ from published_networks import (
     shapes_of,
 )
 
-from lit_purify.checkpoints import ddpm_format, guided_diffusion_format, load_denoiser
+from lit_purify.checkpoints import (
+    ddpm_format,
+    guided_diffusion_format,
+    load_denoiser,
+    score_sde_format,
+)
 from lit_purify.checkpoints.layout import Reading
 from lit_purify.diffusion import CosineSchedule, LinearSchedule, UNetDenoiser
 from lit_purify.types import InputError
@@ -38,13 +45,23 @@ SMALL = [
     Guided(width=32, factors=(1, 1, 2), attention=(2,), layers=1, head=16, new_order=True),
     Guided(width=32, factors=(1, 3), attention=(0,), layers=2, heads=2, new_order=True),
     Guided(width=64, factors=(1,), attention=(0,), layers=1, head=32, channels=1, outputs=2),
+    Guided(width=32, factors=(1, 2, 2), attention=(1,), layers=1, heads=4, convolutions=True),
+    Guided(width=32, factors=(1, 2), attention=(), layers=2, heads=2, convolutions=True),
+    ScoreSDE(widths=(32, 64, 64), attention=(1,), layers=2),
+    ScoreSDE(widths=(16, 8), attention=(0, 1), layers=1, channels=1),
+    ScoreSDE(widths=(32, 128, 128), attention=(), layers=1),
+    ScoreSDE(widths=(64,), attention=(0,), layers=3),
 ]
-Net = DDPM | Guided
 GUIDED = SMALL[4]
+SCORE_SDE = SMALL[15]
+CELEBA_HQ = DDPM(widths=(128, 128, 256, 256, 512, 512), attention=(4,))
+IMPROVED = Guided(
+    width=128, factors=(1, 2, 2, 2), attention=(1, 2), layers=3, heads=4, convolutions=True
+)
 
 
 def options(net: Net) -> dict[str, Any]:
-    if isinstance(net, DDPM):
+    if not isinstance(net, Guided):
         return {}
     heads = {"num_heads": net.heads} if net.heads else {"num_head_channels": net.head}
     return {**heads, "use_new_attention_order": net.new_order}
@@ -62,6 +79,8 @@ def read(net: Net) -> Reading:
         tensors = {name: torch.empty(shape) for name, shape in shapes_of(net).items()}
     if isinstance(net, Guided):
         return guided_diffusion_format.read(tensors, Path("x.pt"), **options(net))
+    if isinstance(net, ScoreSDE):
+        return score_sde_format.read(tensors, Path("x.pth"))
     return ddpm_format.read(tensors, Path("x.ckpt"))
 
 
@@ -103,20 +122,65 @@ def test_the_cifar10_network_of_the_paper(tmp_path: Path) -> None:
     assert not any(p.requires_grad for p in denoiser.parameters())
 
 
-def test_the_imagenet_network_of_the_paper() -> None:
-    """All 566 tensors and 552.8 M parameters, without their memory."""
-    shapes = shapes_of(Guided())
-    assert len(shapes) == 566
-    assert elements(shapes) == 552_814_086
-    reading = read(Guided())
-    assert reading.denoiser.image_shape == (3, 256, 256)
+@pytest.mark.parametrize(
+    ("net", "tensors", "parameters", "side"),
+    [
+        (Guided(), 566, 552_814_086, 256),
+        (CELEBA_HQ, 450, 113_673_219, 256),
+        (IMPROVED, 446, 52_546_438, 32),
+        (ScoreSDE(), 956, 106_632_579, 32),
+    ],
+)
+def test_the_larger_published_networks(net: Net, tensors: int, parameters: int, side: int) -> None:
+    """All of their tensors and parameters, without their memory."""
+    shapes = shapes_of(net)
+    assert len(shapes) == tensors
+    assert elements(shapes) == parameters
+    reading = read(net)
+    assert reading.denoiser.image_shape == (3, side, side)
     found = reading.denoiser.network.state_dict()
     assert all(x.is_meta for x in found.values())
-    assert elements({name: x.shape for name, x in found.items()}) == 552_814_086
+    assert elements({name: x.shape for name, x in found.items()}) == parameters
     assert set(found) == set(reading.sources())
 
 
-@pytest.mark.parametrize("net", [DDPM(), Guided(), *SMALL])
+def test_the_layout_of_improved_diffusion() -> None:
+    """cifar10_uncond_50M_500K.pt: four levels of three blocks, attention at 16 x 16 and 8 x 8."""
+    shapes = shapes_of(IMPROVED)
+    blocks = {".".join(name.split(".")[:2]) for name in shapes if "_blocks." in name}
+    assert blocks == {
+        *(f"input_blocks.{k}" for k in range(16)),
+        *(f"output_blocks.{k}" for k in range(16)),
+    }
+    attended = {name.removesuffix(".qkv.weight") for name in shapes if name.endswith("qkv.weight")}
+    assert attended == {
+        *(f"input_blocks.{k}.1" for k in (5, 6, 7, 9, 10, 11)),
+        "middle_block.1",
+        *(f"output_blocks.{k}.1" for k in (4, 5, 6, 7, 8, 9, 10, 11)),
+    }
+    assert [name for name in shapes if name.endswith((".op.weight", ".conv.weight"))] == [
+        *(f"input_blocks.{k}.0.op.weight" for k in (4, 8, 12)),
+        *("output_blocks.3.1.conv.weight", "output_blocks.7.2.conv.weight"),
+        "output_blocks.11.2.conv.weight",
+    ]
+    assert shapes["out.2.weight"] == (6, 128, 3, 3)
+
+
+def test_steps_in_thousandths_of_the_schedule(tmp_path: Path) -> None:
+    """Improved diffusion tells its network 1000 (t - 1) / T."""
+    net = SMALL[13]
+    state = random_state(shapes_of(net))
+    ways = {"schedule": CosineSchedule(4000), "rescale_timesteps": True}
+    denoiser = load(state, tmp_path, net, **ways)
+    assert denoiser.source == "model(num_heads=4, rescale_timesteps=True)"
+    x, t = noisy(3, 8), torch.tensor([1, 38, 4000])
+    want = output(state, net, x, 1 + (t - 1) / 4)
+    torch.testing.assert_close(denoiser(x, t), want, rtol=0, atol=1e-5)
+    without = load(state, tmp_path, net, schedule=CosineSchedule(4000))
+    assert not torch.allclose(without(x, t), want, atol=1e-2)
+
+
+@pytest.mark.parametrize("net", [DDPM(), CELEBA_HQ, Guided(), IMPROVED, ScoreSDE(), *SMALL])
 def test_every_tensor_has_one_place(net: Net) -> None:
     """One place, but three for the queries, keys and values that are stored in one."""
     sources = read(net).sources().values()
@@ -125,7 +189,7 @@ def test_every_tensor_has_one_place(net: Net) -> None:
     assert {source.name: source.shape for source in sources} == shapes_of(net)
 
 
-@pytest.mark.parametrize("net", [SMALL[0], GUIDED, SMALL[5]])
+@pytest.mark.parametrize("net", [SMALL[0], GUIDED, SMALL[5], SMALL[13], SMALL[15]])
 def test_every_value_has_one_place(net: Net, tmp_path: Path) -> None:
     state = counted_state(shapes_of(net))
     found = load(state, tmp_path, net).network.state_dict().values()
@@ -134,7 +198,7 @@ def test_every_value_has_one_place(net: Net, tmp_path: Path) -> None:
     assert len(values) == sum(x.numel() for x in state.values())
 
 
-@pytest.mark.parametrize("net", [SMALL[2], GUIDED])
+@pytest.mark.parametrize("net", [SMALL[2], GUIDED, SMALL[17]])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_float_types(net: Net, dtype: torch.dtype, tmp_path: Path) -> None:
     stored = {name: x.to(dtype) for name, x in random_state(shapes_of(net)).items()}
@@ -239,10 +303,18 @@ def test_divided_attention_can_be_differentiated(net: Net, tmp_path: Path) -> No
         (GUIDED, "label_emb.weight", (1000, 128), "class-conditional"),
         (GUIDED, "input_blocks.0.0.weight", (32, 6, 3, 3), "6 input channels"),
         (GUIDED, "input_blocks.1.0.emb_layers.1.bias", (32,), "use_scale_shift_norm"),
-        (GUIDED, "input_blocks.2.0.op.weight", (32, 32, 3, 3), "resblock_updown"),
+        (
+            GUIDED,
+            "input_blocks.2.0.op.weight",
+            (32, 32, 3, 3),
+            "input_blocks.2.0.op.bias is missing",
+        ),
         (GUIDED, "input_blocks.9.0.in_layers.0.weight", (32,), "5 input blocks"),
         (GUIDED, "input_blocks.3.0.out_layers.3.weight", (48, 48, 3, 3), "model_channels 32"),
         (GUIDED, "time_embed.0.weight", (128, 0), "model_channels 0"),
+        (SCORE_SDE, "all_modules.99.Conv_0.weight", (64, 64, 3, 3), "22 residual blocks"),
+        (SCORE_SDE, "all_modules.3.Conv_0.weight", (34, 32, 3, 3), "multiples of 4"),
+        (SCORE_SDE, "all_modules.2.weight", (32,), "all_modules.2.weight has shape (32,)"),
     ],
 )
 def test_architectures_that_are_refused(

@@ -12,9 +12,9 @@ import pytest
 import torch
 from oracles import fill, some_images
 from torch import Tensor
-from unets import BOTH, Factory, small_ddpm, small_guided
+from unets import PUBLISHED, Factory, small_ddpm, small_guided
 
-from lit_purify.diffusion import ddpm_unet, guided_diffusion_unet, small_unet
+from lit_purify.diffusion import ddpm_unet, guided_diffusion_unet, score_sde_unet, small_unet
 from lit_purify.functional.jacobian import pull_back, push_forward
 from lit_purify.types import InputError
 
@@ -25,6 +25,7 @@ class TestSizes:
         [
             (ddpm_unet, 35_746_307, "DDPM", 32),
             (guided_diffusion_unet, 552_814_086, "guided-diffusion", 256),
+            (score_sde_unet, 106_632_579, "Score-SDE DDPM++", 32),
         ],
     )
     def test_of_the_published_networks(
@@ -66,6 +67,13 @@ class TestSizes:
             (guided_diffusion_unet, {"attention_resolutions": (32, 12)}, "256, 128, 64, 32, 16, 8"),
             (guided_diffusion_unet, {"num_head_channels": 96}, "has 512"),
             (guided_diffusion_unet, {"num_head_channels": 0}, "num_head_channels"),
+            (score_sde_unet, {"image_size": 20}, "multiple of 8"),
+            (score_sde_unet, {"block_out_channels": ()}, "block_out_channels"),
+            (score_sde_unet, {"block_out_channels": (30, 60)}, "multiples of 4"),
+            (score_sde_unet, {"block_out_channels": (100, 100)}, "multiples of 4"),
+            (score_sde_unet, {"attention_levels": (4,)}, "attention_levels"),
+            (score_sde_unet, {"layers_per_block": 0}, "layers_per_block"),
+            (score_sde_unet, {"seed": 2**32}, "seed"),
         ],
     )
     def test_impossible_ones(
@@ -76,7 +84,7 @@ class TestSizes:
 
 
 class TestRandomWeights:
-    @BOTH
+    @PUBLISHED
     def test_the_seed_decides_them_and_the_global_state_has_no_part(self, factory: Factory) -> None:
         before = torch.get_rng_state()
         first = factory().state_dict()
@@ -105,7 +113,7 @@ class TestRandomWeights:
         # Two in each of 8 + 2 + 12 residual blocks, one in each of 6 attentions, one at the end.
         assert len(norms) == 2 * (2 * 22 + 6 + 1)
 
-    @BOTH
+    @PUBLISHED
     def test_a_report_cannot_mistake_them(self, factory: Factory) -> None:
         assert "untrained" in factory().source
         assert "random weights of seed 7" in factory(seed=7).source
@@ -129,7 +137,7 @@ class TestDerivatives:
         x, v, u = (some_images(2, seed=seed) - 0.5 for seed in (0, 1, 2))
         return lambda x: network(x, 9)[:, :3], x, v, u
 
-    @BOTH
+    @PUBLISHED
     def test_forward_mode(self, factory: Factory) -> None:
         """<u, J v> = <J^T u, v>, asked for in any way; finite differences agree."""
         function, x, v, u = self.parts(factory)
@@ -145,7 +153,7 @@ class TestDerivatives:
         slope = (function(x + h * v) - function(x - h * v)) / (2 * h)
         torch.testing.assert_close(pushed[0], slope, rtol=1e-5, atol=1e-6)
 
-    @BOTH
+    @PUBLISHED
     def test_bfloat16(self, factory: Factory) -> None:
         network = factory()
         x = some_images(2).float()

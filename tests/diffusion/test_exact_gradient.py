@@ -15,7 +15,7 @@ from oracles import (
 )
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from unets import BOTH, Factory, small_guided
+from unets import PUBLISHED, Factory, small_guided
 
 from lit_purify.diffusion import (
     PRESETS,
@@ -87,7 +87,7 @@ def test_stochastic_ddim(forward: Any, clip: bool) -> None:
     assert_exact(purifier, some_images(2), SEED, INDICES)
 
 
-@BOTH
+@PUBLISHED
 @CLIP
 @BUDGET
 @pytest.mark.parametrize(("num_steps", "resize_to"), [(4, None), (4, 8), (None, 8)])

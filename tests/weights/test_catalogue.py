@@ -66,6 +66,7 @@ class TestRegistry:
     def test_the_names_that_others_use(self):
         assert {
             *("ddpm_cifar10", "google_ddpm_cifar10_32", "guided_diffusion_256_uncond"),
+            *("score_sde_cifar10", "improved_diffusion_cifar10", "ddpm_celebahq_256"),
             *("robustbench_cifar10_standard", "resnet50_imagenet", "inception_fid"),
         } == set(WEIGHTS)
         assert all(name == weights.name for name, weights in WEIGHTS.items())
