@@ -154,7 +154,7 @@ def edm_unet(
     num_classes: int = 0,
     num_augmentations: int = 9,
     seed: int | None = 0,
-) -> EDMDenoiser:
+) -> UNetDenoiser:
     """EDM's DDPM++ network (Karras et al. 2022, "VP"), untrained.
 
     The defaults are its unconditional CIFAR-10 network of 55.7 M parameters.

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import torch
 from torch import nn
 
 from lit_purify.diffusion.denoiser import UNetDenoiser
 from lit_purify.types import UNTRAINED, InputError
-
-Made = TypeVar("Made", bound=UNetDenoiser)
 
 
 def untrained(
@@ -21,8 +18,8 @@ def untrained(
     network: Callable[[], nn.Module],
     *,
     image_shape: tuple[int, int, int],
-    kind: Callable[..., Made] = UNetDenoiser,
-) -> Made:
+    kind: type[UNetDenoiser] = UNetDenoiser,
+) -> UNetDenoiser:
     """A denoiser around a new network, which its source calls untrained.
 
     Args:
@@ -30,7 +27,7 @@ def untrained(
         seed: of the random weights; ``None`` leaves the network on the meta device.
         network: makes it.
         image_shape: (C, H, W) that it is made for.
-        kind: makes the denoiser around it.
+        kind: class of the denoiser around it.
 
     Raises:
         InputError: a seed that cannot be.

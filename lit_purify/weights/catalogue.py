@@ -293,12 +293,12 @@ def fetch(weights: Weights, *, source: str | None = None, mirror: str | None = N
     path, name = weights.path, weights.name
     where = source or mirrored(weights.file_name, mirror) or weights.url
     try:
-        if weights.is_pickle and where == weights.url and not weights.is_here:
-            raise InputError(
-                "it is published as a pickle that could run code; load that with the code of its "
-                "project and torch.save(network.state_dict(), FILE), as docs/models.md shows"
-            )
         if not weights.is_here or weights.fault() is not None:
+            if weights.is_pickle and where == weights.url:
+                raise InputError(
+                    "it is published as a pickle that could run code; load that once with the code "
+                    "of its project and torch.save(network.state_dict(), FILE), see docs/models.md"
+                )
             fetch_file(where, path, known_hash=weights.known_hash, size=weights.size)
     except InputError as error:
         reason = f"{error}{weights.about_record if isinstance(error, WrongContent) else ''}"

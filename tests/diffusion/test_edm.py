@@ -8,6 +8,7 @@ import pytest
 import torch
 from oracles import ALPHA_BAR, assert_exact, some_images
 from torch import Tensor, nn
+from unets import small_edm as small
 
 from lit_purify.diffusion import (
     CosineSchedule,
@@ -17,7 +18,6 @@ from lit_purify.diffusion import (
     FixedNoise,
     KarrasSchedule,
     LinearSchedule,
-    edm_unet,
 )
 from lit_purify.types import InputError
 
@@ -45,12 +45,7 @@ class Optimal(nn.Module):
 SCHEDULES = [LinearSchedule(), CosineSchedule(1000), KarrasSchedule(1000)]
 
 
-def small(**changes: object) -> EDMDenoiser:
-    sizes = {"image_size": 8, "model_channels": 8, "block_out_channels": (8, 16)}
-    return edm_unet(**{**sizes, "layers_per_block": 1, **changes})
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("s", [0.5, 0.3])
 def test_the_best_denoiser_gives_the_best_noise(schedule: object, s: float) -> None:
     r"""For x_0 ~ N(0, s^2), E[eps | x_t] = sqrt(1 - abar) x_t / (abar s^2 + 1 - abar)."""
