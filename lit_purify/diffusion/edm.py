@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -134,9 +133,8 @@ class EDMUNet(ScoreSDEUNet):
     ) -> None:
         super().__init__(channels, widths, attention, blocks, first_width=first_width)
         self.classes = nn.Linear(num_classes, first_width) if num_classes else None
-        self.augmentations: Any = None
-        if num_augmentations:
-            self.augmentations = nn.Linear(num_augmentations, first_width, bias=False)
+        has = num_augmentations > 0
+        self.augmentations = nn.Linear(num_augmentations, first_width, bias=False) if has else None
 
     def embed(self, labels: Tensor) -> Tensor:
         embedded = super().embed(labels)
@@ -169,7 +167,7 @@ def edm_unet(
         layers_per_block: residual blocks per level, besides the one that changes the resolution.
         num_classes: labels of a class-conditional network (10 for CIFAR-10), which is then asked
             without a label; 0 for an unconditional one.
-        num_augmentations: parameters of its training's augmentations, 0 without; they weigh 0 here.
+        num_augmentations: parameters of its training's augmentations, 0 without; not used here.
         seed: as in :func:`~lit_purify.diffusion.ddpm_unet`; the defaults take 0.2 GB of memory.
 
     Raises:
