@@ -104,11 +104,9 @@ def load_denoiser(
     given = Path(path)
     is_folder = os.path.isdir(path)  # noqa: PTH112 (False for a name that no file can have)
     file = diffusers_format.weights_in(given) if is_folder else given
-    content, averaged = load_content(file), ""
-    if score_sde_format.is_checkpoint(content):
-        content = score_sde_format.averaged_weights(content, file)
-        averaged = ", averaged weights (ema.shadow_params)"
-    tensors, prefix = _without_prefix(named_tensors(content, file))
+    stored, averaged = _stored(file)
+    tensors, prefix = _without_prefix(stored)
+    del stored  # the tensors are freed one by one
     options = {
         "num_head_channels": num_head_channels,
         "num_heads": num_heads,
@@ -156,6 +154,15 @@ def official_denoiser(*, name: str) -> UNetDenoiser:
     return denoiser
 
 
+def _stored(file: Path) -> tuple[dict[str, Tensor], str]:
+    """The named tensors of a file, and what its weights are if it holds others, too."""
+    content = load_content(file)
+    if score_sde_format.is_checkpoint(content):
+        averaged = score_sde_format.averaged_weights(content, file)
+        return named_tensors(averaged, file), ", averaged weights (ema.shadow_params)"
+    return named_tensors(content, file), ""
+
+
 def _without_prefix(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """The tensors without what wrappers put before every name, and that."""
     for prefix in PREFIXES:
@@ -175,7 +182,7 @@ def _read(
     if given := [name for name, value in attention.items() if value]:
         raise InputError(
             f"{' and '.join(given)} came with {file}, which is not of guided diffusion; expected "
-            "with such a file only, as others say how their attention is; drop it"
+            "with such a file only: drop it"
         )
     if own_format.recognises(file):
         return own_format.read(file)
