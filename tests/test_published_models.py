@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from edm_network import state_of
 from published_networks import DDPM, Guided, ScoreSDE, random_state, shapes_of
 from run_files import RunFiles
 from safetensors.torch import save_file
@@ -56,6 +57,7 @@ STATES = {
     "score_sde_cifar10": lambda: training(random_state(shapes_of(SMALL_SCORE_SDE))),
     "improved_diffusion_cifar10": lambda: random_state(shapes_of(SMALL_IMPROVED)),
     "ddpm_celebahq_256": lambda: random_state(shapes_of(SMALL_DDPM)),
+    "edm_cifar10_uncond_vp": lambda: state_of(sides=(32, 16), attention=(16,)),
     "robustbench_cifar10_standard": lambda: network(wide_resnet),
     "resnet50_imagenet": lambda: network(resnet50),
 }
@@ -106,6 +108,7 @@ OVERLAYS = {
         "improved_diffusion_cifar10",
         "robustbench_cifar10_standard",
     ),
+    "cifar_edm.yaml": ("edm_cifar10_uncond_vp", "robustbench_cifar10_standard"),
     "imagenet_official.yaml": ("guided_diffusion_256_uncond", "resnet50_imagenet"),
     "celebahq_official.yaml": ("ddpm_celebahq_256",),
     "cifar_untrained.yaml": (),

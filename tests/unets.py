@@ -8,6 +8,7 @@ import pytest
 from lit_purify.diffusion import (
     UNetDenoiser,
     ddpm_unet,
+    edm_unet,
     guided_diffusion_unet,
     score_sde_unet,
 )
@@ -41,4 +42,12 @@ def small_score_sde(**changes: Any) -> UNetDenoiser:
     return score_sde_unet(**{**arguments, **changes})
 
 
-PUBLISHED = pytest.mark.parametrize("factory", [small_ddpm, small_guided, small_score_sde])
+def small_edm(**changes: Any) -> UNetDenoiser:
+    """EDM's: two levels, attention at 4 x 4."""
+    arguments = {"image_size": 8, "model_channels": 8, "block_out_channels": (8, 16)}
+    return edm_unet(**{**arguments, "layers_per_block": 1, **changes})
+
+
+PUBLISHED = pytest.mark.parametrize(
+    "factory", [small_ddpm, small_guided, small_score_sde, small_edm]
+)

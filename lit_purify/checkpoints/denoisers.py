@@ -12,6 +12,7 @@ from torch import Tensor
 from lit_purify.checkpoints import (
     ddpm_format,
     diffusers_format,
+    edm_format,
     guided_diffusion_format,
     own_format,
     score_sde_format,
@@ -33,6 +34,9 @@ OFFICIAL = {
     "score_sde_cifar10": "Score-SDE VP on CIFAR-10 (DDPM++, deep, continuous), averaged weights",
     "improved_diffusion_cifar10": "OpenAI improved diffusion, CIFAR-10 unconditional, L_hybrid",
     "ddpm_celebahq_256": "DDPM on CelebA-HQ 256x256 (SDEdit's checkpoint)",
+    "edm_cifar10_uncond_vp": "EDM on CIFAR-10, unconditional, VP (DDPM++)",
+    "edm_cifar10_cond_vp": "EDM on CIFAR-10, class-conditional, VP (DDPM++), no label given (zero "
+    "embedding)",
 }
 """Published denoisers by the names of :func:`official_denoiser`, and what a report calls them."""
 
@@ -64,6 +68,8 @@ def load_denoiser(
       ``input_blocks.0.0.weight``, of networks with ``use_scale_shift_norm``;
     - Score-SDE's DDPM++ without filters: a state_dict with ``all_modules``, or the checkpoint of a
       training, of which the averaged weights (``ema.shadow_params``) are taken;
+    - EDM's DDPM++ ("VP"), the state_dict of a preconditioned network, with ``model.map_layer0``; a
+      class-conditional one is asked without a label;
     - diffusers' ``UNet2DModel``: the folder that ``save_pretrained`` wrote, or its weights file.
 
     The weights may be stored in any float type. What the files of other projects leave out, the
@@ -117,7 +123,7 @@ def load_denoiser(
     # A folder is known by its name: the files in all of them have the same.
     name = given.resolve().name if is_folder else file.stem
     chosen = {option: value for option, value in options.items() if value}
-    denoiser.source = described(name, chosen) + averaged
+    denoiser.source = described(name, chosen) + averaged + reading.note
     denoiser.file = file
     return denoiser.eval().requires_grad_(False)
 
@@ -133,8 +139,8 @@ def official_denoiser(*, name: str) -> UNetDenoiser:
 
     Args:
         name: ``ddpm_cifar10``, ``google_ddpm_cifar10_32``, ``score_sde_cifar10``,
-            ``improved_diffusion_cifar10``, ``ddpm_celebahq_256`` or
-            ``guided_diffusion_256_uncond``.
+            ``improved_diffusion_cifar10``, ``ddpm_celebahq_256``,
+            ``edm_cifar10_uncond_vp``, ``edm_cifar10_cond_vp`` or ``guided_diffusion_256_uncond``.
 
     Raises:
         InputError: another name, or the weights are not here and cannot be fetched.
@@ -180,6 +186,8 @@ def _read(
         )
     if own_format.recognises(file):
         return own_format.read(file)
+    if edm_format.recognises(tensors):
+        return edm_format.read(tensors, file)
     if score_sde_format.recognises(tensors):
         return score_sde_format.read(tensors, file)
     if ddpm_format.recognises(tensors):
@@ -190,8 +198,9 @@ def _read(
     raise InputError(
         f"{file} holds no denoiser known here (its first tensor is {first!r}); expected a file of "
         "this project's training, a DDPM state_dict in pesser's conversion, an OpenAI "
-        "guided-diffusion or improved-diffusion state_dict, a file of Score-SDE's DDPM++, or a "
-        "diffusers UNet2DModel; a checkpoint of a training of your own must be exported first"
+        "guided-diffusion or improved-diffusion state_dict, a file of Score-SDE's DDPM++, an EDM "
+        "state_dict, or a diffusers UNet2DModel; a checkpoint of a training of your own must be "
+        "exported first"
     )
 
 

@@ -43,10 +43,12 @@ class Reading:
     Attributes:
         denoiser: the network described, without weights (on the meta device).
         source: name and shape of one of its parameters -> where the parameter comes from.
+        note: what its ``source`` must say besides the name of the file.
     """
 
     denoiser: UNetDenoiser
     source: Callable[[str, tuple[int, ...]], Source] = Source
+    note: str = ""
 
     def sources(self) -> dict[str, Source]:
         """Where each parameter comes from, by the parameter's name."""

@@ -33,7 +33,7 @@ ACTIONS = {
     "fetch": (
         "Download and verify weights. What broke off goes on where it stopped; what is here and "
         "whole stays; what is damaged is replaced. The last line is the path.",
-        f"{_NAMES}, or {ALL}.",
+        f"{_NAMES}, or {ALL} that need no conversion.",
     ),
     "verify": (
         "Read weights that are here and compare their hashes. The exit status is 2 if one is "
@@ -134,7 +134,7 @@ def _fetch(options: Namespace) -> None:
     if not names:
         raise InputError(f"weights fetch expects names: {_NAMES}, or {ALL}")
     if ALL in names:
-        names = list(WEIGHTS)
+        names = [weights.name for weights in WEIGHTS.values() if not weights.is_pickle]
     if source is not None and mirror is not None:
         raise InputError("--from and --mirror exclude each other; give one of them")
     if source is not None and len(names) != 1:

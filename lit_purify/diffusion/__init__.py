@@ -4,6 +4,7 @@ from lit_purify.diffusion.architectures import ddpm_unet, guided_diffusion_unet,
 from lit_purify.diffusion.binding import randomness
 from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
+from lit_purify.diffusion.edm import EDMDenoiser, edm_unet
 from lit_purify.diffusion.noise import (
     FixedNoise,
     FreshNoise,
@@ -14,7 +15,7 @@ from lit_purify.diffusion.noise import (
 from lit_purify.diffusion.presets import PRESETS, Preset
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
-from lit_purify.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule
+from lit_purify.diffusion.schedule import CosineSchedule, KarrasSchedule, LinearSchedule, Schedule
 from lit_purify.diffusion.score_sde import score_sde_unet
 from lit_purify.diffusion.seeds import derive_seed, seed_hash
 from lit_purify.diffusion.split_noise import SplitNoise
@@ -26,8 +27,10 @@ __all__ = [
     "DDPMSampler",
     "Denoiser",
     "DiffusionPurifier",
+    "EDMDenoiser",
     "FixedNoise",
     "FreshNoise",
+    "KarrasSchedule",
     "LinearSchedule",
     "NoiseConfiguration",
     "NoiseSource",
@@ -41,6 +44,7 @@ __all__ = [
     "UNetDenoiser",
     "ddpm_unet",
     "derive_seed",
+    "edm_unet",
     "guided_diffusion_unet",
     "randomness",
     "score_sde_unet",

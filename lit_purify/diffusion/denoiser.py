@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,12 @@ class Denoiser(NamesItself, nn.Module, ABC):
                 f"shape {shape}; set the purifier's resize_to, resize the images, or choose "
                 "another denoiser"
             )
+
+    def check_steps(self, steps: Sequence[int]) -> None:
+        """Raise :class:`InputError` unless the network knows these steps of its schedule.
+
+        Here it knows all of them.
+        """
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor: ...
@@ -129,9 +136,13 @@ class UNetDenoiser(Denoiser):
         labels = torch.as_tensor(t, device=x_t.device).expand(len(x_t)) - 1
         if self.rescale_timesteps:
             labels = labels * (1000 / self.num_train_steps)
-        x = F.pixel_unshuffle(x_t, self.patch_size) if self.patch_size > 1 else x_t
+        return self.evaluate(x_t, labels)
+
+    def evaluate(self, x: Tensor, labels: Tensor) -> Tensor:
+        """What the network itself gives for an input (B, C, H, W) and labels (B,)."""
+        x = F.pixel_unshuffle(x, self.patch_size) if self.patch_size > 1 else x
         # channels_last: without it UNet2DModel loses a third of its speed on CPUs.
-        with _attention_kernels(x_t):
+        with _attention_kernels(x):
             output = self.network(x.contiguous(memory_format=torch.channels_last), labels)
         x = output if isinstance(output, Tensor) else output.sample
         return F.pixel_shuffle(x, self.patch_size) if self.patch_size > 1 else x

@@ -50,7 +50,8 @@ class DiffusionPurifier(Purifier):
 
     Raises:
         InputError: a schedule by which no image can be noised, t* outside it, more steps than t*,
-            a memory budget that is negative or not finite, or a size that is not the denoiser's.
+            steps that the denoiser does not know, a memory budget that is negative or not finite,
+            or a size that is not the denoiser's.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class DiffusionPurifier(Purifier):
         self.resize_to = resize_to
         self.schedule = checked_schedule(denoiser.schedule)
         self.timesteps = self.schedule.timesteps(t_star, num_steps)
+        denoiser.check_steps(self.timesteps)
         self._alpha_bar: list[float] = self.schedule.alpha_bar.tolist()
         self.compiled: CompiledStep | None = None
 

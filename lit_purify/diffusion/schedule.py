@@ -53,6 +53,11 @@ class Schedule(ABC):
         betas = torch.as_tensor(self.betas, dtype=torch.float64)
         return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
 
+    @property
+    def sigmas(self) -> Tensor:
+        r"""Noise over signal, :math:`\sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}`, shape (T + 1,)."""
+        return ((1 - self.alpha_bar) / self.alpha_bar).sqrt()
+
     def timesteps(self, t_star: int, num_steps: int | None = None) -> list[int]:
         """The steps a chain to depth ``t_star`` visits, ascending, ending at ``t_star``.
 
@@ -180,6 +185,56 @@ class CosineSchedule(Schedule):
 
     def __str__(self) -> str:
         return f"squared cosine, {self.num_train_steps} steps"
+
+
+@dataclass(frozen=True)
+class KarrasSchedule(Schedule):
+    r"""EDM's noise levels (Karras et al. 2022, eq. 5), counted from the lowest,
+
+    .. math:: \sigma_t = \left(\sigma_{min}^{1/\rho} + \frac{t - 1}{T - 1}
+       \left(\sigma_{max}^{1/\rho} - \sigma_{min}^{1/\rho}\right)\right)^\rho,
+       \qquad \bar\alpha_t = \frac{1}{1 + \sigma_t^2}.
+
+    Args:
+        num_train_steps: number T of noise levels, 2 or more.
+        sigma_min: noise level of the first step.
+        sigma_max: noise level of the last step.
+        rho: how much closer low noise levels lie than high ones.
+
+    Example:
+        >>> schedule = KarrasSchedule(18)
+        >>> [round(sigma, 3) for sigma in schedule.sigmas[[1, 2, 18]].tolist()]
+        [0.002, 0.008, 80.0]
+    """
+
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_train_steps < 2:
+            raise InputError(f"num_train_steps is {self.num_train_steps}; expected 2 or more")
+        if not (0 < self.sigma_min < self.sigma_max < math.inf and 0 < self.rho < math.inf):
+            raise InputError(
+                f"sigma_min is {self.sigma_min}, sigma_max {self.sigma_max} and rho {self.rho}; "
+                "expected 0 < sigma_min < sigma_max and rho above 0"
+            )
+
+    @property
+    def betas(self) -> Tensor:
+        low, high = (sigma ** (1 / self.rho) for sigma in (self.sigma_min, self.sigma_max))
+        variances = torch.linspace(low, high, self.num_train_steps, dtype=torch.float64) ** (
+            2 * self.rho
+        )
+        before = torch.cat([variances.new_zeros(1), variances[:-1]])
+        return (variances - before) / (1 + variances)
+
+    def __str__(self) -> str:
+        return (
+            f"Karras, {self.num_train_steps} steps, sigma {self.sigma_min} to {self.sigma_max}, "
+            f"rho {self.rho}"
+        )
 
 
 def checked_schedule(schedule: Schedule) -> Schedule:

@@ -87,20 +87,29 @@ class ScoreSDEUNet(nn.Module):
         widths: of each resolution level, the finest first.
         attention: whether a level has attention.
         blocks: residual blocks per level.
+        first_width: of the first convolution, and of the label's sinusoids; ``None`` is that of the
+            finest level.
     """
 
     def __init__(
-        self, channels: int, widths: Sequence[int], attention: Sequence[bool], blocks: int
+        self,
+        channels: int,
+        widths: Sequence[int],
+        attention: Sequence[bool],
+        blocks: int,
+        *,
+        first_width: int | None = None,
     ) -> None:
         super().__init__()
         self.config = {"in_channels": channels, "block_out_channels": tuple(widths)}
-        block = partial(_ResidualBlock, label_width=4 * widths[0])
-        self.label_in = nn.Linear(widths[0], 4 * widths[0])
-        self.label_out = nn.Linear(4 * widths[0], 4 * widths[0])
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        width = widths[0] if first_width is None else first_width
+        block = partial(_ResidualBlock, label_width=4 * width)
+        self.label_in = nn.Linear(width, 4 * width)
+        self.label_out = nn.Linear(4 * width, 4 * width)
+        self.conv_in = nn.Conv2d(channels, width, 3, padding=1)
 
         self.encoder = nn.ModuleList()
-        skips, width, last = [widths[0]], widths[0], len(widths) - 1
+        skips, last = [width], len(widths) - 1
         for level, wider in enumerate(widths):
             for _ in range(blocks):
                 self.encoder.append(block(width, wider, attention=attention[level]))
@@ -122,9 +131,7 @@ class ScoreSDEUNet(nn.Module):
         self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        weight = self.label_in.weight
-        label = _sinusoids(labels, weight.shape[1], torch.promote_types(weight.dtype, torch.float))
-        label = F.silu(self.label_out(F.silu(self.label_in(label.to(weight.dtype)))))
+        label = F.silu(self.label_out(F.silu(self.label_in(self.embed(labels)))))
         h = self.conv_in(x)
         skips = [h]
         for block in self.encoder:
@@ -138,6 +145,12 @@ class ScoreSDEUNet(nn.Module):
             h = block(h, label)
         prediction: Tensor = self.conv_out(F.silu(self.norm_out(h)))
         return prediction
+
+    def embed(self, labels: Tensor) -> Tensor:
+        """What the layers of the label are given, shape (B, width)."""
+        weight = self.label_in.weight
+        dtype = torch.promote_types(weight.dtype, torch.float)
+        return _sinusoids(labels, weight.shape[1], dtype).to(weight.dtype)
 
     def named_blocks(self) -> Iterator[tuple[str, nn.Module]]:
         """Residual blocks and attentions with their names, in the order of their use."""

@@ -18,6 +18,7 @@ def untrained(
     network: Callable[[], nn.Module],
     *,
     image_shape: tuple[int, int, int],
+    kind: type[UNetDenoiser] = UNetDenoiser,
 ) -> UNetDenoiser:
     """A denoiser around a new network, which its source calls untrained.
 
@@ -26,6 +27,7 @@ def untrained(
         seed: of the random weights; ``None`` leaves the network on the meta device.
         network: makes it.
         image_shape: (C, H, W) that it is made for.
+        kind: class of the denoiser around it.
 
     Raises:
         InputError: a seed that cannot be.
@@ -40,7 +42,7 @@ def untrained(
     if seed is not None:
         _fill(made.to_empty(device="cpu"), seed)
         source = f"{UNTRAINED} {name} U-Net, {size:.1f} M parameters, random weights of seed {seed}"
-    denoiser = UNetDenoiser(made, image_shape=image_shape)
+    denoiser = kind(made, image_shape=image_shape)
     denoiser.source = source
     return denoiser
 

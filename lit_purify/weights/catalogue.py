@@ -24,6 +24,8 @@ CACHE = "LIT_PURIFY_CACHE"
 MIRROR = "LIT_PURIFY_MIRROR"
 """Environment variable: a folder or an address that has the files by their ``file_name``."""
 
+EDM = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained"
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -39,6 +41,8 @@ class Weights:
         hash: ``md5:`` or ``sha256:`` and hex digits; ``None`` where none was published.
         shared_with: ``torch hub`` for a file that stays in PyTorch's folder of checkpoints, where
             other programs look for it too.
+        is_pickle: the publisher's file holds code besides tensors, which is not run here: it must
+            be converted, and is never downloaded.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Weights:
     size: int | None = None
     hash: str | None = None
     shared_with: Literal["torch hub"] | None = None
+    is_pickle: bool = False
 
     @property
     def path(self) -> Path:
@@ -97,7 +102,8 @@ class Weights:
     def identity(self) -> str:
         """Address, size and hash, in words."""
         size = "size not known" if self.size is None else f"{self.size:,} bytes"
-        return f"{self.url} ({size}, {hash_in_words(self.hash)})"
+        converted = "the converted state_dict of " if self.is_pickle else ""
+        return f"{converted}{self.url} ({size}, {hash_in_words(self.hash)})"
 
     def fault(self) -> str | None:
         """What is wrong with the file that is there; ``None`` where nothing is known to be.
@@ -181,6 +187,22 @@ WEIGHTS = {
             "celeba_hq.ckpt",
             used_for="denoiser, CelebA-HQ 256x256: DDPM in Ho et al.'s format (SDEdit's)",
             licence="MIT (of SDEdit's code)",
+        ),
+        Weights(
+            name="edm_cifar10_uncond_vp",
+            file_name="edm-cifar10-32x32-uncond-vp.pt",
+            url=f"{EDM}/edm-cifar10-32x32-uncond-vp.pkl",
+            used_for="denoiser, CIFAR-10: EDM unconditional, VP; to be converted",
+            licence="CC BY-NC-SA 4.0",
+            is_pickle=True,
+        ),
+        Weights(
+            name="edm_cifar10_cond_vp",
+            file_name="edm-cifar10-32x32-cond-vp.pt",
+            url=f"{EDM}/edm-cifar10-32x32-cond-vp.pkl",
+            used_for="denoiser, CIFAR-10: EDM class-conditional, VP; to be converted",
+            licence="CC BY-NC-SA 4.0",
+            is_pickle=True,
         ),
         Weights(
             name="robustbench_cifar10_standard",
@@ -272,6 +294,11 @@ def fetch(weights: Weights, *, source: str | None = None, mirror: str | None = N
     where = source or mirrored(weights.file_name, mirror) or weights.url
     try:
         if not weights.is_here or weights.fault() is not None:
+            if weights.is_pickle and where == weights.url:
+                raise InputError(
+                    "it is published as a pickle that could run code; load that once with the code "
+                    "of its project and torch.save(network.state_dict(), FILE), see docs/models.md"
+                )
             fetch_file(where, path, known_hash=weights.known_hash, size=weights.size)
     except InputError as error:
         reason = f"{error}{weights.about_record if isinstance(error, WrongContent) else ''}"

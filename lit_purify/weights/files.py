@@ -17,6 +17,7 @@ from lit_purify.weights.content import is_web_page
 
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 SAFETENSORS_SUFFIX = ".safetensors"
+PICKLE_SUFFIXES = (".pkl", ".pickle")
 
 
 class LeftOut:
@@ -128,6 +129,12 @@ def _check_file(path: Path) -> None:
     if not found:
         raise InputError(
             f"there is no weights file {str(path)!r}; check the path, or download the file first"
+        )
+    if path.suffix in PICKLE_SUFFIXES:
+        raise InputError(
+            f"the weights file {str(path)!r} is a pickle of Python objects, and loading those "
+            "could run code, so it is refused; load it with the code of its project, once, and "
+            "convert it by torch.save(network.state_dict(), 'model.pt'); docs/models.md has EDM's"
         )
     if path.suffix not in (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES):
         raise InputError(

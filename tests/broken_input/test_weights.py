@@ -110,6 +110,11 @@ WEIGHTS: dict[str, tuple[Make, str] | tuple[Make, str, str]] = {
     "Git LFS pointer": (write("version https://git-lfs.github.com"), "lfs pull"),
     "pickle in disguise": (lambda p: p.write_bytes(pickle.dumps(evil(p))), DAMAGED),
     "pickle with code": (lambda p: p.write_bytes(pickle.dumps(evil(p))), "w.pt", "w.pt"),
+    "pickle by its name": (
+        lambda p: p.write_bytes(pickle.dumps(evil(p))),
+        "network.state_dict()",
+        "w.pkl",
+    ),
     "old pickle with code": (lambda p: p.write_bytes(pickle.dumps(evil(p), 2)), "w.pt", "w.pt"),
     "torch file with code": (lambda p: torch.save({"a": evil(p)}, p), "could run code", "w.pt"),
     "old torch file with code": (

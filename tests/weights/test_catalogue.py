@@ -67,6 +67,7 @@ class TestRegistry:
         assert {
             *("ddpm_cifar10", "google_ddpm_cifar10_32", "guided_diffusion_256_uncond"),
             *("score_sde_cifar10", "improved_diffusion_cifar10", "ddpm_celebahq_256"),
+            *("edm_cifar10_uncond_vp", "edm_cifar10_cond_vp"),
             *("robustbench_cifar10_standard", "resnet50_imagenet", "inception_fid"),
         } == set(WEIGHTS)
         assert all(name == weights.name for name, weights in WEIGHTS.items())
@@ -187,6 +188,35 @@ class TestWeightsFile:
         monkeypatch.setattr(Path, "is_file", refuse)
         with pytest.raises(InputError, match=r"Permission denied\); choose .* LIT_PURIFY_CACHE"):
             weights_file("example")
+
+
+class TestPickles:
+    """Published with code in them: never downloaded, handed over once they are converted."""
+
+    @pytest.fixture
+    def pickle(self, unpublished, monkeypatch):
+        weights = dataclasses.replace(unpublished, is_pickle=True)
+        monkeypatch.setitem(WEIGHTS, "example", weights)
+        return weights
+
+    def test_what_to_do_is_said(self, pickle, server):
+        with pytest.raises(InputError) as caught:
+            weights_file("example")
+        for word in ("pickle", "state_dict", "fetch example --from FILE", str(pickle.path)):
+            assert word in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert server.requests == []
+
+    def test_a_conversion_is_taken(self, pickle, tmp_path):
+        (tmp_path / "converted.pt").write_bytes(CONTENT)
+        fetch(pickle, source=str(tmp_path / "converted.pt"))
+        assert weights_file("example").read_bytes() == CONTENT
+
+    def test_the_pickle_itself_is_not(self, pickle, tmp_path):
+        (tmp_path / "official.pkl").write_bytes(JUNK["code"])
+        with pytest.raises(InputError, match="could run code"):
+            fetch(pickle, source=str(tmp_path / "official.pkl"))
+        assert not pickle.path.exists()
 
 
 class TestWithoutAPublishedHash:

@@ -1,5 +1,6 @@
 """``python -m lit_purify weights``: what it prints, its exit status, and what is left behind."""
 
+import dataclasses
 import hashlib
 import importlib
 import subprocess
@@ -63,6 +64,11 @@ class TestFetch:
     def test_all(self, entries, capsys, cache):
         assert run(capsys, "fetch", "all")[0] == 0
         assert files(cache) == {"one.pth", "two.pth", "three.pth", "three.pth.sha256"}
+
+    def test_all_leaves_out_what_must_be_converted(self, entries, capsys, cache, monkeypatch):
+        monkeypatch.setitem(WEIGHTS, "one", dataclasses.replace(WEIGHTS["one"], is_pickle=True))
+        assert run(capsys, "fetch", "all")[0] == 0
+        assert files(cache) == {"two.pth", "three.pth", "three.pth.sha256"}
 
     def test_all_does_not_stop_at_the_first_that_fails(self, entries, capsys, cache, monkeypatch):
         cache.mkdir()
