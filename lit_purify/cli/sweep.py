@@ -84,9 +84,13 @@ def command(args: Sequence[str]) -> int:
         return 0
     sweep = Sweep(runs, root)
     if options.export is not None:
-        print(export(sweep, Path(options.export)), flush=True)
+        for name in export(sweep, Path(options.export)):
+            print(f"left out: {name}: its command has changed since it ran", file=sys.stderr)
+        print(options.export, flush=True)
         return 0
-    devices = options.devices.split(",") if options.devices else []
+    devices = [] if options.devices is None else options.devices.split(",")
+    if not all(map(str.strip, devices)):
+        raise InputError(f"--devices is {options.devices!r}; expected GPUs, such as 0,1")
     jobs = len(devices) or options.jobs
 
     def work() -> int:
