@@ -154,6 +154,8 @@ def read_plan(given: str) -> Any:
         return strict_yaml.load(Path(file).read_text(encoding="utf-8"), file)
     except OSError as error:
         raise InputError(f"the sweep {file} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"the sweep {file} is not YAML: it is not UTF-8 text ({error})") from error
     except InputError as error:
         raise InputError(f"the sweep {file} {error}") from error
 

@@ -55,3 +55,9 @@ def test_missing_keys_are_named(tmp_path: Path) -> None:
 
 def test_versions() -> None:
     assert {"python", "torch", "lightning", "numpy"} <= set(versions())
+
+
+def test_any_content_becomes_strict_json(tmp_path):
+    write_json(tmp_path / "found.json", {"rounds": [(math.nan, 1.0)], "best": math.inf})
+    found = json.loads((tmp_path / "found.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"rounds": [[None, 1.0]], "best": None}

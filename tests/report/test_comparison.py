@@ -434,6 +434,7 @@ class TestCommand:
             (["{run}", "--key", "x/y"], ["x/y", "--key", "fixed/robust_accuracy"]),
             (["{run}", "--accuracy", "x/y"], ["x/y", "--accuracy", "fixed/robust_accuracy"]),
             (["{run}", "--output", "{run}/summary.json"], ["summary.json", "folder"]),
+            (["{run}", "--outpt", "there"], ["did you mean output"]),
             (["{run}", "--output", "s3://bucket/report"], ["s3://bucket/report", "--output"]),
         ],
     )

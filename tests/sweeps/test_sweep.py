@@ -242,3 +242,20 @@ def test_what_is_refused(arguments, words, tmp_path, monkeypatch, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "nothing"),
+        (b"[]", "sequence"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (b"axes: !!python/object:os.system {}", "not YAML"),
+    ],
+    ids=["empty", "list", "binary", "tag"],
+)
+def test_files_that_hold_no_plan(content, words, tmp_path, capsys):
+    (tmp_path / "plan.yaml").write_bytes(content)
+    assert main(["sweep", str(tmp_path / "plan.yaml"), "--list"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
