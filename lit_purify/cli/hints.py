@@ -11,6 +11,15 @@ from importlib import import_module
 from lit_purify.types import did_you_mean
 
 _CLASSES = ("attacks", "callbacks", "checkpoints", "classifiers", "data", "diffusion", "modules")
+_PLACES = {
+    "model": "lit_purify.PurifiedClassifier",
+    "model.purifier": "lit_purify.DiffusionPurifier",
+    "attack": "lit_purify.attacks.PGD",
+    "data": "lit_purify.data.CIFAR10DataModule",
+}
+"""Where most options are, and of which class."""
+_OWN = {"accuracy", "budget", "export", "html", "key", "output", "root", "space"}
+"""Options of commands that run no single test."""
 _WRONG_OPTION = re.compile(
     r"(?:Option '|does not accept option '|unrecognized arguments: --)([\w.+-]+)"
 )
@@ -33,7 +42,7 @@ def hint(message: str) -> str:
     classes = re.findall(r"given class_path '([\w.]+)'", message[: found.start()])
     known = _arguments(pydoc.locate(classes[-1])) if classes else _every_argument()
     wrong = [part for part in found[1].strip("+").split(".") if part not in known]
-    meant = did_you_mean(wrong[0], known) if wrong else ""
+    meant = (wrong and did_you_mean(wrong[0], known)) or _elsewhere(found[1])
     if _CALLBACKS.search(message):
         meant += "; measurements are changed by their names, such as --measure.jacobian.top_k 8"
     if _NO_CLASS.search(message):
@@ -42,6 +51,17 @@ def hint(message: str) -> str:
             "that it changes, such as --config cifar_fixed --config protocol/all"
         )
     return meant
+
+
+def _elsewhere(option: str) -> str:
+    """The places that an argument has, which was given at another one."""
+    name = option.rpartition(".")[2]
+    places = [
+        f"--{place}.{name}"
+        for place, made in _PLACES.items()
+        if name in _arguments(pydoc.locate(made))
+    ]
+    return f"; did you mean {' or '.join(places)}?" if places else ""
 
 
 def _annotation(function: object, kind: str) -> str:
@@ -64,7 +84,7 @@ def _every_argument() -> set[str]:
     from lit_purify.cli.measure import MEASUREMENTS
 
     names = {"model", "data", "trainer", "attack", "measure", "config", "next_step", "resume"}
-    names |= {"seed_everything", "ckpt_path", *MEASUREMENTS, *_arguments(Trainer)}
+    names |= {"seed_everything", "ckpt_path", *_OWN, *MEASUREMENTS, *_arguments(Trainer)}
     for room in _CLASSES:
         module = import_module(f"lit_purify.{room}")
         for name in module.__all__:

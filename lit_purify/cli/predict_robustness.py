@@ -10,8 +10,7 @@ from pathlib import Path
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.cli import COMMANDS, run
 from lit_purify.cli.arguments import AUTO, check_configured, given
-from lit_purify.records import read_summary
-from lit_purify.records.files import write_whole
+from lit_purify.records.summary import read_summary, write_json
 from lit_purify.report.prediction import prediction_table, predictions
 from lit_purify.report.terminal import print_whole
 from lit_purify.types import InputError
@@ -81,9 +80,8 @@ def command(args: Sequence[str]) -> int:
     for flag in found["flags"]:
         print(f"Warning: {flag}")
     if path is not None:
-        text = json.dumps(found | {"run": str(folder)}, indent=2, allow_nan=False) + "\n"
         try:
-            write_whole(path, text.encode())
+            write_json(path, found | {"run": str(folder)})
         except OSError as error:
             raise InputError(
                 f"the predictions cannot be written to {path} ({error.strerror}); choose another "

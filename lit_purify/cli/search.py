@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from lit_purify.cli import COMMANDS
 from lit_purify.cli.forked import fork
 from lit_purify.cli.sweep import FAILED, parsed, read_plan, stoppable
 from lit_purify.records.files import write_whole
+from lit_purify.records.summary import write_json
 from lit_purify.report.terminal import print_whole
 from lit_purify.search.halving import Round, Runner, finished, going_on, halve
 from lit_purify.search.space import Space
@@ -22,6 +22,7 @@ from lit_purify.search.verdict import Attacked, Verdict, attacked, numbers, verd
 from lit_purify.sweeps.display import Display
 from lit_purify.sweeps.local import run_here
 from lit_purify.sweeps.states import Sweep
+from lit_purify.types import InputError
 
 BASE = ["cifar_fixed"]
 """The configuration of every run where none is given."""
@@ -69,6 +70,8 @@ def command(args: Sequence[str]) -> int:
         InputError, ArgumentError: what was given is wrong.
     """
     options, more = parsed(parser(), args[1:])
+    if options.budget is not None and options.budget < 1:
+        raise InputError(f"--budget is {options.budget}; expected 1 or more")
     configs = [word.removeprefix("--config=") for word in more if word.startswith("--config=")]
     more = [word for word in more if not word.startswith("--config=")]
     space = Space.of(read_plan(options.space))
@@ -140,7 +143,7 @@ def _conclude(
         "verdicts": sentences,
         "failed": failed,
     }
-    write_whole(root / "search.json", (json.dumps(found, indent=2) + "\n").encode())
+    write_json(root / "search.json", found)
     if compared:
         write_whole(root / "overlay.yaml", overlay(compared[0], sentences[-1]).encode())
     # Plain print: the last line is for scripts too.

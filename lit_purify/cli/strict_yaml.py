@@ -33,6 +33,7 @@ def load(text: str, path: str = "") -> Any:
     if path:
         try:
             root = yaml.compose(text, Loader=yaml.SafeLoader)
+            loaded = _load(text)
         except (yaml.YAMLError, RecursionError) as error:
             raise InputError(
                 f"is not YAML: parsing it failed ({error}); correct it, or start from a file in "
@@ -40,10 +41,11 @@ def load(text: str, path: str = "") -> Any:
             ) from error
         if not isinstance(root, MappingNode):
             raise InputError(
-                f"holds {'nothing' if root is None else f'a {root.id}'}; expected a mapping with "
-                "sections such as 'model:' and 'data:', as in configs/cifar_fixed.yaml"
+                f"holds {'nothing' if root is None else f'a {root.id}'}; expected a mapping of "
+                "sections, as the files in configs/ are"
             )
         _check(root, ())
+        return loaded
     return _load(text)
 
 

@@ -84,9 +84,13 @@ def command(args: Sequence[str]) -> int:
         return 0
     sweep = Sweep(runs, root)
     if options.export is not None:
-        print(export(sweep, Path(options.export)), flush=True)
+        for name in export(sweep, Path(options.export)):
+            print(f"left out: {name}: its command has changed since it ran", file=sys.stderr)
+        print(options.export, flush=True)
         return 0
-    devices = options.devices.split(",") if options.devices else []
+    devices = [] if options.devices is None else options.devices.split(",")
+    if not all(map(str.strip, devices)):
+        raise InputError(f"--devices is {options.devices!r}; expected GPUs, such as 0,1")
     jobs = len(devices) or options.jobs
 
     def work() -> int:
@@ -150,6 +154,8 @@ def read_plan(given: str) -> Any:
         return strict_yaml.load(Path(file).read_text(encoding="utf-8"), file)
     except OSError as error:
         raise InputError(f"the sweep {file} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"the sweep {file} is not YAML: it is not UTF-8 text ({error})") from error
     except InputError as error:
         raise InputError(f"the sweep {file} {error}") from error
 

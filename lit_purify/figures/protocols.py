@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -50,7 +51,10 @@ def protocols_figure(groups: Mapping[str, Mapping[str, Bar]]) -> Figure:
     if not groups or set().union(*groups.values()) - set(names):
         raise ValueError(f"expected bars named {', '.join(_BARS)}, got {dict(groups)}")
     width = 0.8 / len(names)
-    with new_figure(max(5.0, 0.9 + 0.32 * len(names) * len(groups)), 3.4) as figure:
+    labels = [_folded(group) for group in groups]
+    longest = max(len(line) for label in labels for line in label.split("\n"))
+    each = max(0.32 * len(names), 0.08 * longest)
+    with new_figure(max(5.0, 0.9 + each * len(groups)), 3.4) as figure:
         axes = figure.subplots()
         for number, name in enumerate(names):
             places = _places(len(groups), width, number)
@@ -70,12 +74,18 @@ def protocols_figure(groups: Mapping[str, Mapping[str, Bar]]) -> Figure:
                     beside = place + 0.2 * width
                     ends = [middle - spread, middle + spread]
                     axes.plot([beside, beside], ends, color="black", linewidth=2.4)
-        axes.set_xticks(range(len(groups)), list(groups))
+        axes.set_xticks(range(len(groups)), labels)
         axes.set_ylim(0, 102)
         axes.set_xlabel("purification")
         axes.set_ylabel("accuracy (%)")
         figure.legend(loc="outside lower center", ncols=3)
     return figure
+
+
+def _folded(words: str) -> str:
+    """Words in short lines."""
+    lines = (textwrap.fill(line, 16, break_long_words=False) for line in words.split("\n"))
+    return "\n".join(lines)
 
 
 def _places(count: int, width: float, number: int) -> Sequence[float]:

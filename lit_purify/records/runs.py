@@ -37,6 +37,7 @@ _SAME = (
 DECISIVE = frozenset({*_ATTACK, "uniform_eps", "data", "data_sha256", "classifier"})
 """Those of them that no curve may run across: only the purifier may change along it."""
 _ROLES = ("classifier", "denoiser")
+_NUMBERS = ("eps", "uniform_eps", "t_star")
 
 _MOST_NAMES, _FEW_NAMES = 8, 3
 """A sentence names so many runs; of more it names a few."""
@@ -165,12 +166,25 @@ def _read(folder: Path) -> FinishedRun | str:
     except (ValueError, TypeError) as error:  # not JSON, or JSON of something else
         return f"its summary.json is not that of a run ({error}); repeat the run"
     settings, metrics, status = (summary[key] for key in ("settings", "metrics", "status"))
-    if not all(isinstance(part, dict) for part in (settings, metrics, *metrics.values())):
+    if not _laid_out(summary):
         return "its summary.json is laid out otherwise than this version's; repeat the run"
     if status != "finished":
         return f"not finished, its status is {status}; go on with it by --resume {folder}"
     version = summary["versions"].get(PACKAGE, "unknown")
     return FinishedRun(folder, settings, metrics, version, summary.get("labels", {}))
+
+
+def _laid_out(summary: Mapping[str, Any]) -> bool:
+    """Whether the parts of a summary are of the kinds that a report takes them for."""
+    parts = [summary.get(key, {}) for key in ("settings", "metrics", "versions", "labels")]
+    if not all(isinstance(part, dict) for part in parts):
+        return False
+    settings, metrics, *_ = parts
+    return (
+        all(isinstance(statistics, dict) for statistics in metrics.values())
+        and all(isinstance(summary.get(key) or [], list) for key in ("flags", "class_names"))
+        and all(isinstance(settings.get(key) or 0, int | float) for key in _NUMBERS)
+    )
 
 
 def short_names(runs: Sequence[FinishedRun]) -> list[str]:

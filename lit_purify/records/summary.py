@@ -61,7 +61,16 @@ def write_summary(path: str | os.PathLike[str], summary: Mapping[str, Any]) -> N
         TypeError: a value has no JSON form.
     """
     _check_keys(summary, "the summary")
-    text = json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n"
+    write_json(path, summary)
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write strict JSON, all of it or nothing; what is not finite becomes ``null``.
+
+    Raises:
+        TypeError: a value has no JSON form.
+    """
+    text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
     write_whole(Path(path), text.encode())
 
 

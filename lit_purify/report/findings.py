@@ -40,7 +40,7 @@ LEAST_RUNS = 4
 _POINTS = f"{100 * MARGIN:g}"
 
 
-class Outcome(StrEnum):
+class Judgement(StrEnum):
     """What becomes of a finding."""
 
     HOLDS = "holds"
@@ -59,7 +59,7 @@ class Evidence(NamedTuple):
     """
 
     source: str
-    outcome: Outcome
+    outcome: Judgement
     words: str
 
 
@@ -81,7 +81,7 @@ class Finding(NamedTuple):
     evidence: list[Evidence]
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> Judgement:
         """Of all evidence together."""
         return together(found.outcome for found in self.evidence)
 
@@ -92,23 +92,25 @@ class Finding(NamedTuple):
             return f"Not measured by these runs: {self.needs}."
         parts = [
             f"{outcome} in {number}"
-            for outcome in Outcome
+            for outcome in Judgement
             if (number := sum(found.outcome == outcome for found in self.evidence))
         ]
         return f"Measured in {len(self.evidence)} places: {', '.join(parts)}."
 
 
-def together(outcomes: Iterable[Outcome]) -> Outcome:
+def together(outcomes: Iterable[Judgement]) -> Judgement:
     """One outcome of several; what is open does not count beside what is decided.
 
     Example:
-        >>> together([Outcome.HOLDS, Outcome.OPEN]), together([Outcome.HOLDS, Outcome.FAILS])
-        (<Outcome.HOLDS: 'holds'>, <Outcome.PARTLY: 'holds in part'>)
+        >>> together([Judgement.HOLDS, Judgement.OPEN])
+        <Judgement.HOLDS: 'holds'>
+        >>> together([Judgement.HOLDS, Judgement.FAILS])
+        <Judgement.PARTLY: 'holds in part'>
     """
-    decided = set(outcomes) - {Outcome.OPEN}
+    decided = set(outcomes) - {Judgement.OPEN}
     if len(decided) > 1:
-        return Outcome.PARTLY
-    return decided.pop() if decided else Outcome.OPEN
+        return Judgement.PARTLY
+    return decided.pop() if decided else Judgement.OPEN
 
 
 def findings(runs: Sequence[FinishedRun]) -> list[Finding]:
@@ -190,7 +192,7 @@ def difference(one: Estimate, two: Estimate) -> Estimate:
 
 def _each(
     runs: Sequence[FinishedRun],
-    judge: Callable[[FinishedRun], Iterable[tuple[Outcome, str]]],
+    judge: Callable[[FinishedRun], Iterable[tuple[Judgement, str]]],
 ) -> Iterator[Evidence]:
     """What each run says; a run that has none of the numbers says nothing."""
     for name, run in zip(short_names(runs), runs, strict=True):
@@ -199,14 +201,14 @@ def _each(
             yield Evidence(name, together(outcome for outcome, _ in found), words)
 
 
-def _above(one: Estimate, two: Estimate) -> Outcome:
+def _above(one: Estimate, two: Estimate) -> Judgement:
     """Whether one number is larger than another, beyond their intervals."""
     if one.low > two.high:
-        return Outcome.HOLDS
-    return Outcome.FAILS if one.high < two.low else Outcome.OPEN
+        return Judgement.HOLDS
+    return Judgement.FAILS if one.high < two.low else Judgement.OPEN
 
 
-def _distances(run: FinishedRun) -> Iterator[tuple[Outcome, str]]:
+def _distances(run: FinishedRun) -> Iterator[tuple[Judgement, str]]:
     for norm, name in (("l2", "l2"), ("linf", "l_inf")):
         before, after = (run.estimate(f"distance/{norm}_{when}") for when in ("init", "end"))
         if before and after:
@@ -214,7 +216,7 @@ def _distances(run: FinishedRun) -> Iterator[tuple[Outcome, str]]:
             yield _above(after, before), words
 
 
-def _variation(run: FinishedRun) -> Iterator[tuple[Outcome, str]]:
+def _variation(run: FinishedRun) -> Iterator[tuple[Judgement, str]]:
     inputs, one, many = (
         run.estimate(f"centroid/l2_{what}") for what in ("inputs", "fixed_noise", "fixed_input")
     )
@@ -227,7 +229,7 @@ def _variation(run: FinishedRun) -> Iterator[tuple[Outcome, str]]:
         yield _above(Estimate(1, 1, 1), ratio), words
 
 
-def _randomness(run: FinishedRun) -> Iterator[tuple[Outcome, str]]:
+def _randomness(run: FinishedRun) -> Iterator[tuple[Judgement, str]]:
     fixed, name = _robust(run)
     # Images that an attack leaves as soon as they fool one noise transfer badly.
     others = ("fresh",) if run.setting("early_stop") else ("fresh", "transfer")
@@ -261,19 +263,19 @@ def _law(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
             yield Evidence(name, outcome, words)
 
 
-def _fitted(law: Law, shares: Sequence[Estimate]) -> tuple[Outcome, str]:
+def _fitted(law: Law, shares: Sequence[Estimate]) -> tuple[Judgement, str]:
     lowest, highest = min(share.high for share in shares), max(share.low for share in shares)
     spread = f"{percent(min(s.value for s in shares))} to {percent(max(s.value for s in shares))} %"
     if lowest >= highest:
-        return Outcome.OPEN, f"All accuracies, {spread}, are the same within their intervals."
+        return Judgement.OPEN, f"All accuracies, {spread}, are the same within their intervals."
     fit = law.single
     if fit is None:
-        return Outcome.OPEN, f"Accuracies {spread}; {'; '.join(law.notes)}."
-    outcome = Outcome.OPEN
+        return Judgement.OPEN, f"Accuracies {spread}; {'; '.join(law.notes)}."
+    outcome = Judgement.OPEN
     if fit.steepness <= 0 or fit.r_squared < NO_FIT:
-        outcome = Outcome.FAILS
+        outcome = Judgement.FAILS
     elif fit.r_squared >= GOOD_FIT:
-        outcome = Outcome.HOLDS
+        outcome = Judgement.HOLDS
     return outcome, f"Accuracies {spread}; {_fit(fit)}"
 
 
@@ -299,11 +301,11 @@ def _curve(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
             continue  # beyond the curve
         promised = _promised(points, Estimate(*(eps * number for number in rate)))
         gap = difference(share, promised)
-        outcome = Outcome.OPEN
+        outcome = Judgement.OPEN
         if gap.low >= -MARGIN and gap.high <= MARGIN:
-            outcome = Outcome.HOLDS
+            outcome = Judgement.HOLDS
         elif gap.low > MARGIN or gap.high < -MARGIN:
-            outcome = Outcome.FAILS
+            outcome = Judgement.FAILS
         yield Evidence(
             name,
             outcome,

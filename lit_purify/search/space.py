@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lit_purify.sweeps.plan import SweepRun, check_names, expand
+from lit_purify.sweeps.plan import SweepRun, check, check_names, expand
 from lit_purify.types import InputError, did_you_mean, is_whole
 
 PRESETS = "presets"
@@ -48,7 +48,7 @@ class Space:
 
     def __post_init__(self) -> None:
         whole = isinstance(self.images, Sequence) and all(map(is_whole, self.images))
-        if not (whole and self.images and list(self.images) == sorted(set(self.images))):
+        if not (whole and [0, *self.images] == sorted({0, *self.images}) and self.images):
             raise InputError(
                 f"images of a search is {self.images!r}; expected more and more of them, as in "
                 "[16, 48, 144]"
@@ -57,7 +57,7 @@ class Space:
             value = getattr(self, name)
             if not (is_whole(value) and value >= least):
                 raise InputError(f"{name} of a search is {value!r}; expected {least} or more")
-        if not 0 <= self.min_clean < 1:
+        if not (isinstance(self.min_clean, int | float) and 0 <= self.min_clean < 1):
             raise InputError(f"min_clean of a search is {self.min_clean!r}; expected 0 .. 1")
         if not (isinstance(self.groups, Mapping) and PRESETS in self.groups):
             raise InputError(
@@ -67,6 +67,13 @@ class Space:
         for name, plans in self.groups.items():
             if not (isinstance(plans, Mapping) and plans):
                 raise InputError(f"the group {name} of a search has no plans by name")
+            for plan in plans.values():
+                check(plan)
+        check(self.attack)
+        if others := self.attack.keys() - {"configs", "options"}:
+            raise InputError(
+                f"attack of a search has the section {min(others)}; expected configs and options"
+            )
 
     @classmethod
     def of(cls, content: Any) -> Space:
@@ -98,10 +105,10 @@ class Space:
         """
         found: dict[str, list[SweepRun]] = {}
         for group, plans in self.groups.items():
-            found[group] = []
+            found[str(group)] = []
             for name, plan in plans.items():
                 whole = {**plan, "configs": [*configs, *(plan.get("configs") or [])]}
-                found[group] += [
+                found[str(group)] += [
                     run._replace(name=f"{name}_{run.name}") for run in expand(whole, more)
                 ]
         check_names([run for runs in found.values() for run in runs])
@@ -109,5 +116,5 @@ class Space:
 
     def attacked(self, run: SweepRun, more: Sequence[str]) -> SweepRun:
         """A run with the attack of the finalists."""
-        (attack,) = expand({**self.attack, "axes": {}})
+        (attack,) = expand(self.attack)
         return run._replace(options=(*run.options, *attack.options, *more))

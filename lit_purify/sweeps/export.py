@@ -11,7 +11,7 @@ from lit_purify.sweeps.states import Sweep
 from lit_purify.types import InputError
 
 
-def export(sweep: Sweep, target: Path) -> Path:
+def export(sweep: Sweep, target: Path) -> list[str]:
     """Copy summary, configuration and rows of every finished run, without its images.
 
     ``report`` and comparisons sample by sample read the copies as they read run folders. Equal runs
@@ -22,17 +22,23 @@ def export(sweep: Sweep, target: Path) -> Path:
         target: gets a folder for every run.
 
     Returns:
-        The folder written to.
+        The runs left out that are finished by another command than they have now.
 
     Raises:
-        InputError: no run is finished.
+        InputError: no run is finished by the command that it has now.
     """
-    finished = {name: p.folder for name, p in sweep.progress.items() if p.finished and p.folder}
+    results = {name: p.folder for name, p in sweep.progress.items() if p.finished and p.folder}
+    finished = {n: folder for n, folder in results.items() if sweep.phases[n] == "finished"}
+    others = [name for name in results if name not in finished]
     if not finished:
-        raise InputError(f"no run in {sweep.root} is finished; expected one or more to export")
+        made = f" ({len(others)} by other commands; give the arguments that made them)"
+        raise InputError(
+            f"no run in {sweep.root} is finished{made if others else ''}; expected one or more to "
+            "export"
+        )
     for name, folder in finished.items():
         for file in ("summary.json", "config.yaml"):
             write_whole(target / name / file, (folder / file).read_bytes())
         rows = (folder / "records" / ROWS).read_bytes()
         write_whole(target / name / "records" / PACKED, gzip.compress(rows, mtime=0))
-    return target
+    return others

@@ -84,7 +84,7 @@ def expand(plan: Mapping[str, Any], more: Sequence[str] = ()) -> list[SweepRun]:
         >>> expand(plan)[1].options
         ('--config=purifier/ddpm', '--attack.eps=4/255')
     """
-    _check(plan)
+    check(plan)
     axes: Mapping[str, Any] = plan.get("axes") or {}
     included = plan.get("include") or []
     combinations = itertools.product(*axes.values()) if axes or not included else ()
@@ -102,6 +102,8 @@ def expand(plan: Mapping[str, Any], more: Sequence[str] = ()) -> list[SweepRun]:
         overlays, options = _words({**common, **values})
         words = (*configs, *more_configs, *overlays, *options, *more_options)
         runs.append(SweepRun(str(point.get("name") or _name(values)), values, words))
+    if not runs:
+        raise InputError("except leaves no run of a sweep; expected one or more")
     check_names(runs)
     return runs
 
@@ -140,8 +142,10 @@ def _part(key: str, value: Any) -> str:
     return _INITIALS.get(key, "" if key == "protocols" else key.rpartition(".")[2] + "_") + text
 
 
-def _check(plan: Mapping[str, Any]) -> None:
+def check(plan: Any) -> None:
     """Raise :class:`InputError` unless a plan is laid out as one."""
+    if not isinstance(plan, Mapping):
+        raise InputError(f"{plan!r} is no plan of runs; expected {', '.join(_SECTIONS)}")
     for section in plan:
         if section not in _SECTIONS:
             raise InputError(

@@ -88,7 +88,8 @@ class RunProcess:
                 raise Busy
             self._log = self.folder / LOG
             self._before = self._log.stat().st_size if self._log.exists() else 0
-            write_whole(self.folder / COMMAND, _identity(run).encode())
+            if not read_progress(self.folder).finished:  # a result keeps the command it is by
+                self._note()
             self._process = launcher(run.command(root), self._log, environment or {})
         except BaseException:
             self._lock.release()
@@ -97,7 +98,9 @@ class RunProcess:
     def poll(self) -> int | None:
         """The exit status; ``None`` while it works."""
         status = self._process.poll()
-        if status is not None:
+        if status is not None and self._lock.is_locked:
+            if status == 0:
+                self._note()
             self._lock.release()
         return status
 
@@ -107,6 +110,9 @@ class RunProcess:
         status = self.poll()
         assert status is not None
         return status
+
+    def _note(self) -> None:
+        write_whole(self.folder / COMMAND, _identity(self.run).encode())
 
     def stop(self) -> None:
         """Let it stop: what is done is recorded."""

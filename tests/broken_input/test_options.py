@@ -120,6 +120,8 @@ OPTIONS = {
             "--measure.",
         ),
         "unknown measurement": ("--measure.jacobain.top_k=1", "did you mean jacobian"),
+        "argument of the purifier": ("--model.t_star=50", "did you mean --model.purifier.t_star"),
+        "argument of the model": ("--purifier=x.Y", "did you mean --model.purifier"),
         "misspelt argument": ("--model.purifier.tstar=5", "did you mean t_star"),
         "misspelt trainer option": ("--trainer.max_stepz=3", "max_steps"),
         "misspelt attack": ("--attack=pgdd", "did you mean PGD"),

@@ -69,7 +69,12 @@ def test_started_again_it_goes_on_with_what_is_there(searched, capsys):
 
 @pytest.mark.parametrize(
     ("words", "word"),
-    [(["--jobs=0"], "jobs"), (["--space=nowhere"], "nowhere"), (["--rot=x"], "rot")],
+    [
+        (["--jobs=0"], "jobs"),
+        (["--space=nowhere"], "nowhere"),
+        (["--rot=x"], "rot"),
+        (["--budget=-3"], "budget"),
+    ],
 )
 def test_wrong_arguments(words, word, capsys):
     assert main(["search", *words]) == 2

@@ -52,3 +52,9 @@ def test_a_reader_never_meets_a_part(tmp_path):
     while not finished.is_set():
         assert path.read_bytes() in contents
     writer.join()
+
+
+def test_a_folder_in_its_place_is_named(tmp_path):
+    with pytest.raises(IsADirectoryError) as told:
+        write_whole(tmp_path, b"content")
+    assert told.value.filename == str(tmp_path)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lit_purify.records import read_summary, versions, write_summary
+from lit_purify.records.summary import write_json
 
 
 def summary(**metrics: Any) -> dict[str, Any]:
@@ -55,3 +56,9 @@ def test_missing_keys_are_named(tmp_path: Path) -> None:
 
 def test_versions() -> None:
     assert {"python", "torch", "lightning", "numpy"} <= set(versions())
+
+
+def test_any_content_becomes_strict_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "found.json", {"rounds": [(math.nan, 1.0)], "best": math.inf})
+    found = json.loads((tmp_path / "found.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"rounds": [[None, 1.0]], "best": None}

@@ -319,6 +319,26 @@ class TestWhatIsLeftOut:
         assert capsys.readouterr().out.count("left out: ") == len(words)
         assert law["measured"]["points"] == 5
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"settings": {"eps": [1, 2]}},
+            {"settings": {"t_star": "deep"}},
+            {"versions": 3},
+            {"labels": []},
+            {"flags": 3},
+            {"class_names": 7},
+        ],
+        ids=str,
+    )
+    def test_a_summary_of_other_kinds(self, changes, tmp_path):
+        run = write_run(tmp_path)
+        summary = json.loads((run / "summary.json").read_text())
+        write_summary(run / "summary.json", summary | changes)
+        runs, (line,) = read_runs([run])
+        assert not runs
+        assert "laid out otherwise" in line
+
 
 class TestDisagreements:
     def test_what_runs_should_share(self, tmp_path):
@@ -414,6 +434,7 @@ class TestCommand:
             (["{run}", "--key", "x/y"], ["x/y", "--key", "fixed/robust_accuracy"]),
             (["{run}", "--accuracy", "x/y"], ["x/y", "--accuracy", "fixed/robust_accuracy"]),
             (["{run}", "--output", "{run}/summary.json"], ["summary.json", "folder"]),
+            (["{run}", "--outpt", "there"], ["did you mean output"]),
             (["{run}", "--output", "s3://bucket/report"], ["s3://bucket/report", "--output"]),
         ],
     )

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from lit_purify.records.runs import FinishedRun
-from lit_purify.report.findings import MARGIN, Outcome, difference, findings, together
+from lit_purify.report.findings import MARGIN, Judgement, difference, findings, together
 from lit_purify.statistics import wilson_interval
 from lit_purify.types import Estimate
 
-HOLDS, PARTLY, FAILS, OPEN = Outcome
+HOLDS, PARTLY, FAILS, OPEN = Judgement
 DISTANCES, VARIATION, RANDOMNESS, LAW, CURVE = range(5)
 TINY = 1e-6
 

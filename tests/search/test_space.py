@@ -64,6 +64,13 @@ def test_the_spaces_that_come_along(name):
         ({"groups": {"chains": PRESETS}}, "presets"),
         ({"groups": {"presets": {}}}, "plans"),
         ({"image": [16]}, "images"),
+        ({"images": [0, 16]}, "images"),
+        ({"min_clean": "high"}, "min_clean"),
+        ({"groups": {"presets": {"preset": 3}}}, "no plan"),
+        ({"groups": {"presets": {"preset": {"configs": 3}}}}, "configs"),
+        ({"attack": 3}, "no plan"),
+        ({"attack": {"axes": {"eps": ["2/255"]}}}, "axes"),
+        ({"attack": {"options": {"stepps": 1}}}, "stepps"),
     ],
 )
 def test_what_is_no_space(sections, word):

@@ -100,6 +100,8 @@ def test_overlays_are_where_they_are_looked_for(folder):
         ({"axes": {"seed": [1, 1]}}, "named s1"),
         ({"include": [{"name": "a/b"}]}, "no folder"),
         ({"include": [{"name": ".."}]}, "no folder"),
+        ({"axes": {"seed": [1]}, "except": [{"seed": 1}]}, "no run"),
+        (3, "no plan"),
     ],
 )
 def test_what_is_no_plan(plan, words):

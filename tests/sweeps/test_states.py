@@ -13,7 +13,7 @@ from lit_purify.sweeps import states
 from lit_purify.sweeps.display import Display, _table
 from lit_purify.sweeps.local import _environment
 from lit_purify.sweeps.plan import SweepRun
-from lit_purify.sweeps.process import Busy, RunProcess
+from lit_purify.sweeps.process import Busy, RunProcess, is_finished
 from lit_purify.sweeps.progress import Progress, at_work, newest, read_progress
 from lit_purify.sweeps.states import Sweep
 
@@ -142,6 +142,34 @@ def test_cores_and_gpus_are_shared_out(monkeypatch):
     assert _environment(3, "1") == {"CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "2"}
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert _environment(3, "") == {}
+
+
+class Ended:
+    """A process that has ended with a status."""
+
+    def __init__(self, status):
+        self.status = status
+
+    def poll(self):
+        return self.status
+
+    wait = poll
+
+
+def test_a_result_keeps_the_command_that_it_is_by(tmp_path):
+    changed = SweepRun("a", {}, ("--model.seed=1",))
+
+    def ended(run, status):
+        return RunProcess(run, tmp_path, launcher=lambda *_: Ended(status)).wait()
+
+    assert ended(RUNS[0], 1) == 1
+    finish(*begin(tmp_path / "a"))
+    assert is_finished(RUNS[0], tmp_path)
+    assert ended(changed, 2) == 2  # refused: its settings are others
+    assert is_finished(RUNS[0], tmp_path)
+    assert not is_finished(changed, tmp_path)
+    assert ended(changed, 0) == 0  # the same run, written otherwise
+    assert is_finished(changed, tmp_path)
 
 
 def test_a_run_that_another_has_is_busy(tmp_path):

@@ -191,6 +191,23 @@ def test_the_export_is_small_and_read_like_runs(finished, plan, tmp_path, capsys
     assert numbers == read_numbers(files(root, "ddpm").folder, accuracy)
 
 
+def test_an_export_leaves_out_what_ran_by_another_command(finished, plan, tmp_path, capsys):
+    root, *_ = finished
+    arguments = ["--root", str(root), "--export", str(tmp_path / "out")]
+    include = [{"preset": "ddpm"}, {"preset": "reverse", "seed": 1, "name": "reverse"}]
+    assert main(["sweep", plan("stale", axes={}, include=include), *arguments]) == 0
+    assert "left out: reverse:" in capsys.readouterr().err
+    assert [folder.name for folder in (tmp_path / "out").iterdir()] == ["ddpm"]
+
+
+def test_an_export_of_nothing_by_its_command_is_refused(finished, plan, tmp_path, capsys):
+    root, *_ = finished
+    arguments = ["--root", str(root), "--export", str(tmp_path / "out"), "--model.seed=1"]
+    assert main(["sweep", plan(), *arguments]) == 2
+    assert "2 by other commands" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_export_of_nothing_is_refused(plan, tmp_path, capsys):
     arguments = [plan(), "--root", str(tmp_path / "none"), "--export", str(tmp_path / "out")]
     assert main(["sweep", *arguments]) == 2
@@ -213,6 +230,7 @@ def test_the_list_is_what_one_would_type(plan, tmp_path, capsys):
         (["nowhere.yaml"], "nowhere.yaml does not exist"),
         (["embedded"], "did you mean sweep/embedded"),
         (["sweep/depth", "--jobs", "0"], "--jobs is 0"),
+        (["sweep/depth", "--devices", ","], "--devices is"),
         (["sweep/depth", "--data.limit"], "--data.limit has no value"),
         (["sweep/depth", "--data.limit", "--list"], "--data.limit has no value"),
         (["cifar_fixed"], "no section 'model'"),
@@ -224,3 +242,20 @@ def test_what_is_refused(arguments, words, tmp_path, monkeypatch, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "nothing"),
+        (b"[]", "sequence"),
+        (b"\xff\xfe\x00", "UTF-8"),
+        (b"axes: !!python/object:os.system {}", "not YAML"),
+    ],
+    ids=["empty", "list", "binary", "tag"],
+)
+def test_files_that_hold_no_plan(content, words, tmp_path, capsys):
+    (tmp_path / "plan.yaml").write_bytes(content)
+    assert main(["sweep", str(tmp_path / "plan.yaml"), "--list"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line

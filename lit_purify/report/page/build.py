@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from lit_purify.records.runs import FinishedRun, short_names
-from lit_purify.report.findings import Outcome, findings
+from lit_purify.report.findings import Judgement, findings
 from lit_purify.report.page.facts import RunFacts, columns, run_facts, shared
 from lit_purify.report.page.gallery import Gallery, gallery
 from lit_purify.report.page.pictures import pictures
@@ -55,7 +56,7 @@ def page(
         "facts": facts,
         "lead": _lead(facts, common),
         "findings": found,
-        "counts": {outcome: sum(f.outcome == outcome for f in found) for outcome in Outcome},
+        "counts": {outcome: sum(f.outcome == outcome for f in found) for outcome in Judgement},
         "remarks": remarks,
         "nonfinite": _nonfinite(facts),
         "columns": columns(facts),
@@ -136,9 +137,9 @@ def _environment() -> Environment:
     return environment
 
 
-def _breakable(path: str) -> Markup:
-    """A path that a narrow column may fold behind its slashes."""
-    return Markup("/<wbr>").join(map(escape, path.split("/")))
+def _breakable(words: str) -> Markup:
+    """A path or a call that a narrow column may fold behind its slashes and brackets."""
+    return Markup("<wbr>").join(map(escape, re.split(r"(?<=[/(])", words)))
 
 
 def _named(number: str) -> str:
