@@ -64,14 +64,13 @@ class Classifier(NamesItself, nn.Module, ABC):
                 "choose a classifier or a preprocessing of that size"
             )
         self._check_names(class_names, made_for)
-        if (
-            labels is not None
-            and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes
-        ):
-            raise InputError(
-                f"the labels of the data range over {int(labels.min())} .. {int(labels.max())}, and "
-                f"{made_for} knows 0 .. {self.num_classes - 1}; choose a classifier of that data set"
-            )
+        if labels is not None:
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= self.num_classes:
+                raise InputError(
+                    f"the labels of the data range over {low} .. {high}, and {made_for} knows "
+                    f"0 .. {self.num_classes - 1}; choose a classifier of that data set"
+                )
 
     def _check_names(self, class_names: Sequence[str], made_for: str) -> None:
         """Names that both know stand at the same places; two data sets share none."""

@@ -36,6 +36,8 @@ class InMemoryDataModule(ImageDataModule, ABC):
         InputError: an argument or the source is not as above.
     """
 
+    test_set: ImageArrays
+
     def __init__(
         self,
         *,
