@@ -150,3 +150,15 @@ def test_a_picture_beyond_all_size_is_refused(tmp_path, monkeypatch):
         read_photograph(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)  # here Pillow only warns
     assert read_photograph(path).size == (30, 40)
+
+
+def test_grey_pixels_are_those_of_the_file(tmp_path):
+    values = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    for mode in ("L", "LA"):
+        picture = Image.fromarray(values).convert(mode)
+        pixels = read_pixels(_file(tmp_path, lambda p=picture: _bytes(p)), (1, 8, 32))
+        assert np.array_equal(pixels, values[..., None])
+    bilevel = read_pixels(_file(tmp_path, lambda: _bytes(GREY.convert("1"))), (1, 40, 30))
+    assert set(np.unique(bilevel)) == {0, 255}
+    with pytest.raises(InputError, match="greyscale"):
+        read_pixels(_file(tmp_path, lambda: _bytes(RGB)), (1, 40, 30))
