@@ -1,7 +1,5 @@
 """Data sets in torchvision's formats: which images, in which order, and what is refused."""
 
-from pathlib import Path
-
 import layouts
 import numpy as np
 import pytest
@@ -128,7 +126,7 @@ def test_grey_images_train_a_denoiser(tmp_path):
     data = MNISTDataModule(root=str(tmp_path), num_holdout=2, batch_size=2)
     module = DenoiserTraining(layouts.grey_denoiser())
     before = [weight.clone() for weight in module.denoiser.parameters()]
-    tiny.trainer(Path(tmp_path), max_steps=2, inference_mode=True).fit(module, data)
+    tiny.trainer(tmp_path, max_steps=2).fit(module, data)
     after = list(module.denoiser.parameters())
     assert module.global_step == 2
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
