@@ -6,6 +6,7 @@ from lit_purify.data.celeba_hq import CelebAHQDataModule
 from lit_purify.data.cifar10 import CIFAR10DataModule
 from lit_purify.data.image_folder import ImageFolderDataModule
 from lit_purify.data.imagenet import ImageNetDataModule
+from lit_purify.data.in_memory import InMemoryDataModule
 from lit_purify.data.npz import NPZDataModule
 from lit_purify.data.tiny_imagenet import TinyImageNetDataModule
 from lit_purify.data.torchvision_sets import (
@@ -24,6 +25,7 @@ __all__ = [
     "ImageDataModule",
     "ImageFolderDataModule",
     "ImageNetDataModule",
+    "InMemoryDataModule",
     "MNISTDataModule",
     "NPZDataModule",
     "SVHNDataModule",
