@@ -70,7 +70,7 @@ class ImageGrid(Measurement):
         skipped = not trainer.is_global_zero or trainer.fast_dev_run  # type: ignore[attr-defined]
         if skipped or self._first not in index:
             return
-        names = module.classifier.class_name
+        names = module.class_name
         first = slice(self.count)
         clean, labels = batch["image"][first].cpu(), batch["label"][first].tolist()
         for protocol in module.protocols:

@@ -70,7 +70,8 @@ class PredictionWriter(BasePredictionWriter):
         for row, index in enumerate(batch["index"].tolist()):
             name = names[index]
             pixels = (purified[row].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-            Image.fromarray(pixels).save(folder / f"{name}.png")
+            grey = pixels.shape[-1] == 1
+            Image.fromarray(pixels[..., 0] if grey else pixels).save(folder / f"{name}.png")
             if index < self.figures:
                 figure = _trajectory(prediction, row, steps)
                 trajectories.mkdir(exist_ok=True)

@@ -16,9 +16,11 @@ from lit_purify.weights.content import sha256
 
 _PACKAGE = "lit_purify."
 
-HARDWARE = ("batch_size", "device", "memory_budget_gib", "num_workers", "processes", "root")
+HARDWARE = (
+    *("batch_size", "device", "download", "memory_budget_gib", "num_workers", "processes", "root"),
+)
 """Settings and arguments of this package's classes that may change between the sessions of a run:
-they move floats in the last digits."""
+they move floats in the last digits at most."""
 
 
 def without_hardware(config: Any) -> Any:

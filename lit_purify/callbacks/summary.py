@@ -114,7 +114,7 @@ class Summary(Callback):
             "preflight": module.preflight,
             "flags": flags(metrics, self._settings, module.preflight),
             "labels": self._labels,
-            "class_names": module.classifier.class_names,
+            "class_names": module.class_names,
         }
 
     def _print_settings(self) -> None:

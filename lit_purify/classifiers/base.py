@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from lit_purify.types import InputError
 class Classifier(NamesItself, nn.Module, ABC):
     """Names the class of an image: g in the paper.
 
-    ``classifier(images)`` takes images in [0, 1] of shape (B, 3, H, W) and returns logits of shape
+    ``classifier(images)`` takes images in [0, 1] of shape (B, C, H, W) and returns logits of shape
     (B, K). Any normalisation happens inside.
 
     Attributes:
@@ -34,18 +35,22 @@ class Classifier(NamesItself, nn.Module, ABC):
     class_names: tuple[str, ...] = ()
     preprocessing: str | None = None
 
-    def class_name(self, label: int) -> str:
-        """The name of a class, or its number where names are unknown."""
-        return self.class_names[label] if label < len(self.class_names) else str(label)
-
     def check_data(
-        self, *, num_classes: int | None, image_shape: tuple[int, int, int] | None
+        self,
+        *,
+        num_classes: int | None,
+        image_shape: tuple[int, int, int] | None,
+        class_names: Sequence[str] = (),
+        labels: Tensor | None = None,
     ) -> None:
         """Raise :class:`InputError` if the network was made for other images or labels.
 
         Args:
             num_classes: how many classes the data have; ``None`` is taken to fit.
             image_shape: (C, H, W) of the images, likewise.
+            class_names: names of the classes; empty is taken to fit. A name that the network knows
+                too must be at the same place, and one at least must be.
+            labels: class indices, shape (N,), which the network must know; ``None`` likewise.
         """
         made_for = f"the classifier ({self.source})"
         if num_classes not in (None, self.num_classes):
@@ -57,6 +62,32 @@ class Classifier(NamesItself, nn.Module, ABC):
             raise InputError(
                 f"the images have shape {image_shape}, and {made_for} expects {self.image_shape}; "
                 "choose a classifier or a preprocessing of that size"
+            )
+        self._check_names(class_names, made_for)
+        if labels is not None:
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= self.num_classes:
+                raise InputError(
+                    f"the labels of the data range over {low} .. {high}, and {made_for} knows "
+                    f"0 .. {self.num_classes - 1}; choose a classifier of that data set"
+                )
+
+    def _check_names(self, class_names: Sequence[str], made_for: str) -> None:
+        """Names that both know stand at the same places; two data sets share none."""
+        places: dict[str, list[int]] = {}
+        for k, name in enumerate(self.class_names):
+            places.setdefault(name.casefold(), []).append(k)
+        names = [name.casefold() for name in class_names]
+        wrong = [k for k, name in enumerate(names) if k not in places.get(name, [k])]
+        if names and places and not places.keys() & set(names):
+            wrong = [0]
+        if wrong:
+            k = wrong[0]
+            place = places.get(names[k])
+            raise InputError(
+                f"class {k} of the data is {class_names[k]!r}, which {made_for} "
+                f"{f'has as class {place[0]}' if place else 'does not know'}; expected the same "
+                "classes in the same order; choose a classifier of that data set"
             )
 
     def __call__(self, images: Tensor) -> Tensor:

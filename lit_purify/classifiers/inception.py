@@ -61,11 +61,12 @@ class InceptionFeatures(nn.Module):
         """Features of images.
 
         Args:
-            images: shape (B, 3, H, W), in the [0, 1] scale.
+            images: shape (B, 3, H, W), in the [0, 1] scale; or (B, 1, H, W), which are taken for
+                three equal channels.
 
         Returns:
             Shape (B, 768), float32.
         """
         self.to(images.device)
-        (features,) = self.network(images.float())
+        (features,) = self.network(images.float().expand(-1, 3, -1, -1))
         return features.mean((2, 3))

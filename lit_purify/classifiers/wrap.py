@@ -43,9 +43,9 @@ def from_module(
     frozen. Put a normalisation, if it needs one, into the module.
 
     Args:
-        module: images (B, 3, H, W) in [0, 1] -> logits (B, ``num_classes``).
+        module: images (B, C, H, W) in [0, 1] -> logits (B, ``num_classes``).
         num_classes: number of classes K.
-        image_shape: (3, H, W) that the module expects; ``None`` takes any.
+        image_shape: (C, H, W) that the module expects; ``None`` takes any.
         source: name in the settings of a run; ``None`` takes the module's class and its public
             attributes that are plain values, such as ``Scaled(temperature=2)``.
         file: weights file whose hash a run reports.

@@ -17,8 +17,8 @@ class ArrayDataModule(ImageDataModule):
     ``index`` in a batch is the position among the images, also where only some are taken.
 
     Args:
-        images: tensor of shape (N, 3, H, W) or array of shape (N, H, W, 3); uint8, or finite
-            floats in [0, 1].
+        images: tensor of shape (N, C, H, W) or array of shape (N, H, W, C), with C = 3
+            (RGB) or 1 (grey); uint8, or finite floats in [0, 1].
         labels: class indices, tensor or array of shape (N,), any integer type.
         num_classes: the labels must lie in 0 .. ``num_classes`` - 1, and the classifier must know
             as many classes; ``None`` does not ask.
@@ -59,5 +59,4 @@ class ArrayDataModule(ImageDataModule):
         )
         self.num_classes = num_classes
         self.test_set = self.take(images, labels)
-        _, *size = self.test_set.images.shape
-        self.image_shape = (size[0], size[1], size[2])
+        self.image_shape = self.test_set.image_shape

@@ -24,12 +24,12 @@ class ImageArrays(ImageDataset):
     """Images, each with its label; their dataset indices count from 0.
 
     Args:
-        images: array of shape (N, H, W, 3) or tensor of shape (N, 3, H, W); uint8, or finite
-            floats in [0, 1].
+        images: array of shape (N, H, W, C) or tensor of shape (N, C, H, W), with C = 3
+            (RGB) or 1 (grey); uint8, or finite floats in [0, 1].
         labels: class indices, array or tensor of shape (N,), any integer type; ``None`` labels
             every image :data:`UNKNOWN_LABEL`.
         num_classes: the labels must lie in 0 .. ``num_classes`` - 1; ``None`` does not ask.
-        image_shape: (3, H, W) that the images must have; ``None`` does not ask.
+        image_shape: (C, H, W) that the images must have; ``None`` does not ask.
 
     Raises:
         InputError: type, shape, range or length are not as above.
@@ -49,18 +49,24 @@ class ImageArrays(ImageDataset):
         image_shape: tuple[int, int, int] | None = None,
     ) -> None:
         self.images = _pixels(images)
-        n, _, height, width = self.images.shape
-        if image_shape is not None and (height, width) != tuple(image_shape[1:]):
+        n = len(self.images)
+        if image_shape is not None and self.image_shape != tuple(image_shape):
             raise InputError(
-                f"the images are {width} x {height} pixels (width x height); expected "
-                f"{image_shape[2]} x {image_shape[1]}; resize them, or take a data module (or its "
-                "image_shape) for that size"
+                f"the images are {_size(self.image_shape)} (width x height); expected "
+                f"{_size(image_shape)}; convert them, or take a data module (or its image_shape) "
+                "for such images"
             )
         if labels is None:
             self.labels = torch.full((n,), UNKNOWN_LABEL)
         else:
             self.labels = _classes(labels, n, num_classes)
         self.indices = torch.arange(n)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        _, channels, height, width = self.images.shape
+        return channels, height, width
 
     def select(self, positions: Sequence[int]) -> ImageArrays:
         """The images at these positions, in this order, under their dataset indices."""
@@ -91,16 +97,22 @@ class ImageArrays(ImageDataset):
         yield self.images.contiguous().numpy().tobytes()
 
 
+def _size(shape: Sequence[int]) -> str:
+    """(C, H, W) in words."""
+    channels, height, width = shape
+    return f"{width} x {height} pixels, {'grey' if channels == 1 else 'RGB'}"
+
+
 def _pixels(images: np.ndarray | Tensor) -> Tensor:
-    """Checked images (N, 3, H, W), which share the memory of what was given where torch can."""
+    """Checked images (N, C, H, W), which share the memory of what was given where torch can."""
     if isinstance(images, Tensor):
-        axis, layout, kind = 1, "(N, 3, H, W), channels first", str(images.dtype)[len("torch.") :]
+        axis, layout, kind = 1, "(N, C, H, W), channels first", str(images.dtype)[len("torch.") :]
     else:
-        axis, layout, kind = 3, "(N, H, W, 3), channels last", images.dtype.name
-    if images.ndim != 4 or images.shape[axis] != 3:
+        axis, layout, kind = 3, "(N, H, W, C), channels last", images.dtype.name
+    if images.ndim != 4 or images.shape[axis] not in (1, 3):
         raise InputError(
-            f"the images have shape {tuple(images.shape)}; expected RGB images {layout}; move the "
-            "channel axis, or repeat a single grey channel three times"
+            f"the images have shape {tuple(images.shape)}; expected {layout}, C = 3 for RGB and 1 "
+            "for grey; move the channel axis, or add that of grey images: images[..., None]"
         )
     if 0 in images.shape:
         raise InputError(

@@ -37,14 +37,18 @@ class ImageDataModule(LightningDataModule):
         auto_batch_size: whether every run chooses ``batch_size`` anew.
         done: dataset indices that a test leaves out because their records exist.
         num_classes: how many classes the labels may name; ``None`` where that is not said.
-        image_shape: (3, H, W) of every image; ``None`` where that is not said.
+        class_names: names of the classes in the order of the labels; empty where not known.
+        image_shape: (C, H, W) of every image; ``None`` where that is not said.
+        dataset: what a report calls the data set, where ``source`` does not tell; may be empty.
 
     Raises:
         InputError: an argument is not as above.
     """
 
     num_classes: int | None = None
+    class_names: tuple[str, ...] = ()
     image_shape: tuple[int, int, int] | None = None
+    dataset: str = ""
     test_set: ImageDataset
 
     def __init__(
@@ -81,6 +85,7 @@ class ImageDataModule(LightningDataModule):
     def settings(self) -> dict[str, object]:
         """What a report must say about the images of a test."""
         return {
+            **({"dataset": self.dataset} if self.dataset else {}),
             "data": self.source,
             **self.details,
             "data_sha256": self.test_set.sha256(),

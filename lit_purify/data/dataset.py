@@ -26,7 +26,7 @@ class ImageDataset(Dataset[Batch], ABC):
 
     @abstractmethod
     def pixels(self, item: int) -> Tensor:
-        """One image, shape (3, H, W): uint8, or floats in [0, 1]."""
+        """One image, shape (C, H, W): uint8, or floats in [0, 1]."""
 
     @abstractmethod
     def content(self) -> Iterator[bytes]:
@@ -45,12 +45,12 @@ class ImageDataset(Dataset[Batch], ABC):
         return len(self.labels)
 
     def __getitem__(self, item: int) -> Batch:
-        """One sample: an image (3, H, W) in [0, 1], and its label and index, both of shape ()."""
+        """One sample: an image (C, H, W) in [0, 1], and its label and index, both of shape ()."""
         image = in_unit_range(self.pixels(item))
         return Batch(image=image, label=self.labels[item], index=self.indices[item])
 
     def batch(self, items: list[int]) -> Batch:
-        """Several samples: images (B, 3, H, W) in [0, 1], labels and indices of shape (B,)."""
+        """Several samples: images (B, C, H, W) in [0, 1], labels and indices of shape (B,)."""
         return default_collate([self[item] for item in items])
 
 

@@ -1,4 +1,4 @@
-"""From image files to RGB pixels, without silent loss."""
+"""From image files to pixels, RGB or grey, without silent loss."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from lit_purify.types import InputError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 """File names that count as images, in any case."""
 
+Labelled = list[tuple[Path, int]]
+"""Image files, each with its class index."""
+
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _LOSSLESS_MODES = ("RGB", "L", "P", "1")
+_GREY_MODES = ("L", "LA", "1")
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, zlib.error)
 
 
@@ -42,30 +46,32 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_rgb(path: Path, height: int, width: int) -> np.ndarray:
+def read_pixels(path: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
     """Read an 8-bit image of one size, pixels as stored (no colour or orientation correction).
 
-    Greyscale, palette and fully opaque RGBA images become RGB, which loses nothing. Anything
-    whose conversion would lose something is refused.
+    As RGB, greyscale, palette and fully opaque RGBA images lose nothing. Anything whose conversion
+    would lose something is refused, such as colours where grey is expected.
 
     Args:
         path: a PNG, JPEG or WebP file.
-        height: expected pixel rows.
-        width: expected pixel columns.
+        image_shape: expected (C, H, W); C = 3 reads RGB, 1 reads grey.
 
     Returns:
-        uint8 array of shape (height, width, 3).
+        uint8 array of shape (H, W, C).
 
     Raises:
         InputError: the file is damaged, has another size, more than one frame, 16 bits per channel,
             transparent pixels, or another colour space.
     """
+    channels, height, width = image_shape
     with _opened(path, photograph=False) as picture:
         if picture.size != (width, height):
             raise InputError(
                 f"{path}: the image is {picture.width} x {picture.height} pixels (width x height); "
                 f"expected {width} x {height}; resize it, or set image_shape"
             )
+        if channels == 1:
+            return np.asarray(_to_grey(picture, path))[..., None]
         return np.asarray(_to_rgb(picture, path, _LOSSLESS_MODES))
 
 
@@ -139,6 +145,16 @@ def _png_bit_depth(picture: Image.Image, path: Path) -> int:
         return 8
     with path.open("rb") as file:
         return file.read(25)[24]
+
+
+def _to_grey(picture: Image.Image, path: Path) -> Image.Image:
+    if picture.mode not in _GREY_MODES:
+        raise InputError(
+            f"{path}: the image has colour mode {picture.mode}; expected greyscale; convert it, or "
+            "set image_shape to three channels"
+        )
+    # Of three equal channels Pillow's weighted mean is each of them.
+    return _to_rgb(picture, path, _LOSSLESS_MODES).convert("L")
 
 
 def _to_rgb(picture: Image.Image, path: Path, modes: tuple[str, ...]) -> Image.Image:

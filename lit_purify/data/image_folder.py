@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from lit_purify.data import sources
 from lit_purify.data.arrays import ImageArrays
 from lit_purify.data.base import ImageDataModule
-from lit_purify.data.image_files import SUFFIXES, is_picture, read_rgb, visible
+from lit_purify.data.image_files import SUFFIXES, is_picture, read_pixels, visible
 from lit_purify.types import Auto, Batch, InputError
 
 
@@ -23,11 +23,11 @@ class ImageFolderDataModule(ImageDataModule):
 
     Args:
         source: a folder of PNG, JPEG or WebP files (taken in the order of their names, subfolders
-            left out), an ``.npz`` file with ``images`` (N, H, W, 3) and maybe ``labels``, or
+            left out), an ``.npz`` file with ``images`` (N, H, W, C) and maybe ``labels``, or
             ``embedded`` for the shipped CIFAR-10 test images.
         batch_size: images per batch, for each process; ``auto`` chooses by the memory.
         limit: take the first ``limit`` images only, or all where there are fewer.
-        image_shape: (3, H, W) that every image must have.
+        image_shape: (C, H, W) that every image must have, C = 3 (RGB) or 1 (grey).
         num_workers: loading processes; 0 loads in the main one.
 
     Attributes:
@@ -49,8 +49,8 @@ class ImageFolderDataModule(ImageDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(source=source, batch_size=batch_size, limit=limit, num_workers=num_workers)
-        if image_shape[0] != 3 or min(image_shape) < 1:
-            raise InputError(f"image_shape is {image_shape}; expected (3, height, width)")
+        if image_shape[0] not in (1, 3) or min(image_shape) < 1:
+            raise InputError(f"image_shape is {image_shape}; expected (3 or 1, height, width)")
         self.image_shape = image_shape
         self.names: list[str] = []
 
@@ -64,9 +64,8 @@ class ImageFolderDataModule(ImageDataModule):
         path = Path(self.source)
         if path.is_dir() and self.source != "embedded":
             files = _pictures(path)[: self.limit]
-            _, height, width = self.image_shape
             self.predict_set = ImageArrays(
-                np.stack([read_rgb(file, height, width) for file in files]), None
+                np.stack([read_pixels(file, self.image_shape) for file in files]), None
             )
             self.names = [file.stem for file in files]
         else:

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import get_args
 
 from lit_purify.data import sources
-from lit_purify.data.base import ImageDataModule
 from lit_purify.data.dataset import ImageDataset
 from lit_purify.data.imagenet_files import NUM_CLASSES, Order, folder_files, foolbox_samples
-from lit_purify.data.photographs import Photographs
-from lit_purify.data.preprocessing import preprocessing_named
+from lit_purify.data.photographs_module import PhotographsDataModule
 from lit_purify.types import Auto, InputError
 
 FOOLBOX = "foolbox"
 
 
-class ImageNetDataModule(ImageDataModule):
+class ImageNetDataModule(PhotographsDataModule):
     """ImageNet images in [0, 1] for evaluation, labels 0 .. 999.
 
     ``index`` in a batch is the position in the full source, in the chosen order, also where only
@@ -49,7 +47,6 @@ class ImageNetDataModule(ImageDataModule):
     """
 
     num_classes = NUM_CLASSES
-    image_shape: tuple[int, int, int]
 
     def __init__(
         self,
@@ -64,41 +61,34 @@ class ImageNetDataModule(ImageDataModule):
     ) -> None:
         super().__init__(
             source=source,
+            preprocessing=preprocessing,
             batch_size=batch_size,
             limit=limit,
-            num_workers=num_workers,
             indices=indices,
+            num_workers=num_workers,
         )
         if order not in get_args(Order):
             raise InputError(f"order is {order!r}; expected {' or '.join(get_args(Order))}")
-        size = preprocessing_named(preprocessing).size
         self.order: Order = order
-        self.preprocessing = preprocessing
-        self.image_shape = (3, size, size)
 
     def setup(self, stage: str) -> None:
         """Find the images of a ``test``, and look whether they can be read."""
         if stage == "test":
             is_array = Path(self.source).suffix == ".npz"
-            self.test_set = self._arrays() if is_array else self._photographs()
+            self.test_set = self._arrays() if is_array else self._files()
 
     def _arrays(self) -> ImageDataset:
         images, labels = sources.npz(self.source)
         self._describe(len(images), order=None, preprocessing=None)
         return self.take(images, labels)
 
-    def _photographs(self) -> ImageDataset:
+    def _files(self) -> ImageDataset:
         if self.source == FOOLBOX:
             order, samples = None, foolbox_samples()
         else:
             order, samples = self.order, folder_files(self.source, self.order)
         self._describe(len(samples), order=order, preprocessing=self.preprocessing)
-        positions = self.positions(len(samples))
-        photographs = Photographs(
-            [samples[i] for i in positions], positions, preprocessing=self.preprocessing
-        )
-        photographs.check()
-        return photographs
+        return self.photographs(samples)
 
     def _describe(self, images: int, *, order: str | None, preprocessing: str | None) -> None:
         """What a report must say about the source; ``None`` where nothing was done."""

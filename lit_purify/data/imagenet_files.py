@@ -9,13 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from lit_purify.data.image_files import SUFFIXES, is_picture, visible
+from lit_purify.data.image_files import SUFFIXES, Labelled, is_picture, visible
 from lit_purify.types import InputError
 
 Order = Literal["validation", "folder"]
-
-Labelled = list[tuple[Path, int]]
-"""Image files, each with its class index."""
 
 NUM_CLASSES = 1000
 

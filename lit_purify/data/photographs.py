@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lit_purify.data.dataset import ImageDataset
-from lit_purify.data.image_files import check_photograph_header, read_photograph
+from lit_purify.data.image_files import Labelled, check_photograph_header, read_photograph
 from lit_purify.data.preprocessing import preprocessing_named
 
 DECODED = 1000
@@ -31,9 +30,7 @@ class Photographs(ImageDataset):
         InputError: there is no preprocessing of that name.
     """
 
-    def __init__(
-        self, samples: Sequence[tuple[Path, int]], indices: Sequence[int], *, preprocessing: str
-    ) -> None:
+    def __init__(self, samples: Labelled, indices: Sequence[int], *, preprocessing: str) -> None:
         self.files = [file for file, _ in samples]
         self.labels = torch.tensor([label for _, label in samples], dtype=torch.int64)
         self.indices = torch.tensor(indices, dtype=torch.int64)

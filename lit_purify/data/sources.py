@@ -1,6 +1,6 @@
 """Where image arrays come from: the shipped images, torchvision, or an ``.npz`` file.
 
-Every function returns uint8 (or float) images of shape (N, H, W, 3) and integer labels of shape
+Every function returns uint8 (or float) images of shape (N, H, W, C) and integer labels of shape
 (N,), not yet checked beyond their names: :class:`~lit_purify.data.arrays.ImageArrays` does that.
 """
 
@@ -46,33 +46,54 @@ def embedded() -> tuple[np.ndarray, np.ndarray]:
     return tiles, labels
 
 
-def torchvision_cifar10(root: str | Path, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
-    """CIFAR-10 through torchvision, downloaded into ``root`` where it is not there yet.
+FILES = {
+    "CIFAR10": "cifar-10-batches-py",
+    "CIFAR100": "cifar-100-python",
+    "SVHN": "{split}_32x32.mat",
+    "MNIST": "MNIST/raw",
+    "FashionMNIST": "FashionMNIST/raw",
+}
+"""Data sets of torchvision that can be read here -> where their files are under a root folder."""
+
+
+def torchvision(
+    name: str, root: str | Path, *, train: bool, download: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """A data set of torchvision's.
 
     Args:
-        root: folder that holds, or will hold, ``cifar-10-batches-py``.
-        train: the 50,000 training images; otherwise the 10,000 test images.
+        name: one of :data:`FILES`.
+        root: folder that holds, or will hold, its files.
+        train: the training images; otherwise the test images.
+        download: let torchvision download what is not there.
 
     Returns:
-        Images, uint8, (N, 32, 32, 3), and labels, int64, (N,), in the official order.
+        Images, uint8, (N, H, W, C), and labels, int64, (N,), in the official order.
 
     Raises:
-        InputError: the files are neither there nor can be downloaded.
+        InputError: the files are not there, cannot be downloaded, or are damaged.
     """
     # Late: the shipped images and .npz files need no torchvision.
-    from torchvision.datasets import CIFAR10
+    from torchvision import datasets
 
+    split = "train" if train else "test"
     try:
-        dataset = CIFAR10(str(root), train=train, download=True)
-    except (OSError, RuntimeError, EOFError) as error:
+        if name == "SVHN":
+            dataset = datasets.SVHN(str(root), split=split, download=download)
+            images, labels = dataset.data.transpose(0, 2, 3, 1), dataset.labels
+        else:
+            dataset = getattr(datasets, name)(str(root), train=train, download=download)
+            images, labels = np.asarray(dataset.data), np.asarray(dataset.targets)
+    except Exception as error:  # a damaged file can raise nearly anything
+        reason = str(error).partition(" You can use")[0] or type(error).__name__
+        failed = "is not, or not whole, in" if not download else "could not be downloaded into"
+        advice = "type --data.download true" if not download else "do that where there is network"
         raise InputError(
-            f"CIFAR-10 is not in {str(root)!r} and could not be downloaded ({error}); download "
-            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz on a machine with network "
-            f"access and unpack it there, so that {str(Path(root) / 'cifar-10-batches-py')!r} "
-            "exists; or give another source: the path of an .npz file with the keys 'images' and "
-            "'labels', or, for evaluation, 'embedded'"
+            f"{name} {failed} the folder {str(root)!r} ({reason}); expected "
+            f"{str(Path(root) / FILES[name].format(split=split))!r}; {advice}, or copy it there; "
+            "or give another source: the path of an .npz file with the keys 'images' and 'labels'"
         ) from error
-    return dataset.data, np.asarray(dataset.targets, dtype=np.int64)
+    return images.reshape(*images.shape[:3], -1), labels.astype(np.int64)
 
 
 def npz(path: str | Path) -> tuple[np.ndarray, np.ndarray]:

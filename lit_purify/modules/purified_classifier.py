@@ -69,6 +69,7 @@ class PurifiedClassifier(RecordingModule):
             warning and a flag, where they differ.
 
     Attributes:
+        class_names: the classifier's, or else those of the data of a test; may be empty.
         preflight: what was found before the test, see :mod:`lit_purify.modules.preflight`.
     """
 
@@ -114,6 +115,7 @@ class PurifiedClassifier(RecordingModule):
         self.tf32 = tf32
         self.compile_networks = compile
         self.configure_model()  # for a model called without a Trainer
+        self.class_names = classifier.class_names
         self.seed = seed
         self.protocols: tuple[ProtocolName, ...] = tuple(dict.fromkeys(protocols))
         self.test_draws = test_draws
@@ -150,6 +152,10 @@ class PurifiedClassifier(RecordingModule):
     def noise(self) -> FixedNoise:
         """The run's own randomness configuration: base seed ``seed``."""
         return FixedNoise(self.seed)
+
+    def class_name(self, label: int) -> str:
+        """The name of a class, or its number where names are unknown."""
+        return self.class_names[label] if label < len(self.class_names) else str(label)
 
     @property
     def surfaces(self) -> list[Surface]:
@@ -240,11 +246,17 @@ class PurifiedClassifier(RecordingModule):
         """Raise :class:`InputError` if the classifier was made for other images or labels.
 
         Args:
-            data: a data module; what it does not say in ``num_classes`` and ``image_shape`` is
-                taken to fit.
+            data: a data module; what it does not say in ``num_classes``, ``class_names`` and
+                ``image_shape`` is taken to fit.
         """
-        classes, shape = (getattr(data, name, None) for name in ("num_classes", "image_shape"))
-        self.classifier.check_data(num_classes=classes, image_shape=shape)
+        names = tuple(getattr(data, "class_names", ()))
+        self.class_names = self.classifier.class_names or names
+        self.classifier.check_data(
+            num_classes=getattr(data, "num_classes", None),
+            image_shape=getattr(data, "image_shape", None),
+            class_names=names,
+            labels=getattr(getattr(data, "test_set", None), "labels", None),
+        )
 
     def on_test_start(self) -> None:
         first = first_images(self.trainer, "test_set")

@@ -107,6 +107,8 @@ def _fits(cell: PrintedCell, run: FinishedRun) -> bool:
 
 def _dataset(run: FinishedRun) -> Dataset | None:
     """The paper's name of a run's images; ``None`` for images of one's own."""
+    if "dataset" in run.settings:  # the paper's two are known by what follows
+        return None
     if "data_preprocessing" in run.settings:
         return "imagenet"
     return "cifar10" if run.settings.get("data", _CIFAR10[0]) in _CIFAR10 else None

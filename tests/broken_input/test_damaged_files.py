@@ -15,7 +15,7 @@ from refusals import sound_npz
 
 from lit_purify.checkpoints import load_denoiser
 from lit_purify.data import sources
-from lit_purify.data.image_files import read_rgb
+from lit_purify.data.image_files import read_pixels
 from lit_purify.types import InputError
 
 
@@ -56,9 +56,9 @@ def _torch_bytes() -> bytes:
     ("name", "content", "read"),
     [
         ("a.npz", sound_npz, sources.npz_optional_labels),
-        ("a.png", partial(_picture_bytes, "PNG"), lambda p: read_rgb(p, 32, 32)),
-        ("a.jpg", partial(_picture_bytes, "JPEG"), lambda p: read_rgb(p, 32, 32)),
-        ("a.webp", partial(_picture_bytes, "WEBP"), lambda p: read_rgb(p, 32, 32)),
+        ("a.png", partial(_picture_bytes, "PNG"), lambda p: read_pixels(p, (3, 32, 32))),
+        ("a.jpg", partial(_picture_bytes, "JPEG"), lambda p: read_pixels(p, (3, 32, 32))),
+        ("a.webp", partial(_picture_bytes, "WEBP"), lambda p: read_pixels(p, (3, 32, 32))),
         ("a.safetensors", _weights_bytes, load_denoiser),
         ("a.pt", _torch_bytes, load_denoiser),
     ],

@@ -50,6 +50,8 @@ def test_features_are_pytorch_fids_block_pooled(known):
     assert block.shape == (2, 768, 17, 17)
     torch.testing.assert_close(found, block.mean((2, 3)))
     assert not torch.allclose(found[0], found[1])
+    grey = x[:, :1]
+    assert torch.equal(features(grey), features(grey.repeat(1, 3, 1, 1)))
     torch.testing.assert_close(features(x[1:])[0], found[1], rtol=1e-4, atol=1e-5)
     assert not any(parameter.requires_grad for parameter in features.parameters())
     assert not features.training

@@ -30,7 +30,7 @@ def test_contract(build):
     classifier = build()
     assert torch.equal(torch.get_rng_state(), before)
     found = (classifier.num_classes, classifier.image_shape, classifier.file.name)
-    assert (*found, classifier.class_name(3)) == CONTRACTS[build]
+    assert (*found, classifier.class_names[3]) == CONTRACTS[build]
     assert PACKAGES[build][-1].replace("_", "-") in classifier.source
     assert not any(module.training for module in classifier.modules())
     assert not any(parameter.requires_grad for parameter in classifier.parameters())

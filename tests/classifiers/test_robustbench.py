@@ -180,7 +180,7 @@ def test_standard_r50_is_torchvisions(folder, monkeypatch):
     assert classifier.file == hub
     assert (classifier.num_classes, classifier.image_shape) == (1000, (3, 224, 224))
     assert classifier.preprocessing == "Res256Crop224"
-    assert classifier.class_name(388) == "giant panda"
+    assert classifier.class_names[388] == "giant panda"
 
     # These random weights are not torchvision's, and unlike torchvision we look.
     with pytest.raises(InputError, match="resnet50-0676ba61"):

@@ -130,7 +130,7 @@ class TestDeciding:
 
 
 IGNORED = [
-    *(f"data.init_args.{name}" for name in ("batch_size", "num_workers", "root")),
+    *(f"data.init_args.{name}" for name in ("batch_size", "download", "num_workers", "root")),
     "model.init_args.purifier.init_args.memory_budget_gib",
     *(f"trainer.{name}" for name in ("devices", "logger", "accelerator", "default_root_dir")),
     *("resume", "next_step"),

@@ -59,6 +59,14 @@ def test_images_move_to_a_device():
     assert batch["image"].dtype == torch.float32
 
 
+def test_grey_images_keep_their_channel():
+    images = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)
+    dataset = ImageArrays(images, LABELS, image_shape=(1, 4, 4))
+    assert torch.equal(dataset.batch([1])["image"], torch.arange(16.0, 32).view(1, 1, 4, 4) / 255)
+    with pytest.raises(InputError, match=r"4 x 4 pixels, grey.*expected 4 x 4 pixels, RGB"):
+        ImageArrays(images, LABELS, image_shape=(3, 4, 4))
+
+
 def test_unknown_labels_are_minus_one():
     assert ImageArrays(ONES, None)[1]["label"].item() == -1
 
@@ -68,7 +76,7 @@ def test_unknown_labels_are_minus_one():
     [
         (np.ones((2, 3, 4, 4), np.uint8), r"\(2, 3, 4, 4\)"),
         (np.ones((2, 4, 4), np.uint8), r"\(2, 4, 4\)"),
-        (np.ones((2, 4, 4, 1), np.uint8), r"\(2, 4, 4, 1\)"),
+        (np.ones((2, 4, 4, 4), np.uint8), r"\(2, 4, 4, 4\)"),
         (ONES[:0], "empty"),
         (ONES.astype(np.int64), "int64"),
         (ONES.astype(bool), "bool"),

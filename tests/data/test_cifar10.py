@@ -143,12 +143,12 @@ def test_too_few_training_images_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("stage", "train"), [("fit", True), ("test", False)])
 def test_torchvision_source(monkeypatch, stage, train):
-    def stub(root: str, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
-        calls.append((root, train))
+    def stub(name: str, root: str, **arguments: bool) -> tuple[np.ndarray, np.ndarray]:
+        calls.append((name, root, arguments))
         return np.zeros((8, 32, 32, 3), np.uint8), np.zeros(8, int)
 
-    calls: list[tuple[str, bool]] = []
-    monkeypatch.setattr(sources, "torchvision_cifar10", stub)
+    calls: list[tuple[str, str, dict[str, bool]]] = []
+    monkeypatch.setattr(sources, "torchvision", stub)
     data = CIFAR10DataModule(source="torchvision", root="here", num_holdout=2, batch_size=2)
     data.setup(stage)
-    assert calls == [("here", train)]
+    assert calls == [("CIFAR10", "here", {"train": train, "download": True})]

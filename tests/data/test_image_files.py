@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from torchvision.datasets.folder import default_loader
 
-from lit_purify.data.image_files import check_photograph_header, read_photograph, read_rgb
+from lit_purify.data.image_files import check_photograph_header, read_photograph, read_pixels
 from lit_purify.types import InputError
 
 _RNG = np.random.default_rng(0)
@@ -77,16 +77,16 @@ def test_pixels_are_those_of_image_folder(tmp_path, kind):
     assert np.array_equal(np.asarray(found), expected)
     check_photograph_header(path)
     if kind in LOSSLESS:
-        assert np.array_equal(read_rgb(path, 40, 30), expected)
+        assert np.array_equal(read_pixels(path, (3, 40, 30)), expected)
 
 
 def test_palette_is_looked_up(tmp_path):
     picture = Image.new("P", (6, 8), 1)
     picture.putpalette([0, 0, 0, 10, 20, 30])
-    pixels = read_rgb(_file(tmp_path, lambda: _bytes(picture)), 8, 6)
+    pixels = read_pixels(_file(tmp_path, lambda: _bytes(picture)), (3, 8, 6))
     assert (pixels == np.array([10, 20, 30])).all()
     with pytest.raises(InputError, match="transparent"):
-        read_rgb(_file(tmp_path, lambda: _bytes(picture, transparency=1)), 8, 6)
+        read_pixels(_file(tmp_path, lambda: _bytes(picture, transparency=1)), (3, 8, 6))
 
 
 def test_cmyk_is_converted_by_the_plain_formula(tmp_path):
@@ -118,7 +118,7 @@ REFUSED: dict[str, tuple[Content, str]] = {
 def test_refused_files_are_named(tmp_path, kind):
     content, message = REFUSED[kind]
     path = _file(tmp_path, content)
-    readers = [read_photograph, lambda path: read_rgb(path, 40, 30)]
+    readers = [read_photograph, lambda path: read_pixels(path, (3, 40, 30))]
     if list(REFUSED).index(kind) < list(REFUSED).index("cut-png"):
         readers.append(check_photograph_header)
     for read in readers:
@@ -140,7 +140,7 @@ def test_what_only_a_photograph_may_be(tmp_path, content, message):
     path = _file(tmp_path, content)
     read_photograph(path)
     with pytest.raises(InputError, match=message):
-        read_rgb(path, 40, 30)
+        read_pixels(path, (3, 40, 30))
 
 
 def test_a_picture_beyond_all_size_is_refused(tmp_path, monkeypatch):
@@ -150,3 +150,15 @@ def test_a_picture_beyond_all_size_is_refused(tmp_path, monkeypatch):
         read_photograph(path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)  # here Pillow only warns
     assert read_photograph(path).size == (30, 40)
+
+
+def test_grey_pixels_are_those_of_the_file(tmp_path):
+    values = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    for mode in ("L", "LA"):
+        picture = Image.fromarray(values).convert(mode)
+        pixels = read_pixels(_file(tmp_path, lambda p=picture: _bytes(p)), (1, 8, 32))
+        assert np.array_equal(pixels, values[..., None])
+    bilevel = read_pixels(_file(tmp_path, lambda: _bytes(GREY.convert("1"))), (1, 40, 30))
+    assert set(np.unique(bilevel)) == {0, 255}
+    with pytest.raises(InputError, match="greyscale"):
+        read_pixels(_file(tmp_path, lambda: _bytes(RGB)), (1, 40, 30))

@@ -65,7 +65,7 @@ def test_refused_folders(tmp_path, names, message):
 
 def test_refused_shape_and_stage():
     with pytest.raises(InputError, match="image_shape"):
-        ImageFolderDataModule(source="embedded", image_shape=(1, 32, 32))
+        ImageFolderDataModule(source="embedded", image_shape=(2, 32, 32))
     with pytest.raises(InputError, match="no test images"):
         ImageFolderDataModule(source="embedded").setup("test")
 

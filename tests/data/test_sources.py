@@ -92,7 +92,7 @@ def test_failed_download_says_what_to_do(monkeypatch, error):
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", fail)
     with pytest.raises(InputError, match="cifar-10-batches-py"):
-        sources.torchvision_cifar10("somewhere", train=False)
+        sources.torchvision("CIFAR10", "somewhere", train=False, download=True)
 
 
 def test_torchvision_arrays(monkeypatch):
@@ -103,6 +103,6 @@ def test_torchvision_arrays(monkeypatch):
             self.targets = [3, 4]
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10", Stub)
-    images, labels = sources.torchvision_cifar10(Path("somewhere"), train=True)
+    images, labels = sources.torchvision("CIFAR10", Path("somewhere"), train=True, download=True)
     assert images.shape == (2, 32, 32, 3)
     assert labels.dtype == np.int64

@@ -109,6 +109,7 @@ def test_what_differs_is_said_and_not_compared(settings, word):
         {"sampler": "DDIMSampler"},
         {"forward_process": "none"},
         {"data": "my_images"},
+        {"data": "torchvision", "dataset": "CIFAR-100"},
         {"data": "foolbox", "data_preprocessing": "x"},
         {"protocols": []},
         {"sampler_options": {"eta": 1.0}},

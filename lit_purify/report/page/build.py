@@ -86,7 +86,7 @@ def _lead(facts: Sequence[RunFacts], common: Mapping[str, str]) -> dict[str, str
     found = {
         "Purification": ", ".join([*dict.fromkeys(fact.method for fact in facts), *depth]),
         "Attack": " at ".join(attack),
-        "Data": common.get("data", ""),
+        "Data": ", ".join(common[key] for key in ("dataset", "data") if key in common),
         "Classifier": common.get("models: classifier: source", ""),
     }
     return {what: value for what, value in found.items() if value}
