@@ -4,6 +4,7 @@ from lit_purify.diffusion.architectures import ddpm_unet, guided_diffusion_unet,
 from lit_purify.diffusion.binding import randomness
 from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
+from lit_purify.diffusion.guided_purifier import GuidedPurifier
 from lit_purify.diffusion.noise import (
     FixedNoise,
     FreshNoise,
@@ -13,6 +14,7 @@ from lit_purify.diffusion.noise import (
 )
 from lit_purify.diffusion.presets import PRESETS, Preset
 from lit_purify.diffusion.purifier import Purifier, State
+from lit_purify.diffusion.repeated_purifier import RepeatedPurifier
 from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
 from lit_purify.diffusion.schedule import CosineSchedule, LinearSchedule, Schedule
 from lit_purify.diffusion.seeds import derive_seed, seed_hash
@@ -26,11 +28,13 @@ __all__ = [
     "DiffusionPurifier",
     "FixedNoise",
     "FreshNoise",
+    "GuidedPurifier",
     "LinearSchedule",
     "NoiseConfiguration",
     "NoiseSource",
     "Preset",
     "Purifier",
+    "RepeatedPurifier",
     "Sampler",
     "Schedule",
     "StackedNoise",
