@@ -66,11 +66,11 @@ SLOW = {
 ELSEWHERE = {
     *tiny.LAUNCHED,
     *(name for name in FILES if name.startswith("models/") or "imagenet" in name),
-    *(name for name in FILES if name.startswith("search/")),
+    *(name for name in FILES if name.startswith(("defence/", "search/"))),
     *(name for name in FILES if name.startswith("purifier/") and Path(name).stem not in PRESETS),
 }
-"""Configurations that ``test_hardware.py``, ``test_published_models.py``, ``search/test_space.py``
-and ``purifiers/test_overlays.py`` run."""
+"""Configurations that ``test_hardware.py``, ``test_published_models.py``,
+``test_defence_overlays.py``, ``search/test_space.py`` and ``purifiers/test_overlays.py`` run."""
 
 
 def base_of(name: str) -> str | None:
