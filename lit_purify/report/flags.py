@@ -323,9 +323,9 @@ def _of_settings(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]
         steps = surrogate.get("num_steps")
         what = surrogate["purifier"] + ("" if steps is None else f" of {steps} steps")
         yield (
-            f"The attacks followed a surrogate ({what}) in the place of the purifier, and what "
-            "they found was tested on the defence itself: one that follows the defence may find "
-            "more, so that the robust accuracy may be too high; drop model.surrogate to attack it."
+            f"The attacks follow a surrogate ({what}) in the place of the purifier, and what they "
+            "find is tested on the defence itself: one that follows the defence may find more, so "
+            "that the robust accuracy may be too high; drop model.surrogate to attack it."
         )
     for role, model in settings.get("models", {}).items():
         if model["source"].startswith(UNTRAINED):

@@ -18,6 +18,7 @@ from lit_purify.data import ArrayDataModule
 from lit_purify.defence import Defence
 from lit_purify.diffusion import DiffusionPurifier, FixedNoise, FreshNoise
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.report.conclusion import conclusion
 from lit_purify.types import InputError
 
 ALL = ("base", "fixed", "transfer", "fresh")
@@ -121,6 +122,8 @@ def test_every_result_is_named_as_one_of_a_surrogate(run):
         assert "surrogate" not in run("none").summary["labels"][name]["label"]
     assert "surrogate" not in labels["base/robust_accuracy"]["label"]
     assert [flag for flag in found.summary["flags"] if "surrogate" in flag]
+    assert "surrogate" in conclusion(found.summary)
+    assert "surrogate" not in conclusion(run("none").summary)
     assert not [flag for flag in run("none").summary["flags"] if "surrogate" in flag]
     assert "surrogate" not in run("none").settings
 
