@@ -70,10 +70,15 @@ def measured_run(
     indices: Sequence[int] | None = None,
     attack: Attack | None = None,
     resume: bool = False,
+    surrogate: Purifier | None = None,
 ) -> MeasuredRun:
     """:func:`tiny.evaluate` with records and a summary; it leaves the global generators alone."""
     module = PurifiedClassifier(
-        purifier, classifier or tiny.classifier(), protocols=protocols, seed=seed
+        purifier,
+        classifier or tiny.classifier(),
+        protocols=protocols,
+        seed=seed,
+        surrogate=surrogate,
     )
     images = data(source=source, batch_size=batch_size, indices=indices)
     callbacks = (*callbacks, Records(resume=resume), Summary())

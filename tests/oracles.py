@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_purify.diffusion import Denoiser, DiffusionPurifier, FixedNoise, UNetDenoiser, small_unet
+from lit_purify.diffusion.recompute import activation_bytes
 from lit_purify.types import Process
 
 ALPHA_BAR = np.concatenate([[1.0], np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))])
@@ -167,6 +168,12 @@ def assert_exact(purifier: DiffusionPurifier, images: Tensor, seed: int, indices
     torch.testing.assert_close(output, plain, rtol=0, atol=1e-12)
     assert want.norm() > 0
     assert (got - want).norm() <= 1e-10 * want.norm()
+
+
+def budget_for(denoiser: nn.Module, images: Tensor, steps: int) -> float:
+    """Memory in GiB that holds the activations of so many network passes and half a pass more."""
+    each = activation_bytes(lambda x: denoiser(x, 10), images[:1]) * len(images)
+    return (steps + 0.5) * each / 2**30 if steps else 0.0
 
 
 class TinyDenoiser(Denoiser):

@@ -67,12 +67,12 @@ SLOW = {
 ELSEWHERE = {
     *tiny.LAUNCHED,
     *(name for name in FILES if name.startswith("models/") or "imagenet" in name),
-    *(name for name in FILES if name.startswith(("search/", "data/"))),
-    *("defence/denoised_smoothing.yaml", "defence/densepure.yaml"),
+    *(name for name in FILES if name.startswith(("defence/", "search/", "data/"))),
     *(name for name in FILES if name.startswith("purifier/") and Path(name).stem not in PRESETS),
 }
 """Configurations that ``test_hardware.py``, ``test_published_models.py``, ``search/test_space.py``,
-``data/test_overlays.py``, ``purifiers/test_overlays.py`` and ``callbacks/test_certified.py`` run."""
+``test_defence_overlays.py``, ``callbacks/test_certified.py``, ``data/test_overlays.py`` and
+``purifiers/test_overlays.py`` run."""
 
 
 def base_of(name: str) -> str | None:

@@ -88,17 +88,19 @@ class AttackAgreement(Measurement):
         assert self._other is not None
         image, index = batch["image"], batch["index"]
         attack, other = run_attack(trainer, self), module.defence.bind(self._other, index)
+        known = module.defence.bind(module.noise, index)
+        target = module.target.bind(self._other, index)
 
         def perturbation(attack: Attack, defence: Defence, seed: int) -> Tensor:
             activity = f"AttackAgreement: {type(attack).__name__}"
             found, _ = attack_batch(trainer, attack, defence, batch, seed=seed, activity=activity)
             return found - image
 
-        under_other = perturbation(attack, other, self._other.seed)
+        under_other = perturbation(attack, target, self._other.seed)
         found = {"perturbation": (batch["adversarial"]["fixed"] - image, under_other)}
         with trainer.precision_plugin.forward_context():
             gradient = _gradient(other, batch)
-            found["gradient"] = (_gradient(module.attacked("fixed", index), batch), gradient)
+            found["gradient"] = (_gradient(known, batch), gradient)
         if self.eot is not None:
             if "fresh" in module.surfaces and attack.settings() == self.eot.settings():
                 under_fresh = batch["adversarial"]["fresh"] - image

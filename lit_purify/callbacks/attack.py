@@ -31,7 +31,8 @@ class AdversarialExamples(Callback):
     Adversarial images are found once for every surface (``base``, ``fixed``, ``fresh``) that the
     protocols need. Success is reported twice: after the last iteration, by the module, and, where
     the defence is deterministic, at any iteration. There an attack that stops early leaves only
-    the second one known. What the attack finds out beside the images (``Attack.findings``) is
+    the second one known. Through a surrogate only the first is: its images are tested on the
+    defence. What the attack finds out beside the images (``Attack.findings``) is
     counted as ``<surface>/attack_<finding>``. Of the gradients that it asks for, whatever they are
     of, ``<surface>/zero_gradient`` is the share of the pixels in which they are exactly zero, and
     ``<surface>/nonfinite_gradient`` the share of the samples in which one is infinite or not a
@@ -43,6 +44,7 @@ class AdversarialExamples(Callback):
 
     def __init__(self, attack: Attack) -> None:
         self.attack = attack
+        self._surrogate = False
         self._watched: dict[Surface, Watch] = {}
         self._findings: dict[Surface, dict[str, Tensor]] = {}
 
@@ -50,23 +52,25 @@ class AdversarialExamples(Callback):
         if stage == "test":
             module = PurifiedClassifier.tested_by(self, pl_module)
             self._check_precision(trainer, module)
+            self._surrogate = any(map(module.approximated, module.surfaces))
             for surface, name in product(module.surfaces, self.attack.finding_names):
-                label = f"{SURFACES[surface]}: {name.replace('_', ' ')}"
+                label = module.named(surface, f"{SURFACES[surface]}: {name.replace('_', ' ')}")
                 module.add_metric(
                     _finding(surface, name), IntervalAccuracy(), section=NOTED, label=label
                 )
             for surface in module.surfaces:
+                label = module.named(surface, SURFACES[surface])
                 module.add_metric(
                     f"{surface}/zero_gradient",
                     MeanWithDeviation(unit="%"),
                     section=NOTED,
-                    label=f"{SURFACES[surface]}: pixels whose gradient was exactly 0",
+                    label=f"{label}: pixels whose gradient was exactly 0",
                 )
                 module.add_metric(
                     f"{surface}/nonfinite_gradient",
                     IntervalAccuracy(),
                     section=NOTED,
-                    label=f"{SURFACES[surface]}: images whose gradient was infinite or no number",
+                    label=f"{label}: images whose gradient was infinite or no number",
                 )
             for surface in self._deterministic(module):
                 module.add_metric(
@@ -145,10 +149,15 @@ class AdversarialExamples(Callback):
     @staticmethod
     def _deterministic(module: PurifiedClassifier) -> list[Surface]:
         """Surfaces on which an image that fooled once fools again, and that are tested as such."""
-        return [s for s in module.surfaces if s != "fresh" and s in module.protocols]
+        tested = (s for s in module.surfaces if s != "fresh" and s in module.protocols)
+        return [s for s in tested if not module.approximated(s)]
 
     def settings(self) -> dict[str, Any]:
-        return self.attack.settings()
+        said = self.attack.settings()
+        if self._surrogate:
+            gradient = said.get("gradient")
+            said["gradient"] = f"{gradient}, of a surrogate" if gradient else "of a surrogate"
+        return said
 
 
 def find_attack(trainer: Trainer) -> Attack | None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.figures import attack_figure
 from lit_purify.modules.outcomes import Outcomes
-from lit_purify.modules.protocols import SURFACES
+from lit_purify.modules.protocols import SURFACES, Surface
 from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import MeanCurve, SampleTable, mean_curve
 from lit_purify.types import Batch
@@ -33,7 +33,8 @@ class AttackCurves(Measurement):
     of other libraries, have none.
 
     TensorBoard shows the means over the images as ``attack/<surface>/...``; the robust accuracy has
-    one point more, that of the images that the attack returns.
+    one point more, that of the images that the attack returns. Through a surrogate all of them are
+    the surrogate's, and the point is left out.
     """
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
@@ -52,7 +53,7 @@ class AttackCurves(Measurement):
         found = {}
         for surface in SURFACES:
             if f"{surface}/attack_correct" in table:
-                found[f"attack/{surface}/robust_accuracy"] = _accuracy(table, surface)
+                found[f"attack/{surface}/robust_accuracy"] = _accuracy(module, table, surface)
                 for name in ("loss", "gradient_norm"):
                     values = table[f"{surface}/attack_{name}"]
                     found[f"attack/{surface}/{name}"] = mean_curve(
@@ -64,17 +65,20 @@ class AttackCurves(Measurement):
         self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable
     ) -> Mapping[str, Figure]:
         curves = {
-            label: [mean for _, mean in _accuracy(table, surface).points()]
+            module.named(surface, label): [
+                mean for _, mean in _accuracy(module, table, surface).points()
+            ]
             for surface, label in SURFACES.items()
             if f"{surface}/attack_correct" in table
         }
         return {"attack_curves": attack_figure(curves, len(table))} if curves else {}
 
 
-def _accuracy(table: SampleTable, surface: str) -> MeanCurve:
+def _accuracy(module: PurifiedClassifier, table: SampleTable, surface: Surface) -> MeanCurve:
     """Robust accuracy by iteration, and at last that of the images that were returned."""
     columns = [table[f"{surface}/attack_correct"].double()]
-    for name in ("robust_accuracy", "robust_accuracy_any_iteration"):
+    outcomes = ("robust_accuracy", "robust_accuracy_any_iteration")
+    for name in () if module.approximated(surface) else outcomes:
         if f"{surface}/{name}" in table and len(columns) == 1:
             columns.append(table[f"{surface}/{name}"].double().unsqueeze(1))
     values = torch.cat(columns, 1)

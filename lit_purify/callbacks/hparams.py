@@ -43,8 +43,13 @@ def hparams(settings: Mapping[str, Any]) -> tuple[Summary, Summary, Summary]:
     """
     run = FinishedRun(Path(), settings, {}, "")
     attack, eps, draws = (run.setting(name) for name in ("attack", "eps", "draws"))
+    words = [
+        attack,
+        f"{draws} draws" if draws else "",
+        "surrogate" if run.setting("surrogate") else "",
+    ]
     values = {
-        "attack": f"{attack}, {draws} draws" if attack and draws else attack,
+        "attack": ", ".join(filter(None, words)) if attack else attack,
         "depth t*": run.setting("t_star"),
         "eps (1/255)": None if eps is None else round(255 * eps, 4),
         "purifier": run.method,

@@ -117,7 +117,7 @@ class MaskingDiagnostics(Measurement):
             if not self._gains:
                 why = "the attack does not know its iterations"
                 self._left_out.append(f"attack_loss ({why})")
-            self._attack = self._longer_attack(trainer, attack)
+            self._attack = self._longer_attack(trainer, module, attack)
         else:
             self._left_out.append("attack_loss and lost_to_longer_attack (no protocol fixed)")
         measured = {
@@ -130,7 +130,9 @@ class MaskingDiagnostics(Measurement):
                 metric = IntervalAccuracy() if name in _COUNTED else MeanWithDeviation(unit=unit)
                 module.add_metric(f"masking/{name}", metric, section=_SECTION, label=label)
 
-    def _longer_attack(self, trainer: Trainer, attack: Attack) -> Attack | None:
+    def _longer_attack(
+        self, trainer: Trainer, module: PurifiedClassifier, attack: Attack
+    ) -> Attack | None:
         steps = getattr(attack, "steps", None)
         images = evaluated_images(trainer)
         if self.samples == 0:
@@ -143,7 +145,8 @@ class MaskingDiagnostics(Measurement):
             self._first = images.indices[: self.samples]
             longer = deepcopy(attack)
             longer.steps = steps * self.longer  # type: ignore[attr-defined]
-            if hasattr(longer, "early_stop"):  # a success at any iteration is the same, and sooner
+            # A success at any iteration is the same, and sooner; that of a surrogate is none.
+            if hasattr(longer, "early_stop") and not module.approximated("fixed"):
                 longer.early_stop = True
             return longer
         self._left_out.append(f"lost_to_longer_attack ({why})")
@@ -160,7 +163,8 @@ class MaskingDiagnostics(Measurement):
         if self._attack is not None:
             stood = outputs["fixed/adversarial"].correct
             # Right after the last iteration is not enough: one before it may have succeeded.
-            stood = stood & module.recorded["fixed/robust_accuracy_any_iteration"].values
+            if not module.approximated("fixed"):
+                stood = stood & module.recorded["fixed/robust_accuracy_any_iteration"].values
             tried = stood & torch.isin(batch["index"], self._first.to(stood.device))
             fell = torch.zeros_like(tried)
             fell[tried] = self._falls(trainer, module, self._attack, _part(batch, tried))
@@ -195,7 +199,10 @@ class MaskingDiagnostics(Measurement):
     def _falls(
         trainer: Trainer, module: PurifiedClassifier, attack: Attack, batch: Batch
     ) -> Tensor:
-        """Which samples an attack fools, in any of its queries or with what it returns."""
+        """Which samples an attack fools, in any of its queries or with what it returns.
+
+        Queries that a surrogate answered do not count.
+        """
         label, index = batch["label"], batch["index"]
         if len(index) == 0:
             return torch.zeros(0, dtype=torch.bool, device=index.device)
@@ -209,7 +216,8 @@ class MaskingDiagnostics(Measurement):
         )
         with trainer.precision_plugin.forward_context():
             logits = module(found, module.noise, index)
-        return watched.fooled | ~correct(logits, label)
+        fooled = ~correct(logits, label)
+        return fooled if module.approximated("fixed") else fooled | watched.fooled
 
     def figures(
         self, trainer: Trainer, module: PurifiedClassifier, table: SampleTable

@@ -216,7 +216,7 @@ class RobustnessPrediction(Measurement):
         attacked = module.attacked(self.noise, index)
         assert attacked.source is not None
         configurations = [attacked.source.next_configuration() for _ in range(draws)]
-        defences = [attacked.bind(xi, index).observed(watch) for xi in configurations]
+        defences = [module.defence.bind(xi, index).observed(watch) for xi in configurations]
         linearise = partial(_linearised, defences, label, index)
         with trainer.precision_plugin.forward_context():
             try:

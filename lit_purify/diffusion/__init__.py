@@ -5,6 +5,7 @@ from lit_purify.diffusion.binding import randomness
 from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
 from lit_purify.diffusion.edm import EDMDenoiser, edm_unet
+from lit_purify.diffusion.guided_purifier import GuidedPurifier
 from lit_purify.diffusion.noise import (
     FixedNoise,
     FreshNoise,
@@ -14,6 +15,7 @@ from lit_purify.diffusion.noise import (
 )
 from lit_purify.diffusion.presets import PRESETS, Preset
 from lit_purify.diffusion.purifier import Purifier, State
+from lit_purify.diffusion.repeated_purifier import RepeatedPurifier
 from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
 from lit_purify.diffusion.schedule import CosineSchedule, KarrasSchedule, LinearSchedule, Schedule
 from lit_purify.diffusion.score_sde import score_sde_unet
@@ -30,12 +32,14 @@ __all__ = [
     "EDMDenoiser",
     "FixedNoise",
     "FreshNoise",
+    "GuidedPurifier",
     "KarrasSchedule",
     "LinearSchedule",
     "NoiseConfiguration",
     "NoiseSource",
     "Preset",
     "Purifier",
+    "RepeatedPurifier",
     "Sampler",
     "Schedule",
     "SplitNoise",

@@ -19,7 +19,12 @@ from lit_purify.diffusion.compiled_step import CompiledStep, can_run_compiled
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.noise import NoiseConfiguration, as_indices
 from lit_purify.diffusion.purifier import Purifier, State, identity
-from lit_purify.diffusion.recompute import ActivationBudget, can_recompute, run_chain
+from lit_purify.diffusion.recompute import (
+    ActivationBudget,
+    Correction,
+    can_recompute,
+    run_chain,
+)
 from lit_purify.diffusion.resize import resize
 from lit_purify.diffusion.samplers import DDPMSampler, Number, Sampler
 from lit_purify.diffusion.schedule import checked_schedule, diffuse
@@ -93,15 +98,33 @@ class DiffusionPurifier(Purifier):
         self, images: Tensor, noise: NoiseConfiguration, indices: Tensor
     ) -> Iterator[State]:
         yield State("forward", 0, images)
-        for process, t, x in self._states(images, noise, indices):
-            done = process == "reverse" and t == 0
+        last = len(self.depths) - 1
+        for number, (process, t, x) in enumerate(self._states(images, noise, indices), 1):
+            done = number == last
             yield State(process, t, self._output(x, images) if done else _to_images(x, images))
 
     @property
     def depths(self) -> list[tuple[Process, int]]:
-        up: list[tuple[Process, int]] = [("forward", t) for t in self._noised]
-        down: list[tuple[Process, int]] = [("reverse", t) for t in self._reached]
-        return [("forward", 0), *up, *down]
+        found: list[tuple[Process, int]] = [("forward", 0)]
+        for visited in self.round_steps:
+            found += [("forward", t) for t in self._noised(visited)]
+            found += [("reverse", t) for t in _reached(visited)]
+        return found
+
+    @property
+    def round_steps(self) -> list[list[int]]:
+        """The steps that every round of noising and denoising visits, ascending; here one round."""
+        return [self.timesteps]
+
+    @property
+    def total_steps(self) -> int:
+        """Reverse steps of a purification."""
+        return sum(map(len, self.round_steps))
+
+    @property
+    def num_draws(self) -> int:
+        """Gaussian draws of a purification."""
+        return sum(len(self._draws(visited)) for visited in self.round_steps)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         side = self.resize_to
@@ -207,7 +230,7 @@ class DiffusionPurifier(Purifier):
         return {
             "purifier": type(self).__name__,
             "t_star": self.t_star,
-            "num_steps": len(self.timesteps),
+            "num_steps": self.total_steps,
             **self.schedule.settings(),
             "forward_process": self.forward_process,
             "sampler": type(self.sampler).__name__,
@@ -230,25 +253,33 @@ class DiffusionPurifier(Purifier):
                 f"{len(images)} images came with {len(indices)} dataset indices; "
                 "every image needs its own"
             )
-        x = self.to_chain(images)
-        if x.is_cuda:  # a CPU would only hold what it makes in time
-            noise = noise.staged(indices, self._draws, like=x)
-        for t_prev, t in pairwise([0, *self._noised]):
-            z = noise.normal(indices, "forward", t, like=x)
-            x = diffuse(x, z, self._alpha_bar[t] / self._alpha_bar[t_prev])
-            yield "forward", t, x
-        steps = [
-            partial(self.reverse_step, t, t_prev, noise, indices)
-            for t, t_prev in zip(self.timesteps[::-1], self._reached, strict=True)
-        ]
-        num_kept = min(self._num_kept(x), len(steps))
+        x = start = self.to_chain(images)
+        left, num_kept = self.total_steps, self._num_kept(x)
         if compiled := self._compiled_for(x):  # computes its steps again by itself
             if can_recompute(x):
                 compiled.expect(len(x), num_kept)
-            num_kept = len(steps)
-        states = run_chain(steps, x, num_kept=num_kept)
-        for t, state in zip(self._reached, states, strict=True):
-            yield "reverse", t, state
+            num_kept = left
+        for k, visited in enumerate(self.round_steps):
+            left -= len(visited)
+            xi = noise.derived("round", k) if k else noise
+            if x.is_cuda:  # a CPU would only hold what it makes in time
+                xi = xi.staged(indices, self._draws(visited), like=x)
+            for t_prev, t in pairwise([0, *self._noised(visited)]):
+                z = xi.normal(indices, "forward", t, like=x)
+                x = diffuse(x, z, self._alpha_bar[t] / self._alpha_bar[t_prev])
+                yield "forward", t, x
+            pairs = list(zip(visited[::-1], _reached(visited), strict=True))
+            steps = [partial(self.reverse_step, t, t_prev, xi, indices) for t, t_prev in pairs]
+            after = [self._after(t, t_prev, xi, indices, start) for t, t_prev in pairs]
+            states = run_chain(steps, x, num_kept=max(0, num_kept - left), after=after)
+            for (_, t_prev), x in zip(pairs, states, strict=True):
+                yield "reverse", t_prev, x
+
+    def _after(
+        self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, start: Tensor
+    ) -> Correction | None:
+        """What is done to a state after the step to it, ``start`` being the input; here nothing."""
+        return None
 
     def _linked_states(
         self, images: Tensor, noise: NoiseConfiguration, indices: Tensor
@@ -256,24 +287,17 @@ class DiffusionPurifier(Purifier):
         *between, last = (x for _, _, x in self._states(images, noise, indices))
         return between, self._output(last, images)
 
-    @property
-    def _noised(self) -> list[int]:
-        """The steps t that the forward process stops at."""
+    def _noised(self, visited: list[int]) -> list[int]:
+        """The steps t that the forward process of a round stops at."""
         if self.forward_process == "none":
             return []
-        return self.timesteps if self.forward_process == "stepwise" else [self.t_star]
+        return visited if self.forward_process == "stepwise" else visited[-1:]
 
-    @property
-    def _draws(self) -> list[tuple[Process, int]]:
-        """Process and step of every Gaussian draw."""
-        up: list[tuple[Process, int]] = [("forward", t) for t in self._noised]
-        down = self.timesteps[:0:-1] if self.sampler.draws_noise else []
+    def _draws(self, visited: list[int]) -> list[tuple[Process, int]]:
+        """Process and step of every Gaussian draw of a round."""
+        up: list[tuple[Process, int]] = [("forward", t) for t in self._noised(visited)]
+        down = visited[:0:-1] if self.sampler.draws_noise else []
         return [*up, *(("reverse", t) for t in down)]
-
-    @property
-    def _reached(self) -> list[int]:
-        """The steps t that the reverse process stops at, the output's last."""
-        return [*self.timesteps[-2::-1], 0]
 
     def _output(self, x: Tensor, images: Tensor) -> Tensor:
         image = _to_images(x, images)
@@ -284,10 +308,15 @@ class DiffusionPurifier(Purifier):
         if not can_recompute(x):
             return 0
         if self._trained:
-            return len(self.timesteps)
+            return self.total_steps
         if self._compiled_for(x) is None and self.compiled and self.compiled.holds_memory:
             return 0  # what the budget grants is taken by CUDA graphs
-        return self.budget.steps(partial(self._predict, t=self.t_star), x)
+        return min(self.budget.steps(partial(self._predict, t=self.t_star), x), self.total_steps)
+
+
+def _reached(visited: list[int]) -> list[int]:
+    """The steps t that the reverse process of a round stops at, the last one at 0."""
+    return [*visited[-2::-1], 0]
 
 
 def _to_images(x: Tensor, images: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ from lit_purify.diffusion.live_bytes import LiveBytes
 from lit_purify.types import Auto, InputError
 
 Step = Callable[[Tensor], Tensor]
+Correction = Callable[[Tensor, Tensor], Tensor]
+"""(state before a step, state after it) -> the state to go on with."""
 
 
 def activation_bytes(step: Step, x: Tensor) -> int:
@@ -137,7 +139,13 @@ def _autocast(device: str) -> torch.autocast:
     )
 
 
-def run_chain(steps: Sequence[Step], x: Tensor, *, num_kept: int = 0) -> Iterator[Tensor]:
+def run_chain(
+    steps: Sequence[Step],
+    x: Tensor,
+    *,
+    num_kept: int = 0,
+    after: Sequence[Correction | None] | None = None,
+) -> Iterator[Tensor]:
     """Apply the steps one after another and yield the state after each.
 
     Args:
@@ -146,11 +154,13 @@ def run_chain(steps: Sequence[Step], x: Tensor, *, num_kept: int = 0) -> Iterato
         x: first state.
         num_kept: how many of the last steps keep their activations instead of computing them
             again in the backward pass. It changes time and memory, never the gradient.
+        after: what is done after each step; what it keeps for the backward pass stays kept, and it
+            may depend differentiably on other tensors than the state. ``None`` does nothing.
     """
     recompute = can_recompute(x)
     for position, step in enumerate(steps):
-        if recompute and position < len(steps) - num_kept:
-            x = _Recomputed.apply(step, x)
-        else:
-            x = step(x)
+        again = recompute and position < len(steps) - num_kept
+        y = _Recomputed.apply(step, x) if again else step(x)
+        correct = None if after is None else after[position]
+        x = y if correct is None else correct(x, y)
         yield x

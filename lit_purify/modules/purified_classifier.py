@@ -67,6 +67,10 @@ class PurifiedClassifier(RecordingModule):
             together with its sampler; numbers then move as they do between two machines. A run
             first compares what it gets with eager execution, and goes on with that, with a
             warning and a flag, where they differ.
+        surrogate: purifier that attacks on the chain ask and differentiate in the place of
+            ``purifier``, such as one of fewer steps or of another sampler. What they find is tested
+            on the defence itself, and settings, labels and flags name the approximation. It meets
+            the noise that the purifier would, and runs uncompiled. ``None`` attacks the defence.
 
     Attributes:
         class_names: the classifier's, or else those of the data of a test; may be empty.
@@ -83,6 +87,7 @@ class PurifiedClassifier(RecordingModule):
         test_draws: int = 1,
         tf32: bool = False,
         compile: bool | Auto = "auto",
+        surrogate: Purifier | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(classifier, Classifier):
@@ -105,13 +110,20 @@ class PurifiedClassifier(RecordingModule):
                 f"{type(classifier).__name__} does not say how many classes it has; give it the "
                 "attribute num_classes, such as num_classes = 10 in the class"
             )
-        for name, network in networks(purifier, classifier).items():
+        parts = networks(purifier, classifier)
+        if surrogate is not None:
+            parts |= {
+                f"surrogate's {name}": each
+                for name, each in networks(surrogate, classifier).items()
+            }
+        for name, network in parts.items():
             if any(parameter.is_meta for parameter in network.parameters()):
                 raise InputError(
                     f"the {name} has no weights, only their shapes, as with seed null; name "
                     "weights, or a seed"
                 )
         self.defence = Defence(classifier, purifier)
+        self.surrogate = surrogate
         self.tf32 = tf32
         self.compile_networks = compile
         self.configure_model()  # for a model called without a Trainer
@@ -167,6 +179,15 @@ class PurifiedClassifier(RecordingModule):
         """Whether the test purifies: not where only the classifier alone is attacked."""
         return self.protocols != ("base",)
 
+    @property
+    def target(self) -> Defence:
+        """What attacks on the chain are given: the defence, or the surrogate in its place."""
+        return self.defence if self.surrogate is None else Defence(self.classifier, self.surrogate)
+
+    def approximated(self, surface: Surface) -> bool:
+        """Whether a surrogate is attacked in the place of this surface."""
+        return self.surrogate is not None and surface != "base"
+
     def attacked(self, surface: Surface, indices: Tensor) -> Defence:
         """What an attack on these samples sees of the defence.
 
@@ -177,7 +198,11 @@ class PurifiedClassifier(RecordingModule):
         make_noise = ATTACK_NOISE[surface]
         if make_noise is None:
             return Defence(self.classifier, indices=indices)
-        return self.defence.bind(make_noise(self.seed), indices)
+        return self.target.bind(make_noise(self.seed), indices)
+
+    def named(self, surface: Surface, label: str) -> str:
+        """A label of what an attack on a surface found, with the surrogate where there is one."""
+        return f"{label}, through a surrogate" if self.approximated(surface) else label
 
     def configure_callbacks(self) -> list[Callback]:
         # The first hook of every run: a test starts without the metrics of the one before, also
@@ -197,10 +222,12 @@ class PurifiedClassifier(RecordingModule):
         if self.purifies:
             self._add_judged("purified/clean", "Purified, clean images")
         for protocol in self.protocols:
-            self._add_judged(f"{protocol}/robust", PROTOCOLS[protocol].label)
+            surface, label = PROTOCOLS[protocol].surface, PROTOCOLS[protocol].label
+            self._add_judged(f"{protocol}/robust", self.named(surface, label))
         if self.test_draws > 1 and "fresh" in self.protocols:
             for vote, words in VOTES.items():
-                self._add_accuracy(f"fresh/robust_accuracy_{vote}", f"Purified, attacked: {words}")
+                label = self.named("fresh", f"Purified, attacked: {words}")
+                self._add_accuracy(f"fresh/robust_accuracy_{vote}", label)
 
     def _add_judged(self, name: str, label: str) -> None:
         self._add_accuracy(f"{name}_accuracy", label)
@@ -239,7 +266,8 @@ class PurifiedClassifier(RecordingModule):
             self.check_data(data)
         shape = getattr(data, "image_shape", None)
         if shape is not None and (stage == "predict" or self.purifies):
-            self.purifier.check_shape(tuple(shape))
+            for purifier in filter(None, (self.purifier, self.surrogate)):
+                purifier.check_shape(tuple(shape))
         check_precision(self.trainer)
 
     def check_data(self, data: object) -> None:
@@ -340,6 +368,7 @@ class PurifiedClassifier(RecordingModule):
         return {
             **self.purifier.settings(),
             **({"purifier_gradient": approximate} if approximate else {}),
+            **({} if self.surrogate is None else {"surrogate": self.surrogate.settings()}),
             **({"classifier_preprocessing": wanted} if wanted else {}),
             "protocols": list(self.protocols),
             "test_draws": self.test_draws,
@@ -350,4 +379,6 @@ class PurifiedClassifier(RecordingModule):
 
     def models(self) -> dict[str, Model]:
         """The networks of the defence by their role."""
-        return {**self.purifier.models(), "classifier": self.classifier}
+        models = {} if self.surrogate is None else self.surrogate.models()
+        surrogate = {f"surrogate's {role}": model for role, model in models.items()}
+        return {**self.purifier.models(), **surrogate, "classifier": self.classifier}

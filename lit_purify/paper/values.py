@@ -128,7 +128,8 @@ def paper_distances(
         Name -> values, without the names that the paper has none for.
     """
     preset = _preset(purifier)
-    if preset is None or purifier.get("t_star") != PAPER_T_STAR:
+    own = "purifier_options" in purifier  # rounds, say, or an average
+    if preset is None or own or purifier.get("t_star") != PAPER_T_STAR:
         return {}
     full_pgd = attack.get("attack") == "PGD" and math.isclose(attack.get("eps", 0), PAPER_EPS)
     found: dict[str, PaperDistances] = {}

@@ -49,6 +49,13 @@ def conclusion(summary: Mapping[str, Any]) -> str | None:
         With fresh noise the purified classifier is right on 52.0 % of the attacked images; once \
 the attacker knows the noise, on only 6.0 %: 46.0 points of the robustness were randomness.
     """
+    said = _said(summary)
+    if said and summary.get("settings", {}).get("surrogate"):
+        said += " The attacks on it followed a surrogate, so that it may be less robust than that."
+    return said
+
+
+def _said(summary: Mapping[str, Any]) -> str | None:
     metrics: Mapping[str, Mapping[str, Any]] = summary["metrics"]
     base, fixed, fresh, transfer = (
         _share(metrics, f"{name}/robust_accuracy")

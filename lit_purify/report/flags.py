@@ -318,6 +318,15 @@ def _of_settings(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]
             "follows it may miss what a better one finds: the robust accuracy may be too high; "
             "compare with an attack without gradients."
         )
+    chains = [name for name in settings.get("protocols", []) if name != "base"]
+    if chains and (surrogate := settings.get("surrogate")):
+        steps = surrogate.get("num_steps")
+        what = surrogate["purifier"] + ("" if steps is None else f" of {steps} steps")
+        yield (
+            f"The attacks follow a surrogate ({what}) in the place of the purifier, and what they "
+            "find is tested on the defence itself: one that follows the defence may find more, so "
+            "that the robust accuracy may be too high; drop model.surrogate to attack it."
+        )
     for role, model in settings.get("models", {}).items():
         if model["source"].startswith(UNTRAINED):
             yield (

@@ -194,6 +194,8 @@ def _other_attack(cell: PrintedCell, run: FinishedRun) -> Iterator[str]:
         value = run.setting(name)
         if value is not None and not math.isclose(value, own):
             yield _WORDS[name].format(value)
+    if run.settings.get("surrogate"):
+        yield "attacked through a surrogate"
     if (searched := run.settings.get("attack_precision", "float32")) != "float32":
         yield f"attack searched in {searched}"
     if run.estimate(cell.metric) is None:

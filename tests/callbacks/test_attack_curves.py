@@ -13,12 +13,15 @@ from torch.nn import functional as F
 from lit_purify.attacks import PGD, PGDEOT, Uniform
 from lit_purify.callbacks import AttackCurves
 from lit_purify.classifiers.wrap import from_module
+from lit_purify.modules import PurifiedClassifier
 
 N, STEPS, STEP = 6, 4, 0.001
 W = torch.where(torch.arange(3072) % 2 == 0, 0.02, -0.02).double()
 """Every step of size s lowers the margin w (x - 1/2) by s ||w||_1."""
 STANDS = torch.tensor([-0.5, 0.5, 1.5, 2.5, 3.5, 4.5], dtype=torch.float64)
 """How many steps the images stand; the first is wrong from the start."""
+
+MODULE = PurifiedClassifier(IdentityPurifier(), tiny.classifier())
 
 
 class Noisy(IdentityPurifier):
@@ -90,7 +93,7 @@ class TestLinear:
         assert sum(part.nbytes for part in found) == 9 * N * STEPS
 
     def test_the_last_point_is_what_the_attack_returns(self, run):
-        curve = AttackCurves().curves(None, run.table)["attack/base/robust_accuracy"]
+        curve = AttackCurves().curves(MODULE, run.table)["attack/base/robust_accuracy"]
         assert [round(N * mean.value) for _, mean in curve.points()] == [5, 4, 3, 2, 1]
         assert run.metrics["base/robust_accuracy"]["value"] == pytest.approx(1 / N)
         assert list(curve.points())[-1][1] == pytest.approx(
@@ -104,7 +107,7 @@ class TestLinear:
         asked = torch.cat([torch.ones(N, 1, dtype=torch.bool), z[:, :-1] > 0], 1)
         for name in ("loss", "gradient_norm"):
             assert run.tensors[f"fixed/attack_{name}"].isfinite().tolist() == asked.tolist()
-        curve = AttackCurves().curves(None, run.table)["attack/fixed/robust_accuracy"]
+        curve = AttackCurves().curves(MODULE, run.table)["attack/fixed/robust_accuracy"]
         assert [round(N * mean.value) for _, mean in curve.points()] == [5, 4, 3, 2, 1]
 
     def test_a_picture(self, run):

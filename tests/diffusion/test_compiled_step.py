@@ -345,7 +345,7 @@ class TestStagedNoise:
         monkeypatch.setattr(FixedNoise, "normal", noted)
         purifier = chain(sampler)
         purifier.purify(some_images(2), FixedNoise(0), torch.arange(2))
-        assert asked == purifier._draws
+        assert asked == purifier._draws(purifier.timesteps)
 
 
 @pytest.mark.gpu

@@ -8,12 +8,13 @@ import torch
 from oracles import (
     TinyDenoiser,
     assert_exact,
+    budget_for,
     fill,
     random_unet,
     reference_states,
     some_images,
 )
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from unets import PUBLISHED, Factory, small_guided
 
@@ -33,12 +34,6 @@ KEPT = pytest.mark.parametrize("kept", [0, 2, 1000])
 CLIP = pytest.mark.parametrize("clip", [True, False])
 BUDGET = pytest.mark.parametrize("budget", [0.0, 1.0])
 FORWARD = pytest.mark.parametrize("forward", ["stepwise", "one_shot", "none"])
-
-
-def budget_for(denoiser: nn.Module, images: Tensor, steps: int) -> float:
-    """Memory in GiB that holds the activations of so many network passes and half a pass more."""
-    each = activation_bytes(lambda x: denoiser(x, 10), images[:1]) * len(images)
-    return (steps + 0.5) * each / 2**30 if steps else 0.0
 
 
 @KEPT

@@ -22,8 +22,8 @@ def test_the_way_travelled(steps, places, turn):
 
 
 def test_ticks_of_halves_that_have_an_extent():
-    places, turn = way_travelled([8, 4, 0])
-    assert step_ticks(places, [8, 4, 0], turn, parts=4) == (
+    places, _ = way_travelled([8, 4, 0])
+    assert step_ticks(places, [8, 4, 0], parts=4) == (
         [0, 2, 4, 6, 8],
         ["8", "6", "4", "2", "0"],
     )
@@ -35,6 +35,7 @@ def test_ticks_of_halves_that_have_an_extent():
         ([0, 10, 0], [(UP, 5), (DOWN, 15)], ["0", "5", "10", "5", "0"]),
         ([10, 5, 0], [(DOWN, 5)], ["10", "5", "0"]),  # a half without extent has no name
         ([0, 0], [(DOWN, 0.5)], ["input", "output"]),
+        ([0, 10, 5, 0, 20, 0], [], ["0", "10", "0", "20", "0"]),  # two rounds
     ],
 )
 def test_what_is_written_along_it(steps, names, ticks):
