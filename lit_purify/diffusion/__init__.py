@@ -1,8 +1,10 @@
 """The purification chain: schedules, keyed noise, samplers, exact gradient."""
 
+from lit_purify.diffusion.adaptive_flow import AdaptiveFlowPurifier
 from lit_purify.diffusion.architectures import ddpm_unet, guided_diffusion_unet, small_unet
 from lit_purify.diffusion.binding import randomness
 from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser
+from lit_purify.diffusion.differential_equations import ProbabilityFlowSampler, VPSDESampler
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
 from lit_purify.diffusion.noise import (
     FixedNoise,
@@ -19,6 +21,7 @@ from lit_purify.diffusion.seeds import derive_seed, seed_hash
 
 __all__ = [
     "PRESETS",
+    "AdaptiveFlowPurifier",
     "CosineSchedule",
     "DDIMSampler",
     "DDPMSampler",
@@ -30,12 +33,14 @@ __all__ = [
     "NoiseConfiguration",
     "NoiseSource",
     "Preset",
+    "ProbabilityFlowSampler",
     "Purifier",
     "Sampler",
     "Schedule",
     "StackedNoise",
     "State",
     "UNetDenoiser",
+    "VPSDESampler",
     "ddpm_unet",
     "derive_seed",
     "guided_diffusion_unet",

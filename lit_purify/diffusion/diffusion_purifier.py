@@ -7,6 +7,7 @@ The [-1, 1] scale of the diffusion exists only inside this file; images go in an
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lit_purify.diffusion.brownian import increment
 from lit_purify.diffusion.compiled_step import CompiledStep, can_run_compiled
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.noise import NoiseConfiguration, as_indices
@@ -52,6 +54,9 @@ class DiffusionPurifier(Purifier):
         InputError: a schedule by which no image can be noised, t* outside it, more steps than t*,
             a memory budget that is negative or not finite, or a size that is not the denoiser's.
     """
+
+    fixed_steps = True
+    """Whether its steps are known beforehand: they can be compiled, their memory can be planned."""
 
     def __init__(
         self,
@@ -101,6 +106,17 @@ class DiffusionPurifier(Purifier):
         down: list[tuple[Process, int]] = [("reverse", t) for t in self._reached]
         return [("forward", 0), *up, *down]
 
+    @property
+    def draws(self) -> list[tuple[Process, int]]:
+        """Process and step of every Gaussian draw, in the order they are asked for."""
+        up: list[tuple[Process, int]] = [("forward", t) for t in self._noised]
+        return [*up, *(("reverse", u) for step in self._steps for u in self.sampler.drawn(*step))]
+
+    @property
+    def passes_per_step(self) -> int:
+        """Evaluations of the denoiser that a reverse step takes, at most."""
+        return max(len(self.sampler.evaluated(*step)) for step in self._steps)
+
     def check_shape(self, shape: tuple[int, ...]) -> None:
         side = self.resize_to
         if side is not None:
@@ -128,9 +144,13 @@ class DiffusionPurifier(Purifier):
     ) -> Tensor:
         """One step down, from the state x at step t to that at ``t_prev``, [-1, 1] scale."""
         numbers = self.sampler.coefficients(self._alpha_bar[t], self._alpha_bar[t_prev])
-        draws = self.sampler.draws_noise and t_prev > 0
-        z = noise.normal(indices, "reverse", t, like=x) if draws else x.new_zeros(())
-        return (self._compiled_for(x) or self._step)(x, t, numbers, z)
+        times = self.sampler.evaluated(t, t_prev)
+        drawn = {
+            u: math.log(self._alpha_bar[u - 1] / self._alpha_bar[u])
+            for u in self.sampler.drawn(t, t_prev)
+        }
+        z = increment(noise, indices, drawn, like=x) if drawn else x.new_zeros(())
+        return (self._compiled_for(x) or self._step)(x, times, numbers, z)
 
     def state_gradients(
         self,
@@ -179,9 +199,13 @@ class DiffusionPurifier(Purifier):
         return any(weight.requires_grad for weight in self.denoiser.parameters())
 
     def _step(
-        self, x: Tensor, t: int | Tensor, coefficients: Sequence[Number], z: Tensor
+        self,
+        x: Tensor,
+        times: Sequence[int | Tensor],
+        coefficients: Sequence[Number],
+        z: Tensor,
     ) -> Tensor:
-        return self.sampler.combine(x, self._predict(x, t), coefficients, z)
+        return self.sampler.step(x, self._predict, times, coefficients, z)
 
     def _predict(self, x: Tensor, t: int | Tensor) -> Tensor:
         """What the denoiser gives for the state x at step t."""
@@ -220,15 +244,12 @@ class DiffusionPurifier(Purifier):
             )
         x = self.to_chain(images)
         if x.is_cuda:  # a CPU would only hold what it makes in time
-            noise = noise.staged(indices, self._draws, like=x)
+            noise = noise.staged(indices, self.draws, like=x)
         for t_prev, t in pairwise([0, *self._noised]):
             z = noise.normal(indices, "forward", t, like=x)
             x = diffuse(x, z, self._alpha_bar[t] / self._alpha_bar[t_prev])
             yield "forward", t, x
-        steps = [
-            partial(self.reverse_step, t, t_prev, noise, indices)
-            for t, t_prev in zip(self.timesteps[::-1], self._reached, strict=True)
-        ]
+        steps = [partial(self.reverse_step, *step, noise, indices) for step in self._steps]
         num_kept = min(self._num_kept(x), len(steps))
         if compiled := self._compiled_for(x):  # computes its steps again by itself
             if can_recompute(x):
@@ -252,11 +273,9 @@ class DiffusionPurifier(Purifier):
         return self.timesteps if self.forward_process == "stepwise" else [self.t_star]
 
     @property
-    def _draws(self) -> list[tuple[Process, int]]:
-        """Process and step of every Gaussian draw."""
-        up: list[tuple[Process, int]] = [("forward", t) for t in self._noised]
-        down = self.timesteps[:0:-1] if self.sampler.draws_noise else []
-        return [*up, *(("reverse", t) for t in down)]
+    def _steps(self) -> list[tuple[int, int]]:
+        """The reverse steps, each from t to the next t."""
+        return list(zip(self.timesteps[::-1], self._reached, strict=True))
 
     @property
     def _reached(self) -> list[int]:
@@ -275,7 +294,8 @@ class DiffusionPurifier(Purifier):
             return len(self.timesteps)
         if self._compiled_for(x) is None and self.compiled and self.compiled.holds_memory:
             return 0  # what the budget grants is taken by CUDA graphs
-        return self.budget.steps(partial(self._predict, t=self.t_star), x)
+        passes = self.budget.steps(partial(self._predict, t=self.t_star), x)
+        return passes // self.passes_per_step
 
 
 def _to_images(x: Tensor, images: Tensor) -> Tensor:

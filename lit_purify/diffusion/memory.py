@@ -112,8 +112,6 @@ def memory_plan(
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; expected 1 or more images")
     steps = len(purifier.timesteps)
-    noised = sum(process == "forward" and t > 0 for process, t in purifier.depths)
-    draws = noised + (steps - 1) * purifier.sampler.draws_noise
     *_, t_prev, t = [0, *purifier.timesteps]
     weights = [*_weights(purifier.denoiser), *_weights(classifier)]
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -126,10 +124,10 @@ def memory_plan(
         budget = ActivationBudget(purifier.memory_budget_gib)
         return MemoryPlan(
             batch_size=batch_size,
-            steps_kept=min(budget.steps(network, x), steps),
+            steps_kept=min(budget.steps(network, x) // purifier.passes_per_step, steps),
             weights=sum(tensor.nbytes for tensor in weights),
             images=_ATTACK_IMAGES * images.nbytes,
-            noise=draws * x.nbytes,
+            noise=len(purifier.draws) * x.nbytes,
             states=steps * x.nbytes,
             activations=activation_bytes(step, x),
             step=_peak(lambda x: next(run_chain([step], x)), x),
