@@ -106,7 +106,7 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
         kept = math.inf
         if can_recompute(x) and not self._trained:
             kept = self.budget.steps(partial(self._predict, t=self.t_star), x)
-        return torch.cat([self._solve(image, t, t_prev, kept) for image in x.split(1)])
+        return torch.cat([self._solve(image, t, t_prev, kept) for image in torch.split(x, 1)])
 
     def _solve(self, x: Tensor, t: int, t_prev: int, kept: float) -> Tensor:
         """The state of one image at ``t_prev``; so many evaluations may keep their activations."""
