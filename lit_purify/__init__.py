@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from lit_purify.classifiers import Classifier, embedded_resnet18, from_module
     from lit_purify.defence import Defence
     from lit_purify.diffusion import (
+        AdaptiveFlowPurifier,
         DDIMSampler,
         DDPMSampler,
         Denoiser,
         DiffusionPurifier,
         FixedNoise,
         FreshNoise,
+        ProbabilityFlowSampler,
         Purifier,
+        VPSDESampler,
         randomness,
     )
     from lit_purify.modules import PurifiedClassifier
@@ -40,6 +43,7 @@ _HOMES = {
     "diffusion": (
         *("DDIMSampler", "DDPMSampler", "Denoiser", "DiffusionPurifier", "FixedNoise"),
         *("FreshNoise", "Purifier", "randomness"),
+        *("AdaptiveFlowPurifier", "ProbabilityFlowSampler", "VPSDESampler"),
     ),
     "modules": ("PurifiedClassifier",),
 }
@@ -48,6 +52,7 @@ _HOMES = {
 __all__ = [
     "PGD",
     "PGDEOT",
+    "AdaptiveFlowPurifier",
     "Attack",
     "Classifier",
     "DDIMSampler",
@@ -59,8 +64,10 @@ __all__ = [
     "FixedNoise",
     "FreshNoise",
     "Measurement",
+    "ProbabilityFlowSampler",
     "PurifiedClassifier",
     "Purifier",
+    "VPSDESampler",
     "__version__",
     "embedded_denoiser",
     "embedded_resnet18",

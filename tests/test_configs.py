@@ -67,7 +67,8 @@ SLOW = {
 ELSEWHERE = {
     *tiny.LAUNCHED,
     *(name for name in FILES if name.startswith("models/") or "imagenet" in name),
-    *(name for name in FILES if name.startswith(("defence/", "search/", "data/"))),
+    *(name for name in FILES if name.startswith(("search/", "data/"))),
+    *(f"defence/{name}.yaml" for name in ("densepure", "denoised_smoothing", "gdmp", "lee_kim")),
     *(name for name in FILES if name.startswith("purifier/") and Path(name).stem not in PRESETS),
 }
 """Configurations that ``test_hardware.py``, ``test_published_models.py``, ``search/test_space.py``,

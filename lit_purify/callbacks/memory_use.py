@@ -103,7 +103,8 @@ def images_that_fit(fits: int, wanted: int) -> int:
 def _chain(module: PurifiedClassifier) -> DiffusionPurifier | None:
     """The purifier of the test, if it is one whose memory can be planned."""
     purifier = module.purifier
-    return purifier if module.purifies and isinstance(purifier, DiffusionPurifier) else None
+    planned = isinstance(purifier, DiffusionPurifier) and purifier.fixed_steps
+    return purifier if module.purifies and planned else None  # type: ignore[return-value]
 
 
 def _kept(chain: DiffusionPurifier | None, usable: int) -> int:

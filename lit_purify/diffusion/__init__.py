@@ -1,8 +1,10 @@
 """The purification chain: schedules, keyed noise, samplers, exact gradient."""
 
+from lit_purify.diffusion.adaptive_flow import AdaptiveFlowPurifier
 from lit_purify.diffusion.architectures import ddpm_unet, guided_diffusion_unet, small_unet
 from lit_purify.diffusion.binding import randomness
 from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser
+from lit_purify.diffusion.differential_equations import ProbabilityFlowSampler, VPSDESampler
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
 from lit_purify.diffusion.edm import EDMDenoiser, edm_unet
 from lit_purify.diffusion.guided_purifier import GuidedPurifier
@@ -24,6 +26,7 @@ from lit_purify.diffusion.split_noise import SplitNoise
 
 __all__ = [
     "PRESETS",
+    "AdaptiveFlowPurifier",
     "CosineSchedule",
     "DDIMSampler",
     "DDPMSampler",
@@ -38,6 +41,7 @@ __all__ = [
     "NoiseConfiguration",
     "NoiseSource",
     "Preset",
+    "ProbabilityFlowSampler",
     "Purifier",
     "RepeatedPurifier",
     "Sampler",
@@ -46,6 +50,7 @@ __all__ = [
     "StackedNoise",
     "State",
     "UNetDenoiser",
+    "VPSDESampler",
     "ddpm_unet",
     "derive_seed",
     "edm_unet",

@@ -1,10 +1,10 @@
 """A reverse step as one compiled function: network and sampler, forward and backward.
 
-The step t and the numbers of the sampler are tensors, so one function serves every step of a chain;
-its batch dimension is free, so it serves every batch. On an NVIDIA GPU both passes are CUDA graphs
-(:mod:`lit_purify.diffusion.step_rooms`), of the compiled function or of the function as it is: the
-same kernels, launched at once. Graphs need fixed sizes: rows are padded up to a few sizes, and the
-padded ones never leave this file.
+The steps t and the numbers of the sampler are tensors, so one function serves every step of a
+chain; its batch dimension is free, so it serves every batch. On an NVIDIA GPU both passes are CUDA
+graphs (:mod:`lit_purify.diffusion.step_rooms`), of the compiled function or of the function as it
+is: the same kernels, launched at once. Graphs need fixed sizes: rows are padded up to a few sizes,
+and the padded ones never leave this file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch.autograd.function import once_differentiable
 from lit_purify.diffusion.step_rooms import GraphRoom, Room
 from lit_purify.precision import float32_state
 
-Rule = Callable[[Tensor, Tensor, Sequence[Tensor], Tensor], Tensor]
-"""(x of shape (B, C, H, W), t of shape (B,), the sampler's coefficients, noise) -> next x."""
+Rule = Callable[[Tensor, Sequence[Tensor], Sequence[Tensor], Tensor], Tensor]
+"""(x of shape (B, C, H, W), the steps t to evaluate the network at, each of shape (B,), the
+sampler's coefficients, noise) -> next x."""
 
 
 _COMPILATIONS = 64
@@ -76,8 +77,9 @@ class CompiledStep:
         backend: str | Callable[..., Any] | None = "inductor",
         bucketed: bool | None = None,
     ) -> None:
-        def function(x: Tensor, t: Tensor, coefficients: Tensor, noise: Tensor) -> Tensor:
-            return rule(x, t.expand(len(x)), coefficients.unbind(), noise)
+        def function(x: Tensor, times: Tensor, coefficients: Tensor, noise: Tensor) -> Tensor:
+            steps = [t.expand(len(x)) for t in times.unbind()]
+            return rule(x, steps, coefficients.unbind(), noise)
 
         # PyTorch counts compilations by code object: every step that is made has one of its own.
         function.__code__ = function.__code__.replace()
@@ -93,16 +95,18 @@ class CompiledStep:
         self._numbers: dict[object, tuple[Tensor, Tensor]] = {}
         self.num_rooms = 1
 
-    def __call__(self, x: Tensor, t: int, coefficients: Sequence[float], noise: Tensor) -> Tensor:
+    def __call__(
+        self, x: Tensor, times: Sequence[int], coefficients: Sequence[float], noise: Tensor
+    ) -> Tensor:
         """The next state.
 
         Args:
             x: shape (B, C, H, W).
-            t: the step.
-            coefficients: the sampler's numbers for it.
+            times: the steps to evaluate the network at.
+            coefficients: the sampler's numbers.
             noise: shape of x, or a scalar.
         """
-        inputs = (*self._on_device(x, t, tuple(coefficients)), noise)
+        inputs = (*self._on_device(x, tuple(times), tuple(coefficients)), noise)
         rows = self._rows(x)
         if torch.is_grad_enabled() and x.requires_grad:
             y: Tensor = _Once.apply(x, self._room(x.device), rows, *inputs)
@@ -134,25 +138,25 @@ class CompiledStep:
         self._largest = 0
 
     def _on_device(
-        self, x: Tensor, t: int, coefficients: tuple[float, ...]
+        self, x: Tensor, times: tuple[int, ...], coefficients: tuple[float, ...]
     ) -> tuple[Tensor, Tensor]:
         """Kept: to bring numbers to a GPU is to wait for all that it has to do."""
-        key = (t, coefficients, x.dtype, x.device)
+        key = (times, coefficients, x.dtype, x.device)
         if key not in self._numbers:
             with torch.inference_mode(False):
                 numbers = torch.tensor(coefficients, dtype=x.dtype, device=x.device)
-                self._numbers[key] = (torch.tensor(t, device=x.device), numbers)
+                self._numbers[key] = (torch.tensor(times, device=x.device), numbers)
         return self._numbers[key]
 
-    def _function(self, x: Tensor, t: Tensor, coefficients: Tensor, noise: Tensor) -> Tensor:
+    def _function(self, x: Tensor, times: Tensor, coefficients: Tensor, noise: Tensor) -> Tensor:
         if self.backend is None:
-            return self._step(x, t, coefficients, noise)
+            return self._step(x, times, coefficients, noise)
         for rows in (x, noise) if noise.ndim else (x,):  # of any number
             torch._dynamo.maybe_mark_dynamic(rows, 0)
         # The last step, networks that do otherwise from some batch size on, three precisions: more
         # compilations than the eight that PyTorch allows.
         with torch._dynamo.config.patch(recompile_limit=_COMPILATIONS):
-            return self._step(x, t, coefficients, noise)
+            return self._step(x, times, coefficients, noise)
 
     def _rows(self, x: Tensor) -> int:
         bucketed = x.is_cuda if self._bucketed is None else self._bucketed
@@ -186,14 +190,20 @@ class _Once(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, room: Room, rows: int, t: Tensor, coefficients: Tensor, noise: Tensor
+        ctx: Any,
+        x: Tensor,
+        room: Room,
+        rows: int,
+        times: Tensor,
+        coefficients: Tensor,
+        noise: Tensor,
     ) -> Tensor:
         device = x.device.type
         ctx.room, ctx.rows = room, rows
         # The backward pass of a GPU runs in a thread of its own, which knows no autocast.
         ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
-        ctx.save_for_backward(x, t, coefficients, noise)
-        y = _run(room, rows, x, t, coefficients, noise)
+        ctx.save_for_backward(x, times, coefficients, noise)
+        y = _run(room, rows, x, times, coefficients, noise)
         ctx.ticket = room.ticket
         return y
 
@@ -212,10 +222,10 @@ class _Once(torch.autograd.Function):
 
 
 def _run(
-    room: Room, rows: int, x: Tensor, t: Tensor, coefficients: Tensor, noise: Tensor
+    room: Room, rows: int, x: Tensor, times: Tensor, coefficients: Tensor, noise: Tensor
 ) -> Tensor:
     noise = _padded(noise, rows) if noise.ndim else noise
-    inputs = (_padded(x, rows), t, coefficients, noise)
+    inputs = (_padded(x, rows), times, coefficients, noise)
     with torch.inference_mode(False):  # where no tensor could be differentiated
         return room.forward(*(x.clone() if x.is_inference() else x for x in inputs))[: len(x)]
 

@@ -7,6 +7,7 @@ The [-1, 1] scale of the diffusion exists only inside this file; images go in an
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lit_purify.diffusion.brownian import increment
 from lit_purify.diffusion.compiled_step import CompiledStep, can_run_compiled
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.noise import NoiseConfiguration, as_indices
@@ -58,6 +60,9 @@ class DiffusionPurifier(Purifier):
             steps that the denoiser does not know, a memory budget that is negative or not finite,
             or a size that is not the denoiser's.
     """
+
+    fixed_steps = True
+    """Whether its steps are known beforehand: they can be compiled, their memory can be planned."""
 
     def __init__(
         self,
@@ -108,7 +113,7 @@ class DiffusionPurifier(Purifier):
         found: list[tuple[Process, int]] = [("forward", 0)]
         for visited in self.round_steps:
             found += [("forward", t) for t in self._noised(visited)]
-            found += [("reverse", t) for t in _reached(visited)]
+            found += [("reverse", t) for _, t in _steps(visited)]
         return found
 
     @property
@@ -122,9 +127,20 @@ class DiffusionPurifier(Purifier):
         return sum(map(len, self.round_steps))
 
     @property
+    def draws(self) -> list[tuple[Process, int]]:
+        """Process and step of every Gaussian draw, in the order they are asked for."""
+        return [draw for visited in self.round_steps for draw in self._draws(visited)]
+
+    @property
     def num_draws(self) -> int:
         """Gaussian draws of a purification."""
-        return sum(len(self._draws(visited)) for visited in self.round_steps)
+        return len(self.draws)
+
+    @property
+    def passes_per_step(self) -> int:
+        """Evaluations of the denoiser that a reverse step takes, at most."""
+        steps = (step for visited in self.round_steps for step in _steps(visited))
+        return max(len(self.sampler.evaluated(*step)) for step in steps)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         side = self.resize_to
@@ -163,9 +179,13 @@ class DiffusionPurifier(Purifier):
     ) -> Tensor:
         """One step down, from the state x at step t to that at ``t_prev``, [-1, 1] scale."""
         numbers = self.sampler.coefficients(self._alpha_bar[t], self._alpha_bar[t_prev])
-        draws = self.sampler.draws_noise and t_prev > 0
-        z = noise.normal(indices, "reverse", t, like=x) if draws else x.new_zeros(())
-        return (self._compiled_for(x) or self._step)(x, t, numbers, z)
+        times = self.sampler.evaluated(t, t_prev)
+        drawn = {
+            u: math.log(self._alpha_bar[u - 1] / self._alpha_bar[u])
+            for u in self.sampler.drawn(t, t_prev)
+        }
+        z = increment(noise, indices, drawn, like=x) if drawn else x.new_zeros(())
+        return (self._compiled_for(x) or self._step)(x, times, numbers, z)
 
     def state_gradients(
         self,
@@ -214,9 +234,13 @@ class DiffusionPurifier(Purifier):
         return any(weight.requires_grad for weight in self.denoiser.parameters())
 
     def _step(
-        self, x: Tensor, t: int | Tensor, coefficients: Sequence[Number], z: Tensor
+        self,
+        x: Tensor,
+        times: Sequence[int | Tensor],
+        coefficients: Sequence[Number],
+        z: Tensor,
     ) -> Tensor:
-        return self.sampler.combine(x, self._predict(x, t), coefficients, z)
+        return self.sampler.step(x, self._predict, times, coefficients, z)
 
     def _predict(self, x: Tensor, t: int | Tensor) -> Tensor:
         """What the denoiser gives for the state x at step t."""
@@ -268,9 +292,9 @@ class DiffusionPurifier(Purifier):
                 z = xi.normal(indices, "forward", t, like=x)
                 x = diffuse(x, z, self._alpha_bar[t] / self._alpha_bar[t_prev])
                 yield "forward", t, x
-            pairs = list(zip(visited[::-1], _reached(visited), strict=True))
-            steps = [partial(self.reverse_step, t, t_prev, xi, indices) for t, t_prev in pairs]
-            after = [self._after(t, t_prev, xi, indices, start) for t, t_prev in pairs]
+            pairs = _steps(visited)
+            steps = [partial(self.reverse_step, *pair, xi, indices) for pair in pairs]
+            after = [self._after(*pair, xi, indices, start) for pair in pairs]
             states = run_chain(steps, x, num_kept=max(0, num_kept - left), after=after)
             for (_, t_prev), x in zip(pairs, states, strict=True):
                 yield "reverse", t_prev, x
@@ -294,10 +318,10 @@ class DiffusionPurifier(Purifier):
         return visited if self.forward_process == "stepwise" else visited[-1:]
 
     def _draws(self, visited: list[int]) -> list[tuple[Process, int]]:
-        """Process and step of every Gaussian draw of a round."""
+        """Process and step of every Gaussian draw of a round, in the order they are asked for."""
         up: list[tuple[Process, int]] = [("forward", t) for t in self._noised(visited)]
-        down = visited[:0:-1] if self.sampler.draws_noise else []
-        return [*up, *(("reverse", t) for t in down)]
+        steps = _steps(visited)
+        return [*up, *(("reverse", u) for step in steps for u in self.sampler.drawn(*step))]
 
     def _output(self, x: Tensor, images: Tensor) -> Tensor:
         image = _to_images(x, images)
@@ -311,12 +335,13 @@ class DiffusionPurifier(Purifier):
             return self.total_steps
         if self._compiled_for(x) is None and self.compiled and self.compiled.holds_memory:
             return 0  # what the budget grants is taken by CUDA graphs
-        return min(self.budget.steps(partial(self._predict, t=self.t_star), x), self.total_steps)
+        passes = self.budget.steps(partial(self._predict, t=self.t_star), x)
+        return min(passes // self.passes_per_step, self.total_steps)
 
 
-def _reached(visited: list[int]) -> list[int]:
-    """The steps t that the reverse process of a round stops at, the last one at 0."""
-    return [*visited[-2::-1], 0]
+def _steps(visited: list[int]) -> list[tuple[int, int]]:
+    """The reverse steps of a round, each from t to the next t, the last one to 0."""
+    return list(zip(visited[::-1], [*visited[-2::-1], 0], strict=True))
 
 
 def _to_images(x: Tensor, images: Tensor) -> Tensor:

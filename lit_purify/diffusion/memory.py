@@ -124,7 +124,7 @@ def memory_plan(
         budget = ActivationBudget(purifier.memory_budget_gib)
         return MemoryPlan(
             batch_size=batch_size,
-            steps_kept=min(budget.steps(network, x), steps),
+            steps_kept=min(budget.steps(network, x) // purifier.passes_per_step, steps),
             weights=sum(tensor.nbytes for tensor in weights),
             images=_ATTACK_IMAGES * images.nbytes,
             noise=purifier.num_draws * x.nbytes,

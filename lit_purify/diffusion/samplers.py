@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -22,6 +22,8 @@ from lit_purify.types import InputError
 
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
 Number = float | Tensor
+Predict = Callable[[Tensor, int | Tensor], Tensor]
+"""(state x of shape (B, C, H, W), its step t) -> what the denoiser returns for it."""
 
 
 class Sampler(ABC):
@@ -68,11 +70,36 @@ class Sampler(ABC):
             noise: standard normal, shape (B, C, H, W); a scalar where the step draws none.
         """
 
+    def drawn(self, t: int, t_prev: int) -> Sequence[int]:
+        """The steps whose draws the noise of the step from t to ``t_prev`` is made of.
+
+        Of several it is the increment of one Brownian path, see
+        :mod:`~lit_purify.diffusion.brownian`.
+        """
+        return (t,) if self.draws_noise and t_prev > 0 else ()
+
+    def evaluated(self, t: int, t_prev: int) -> tuple[int, ...]:
+        """The steps that the denoiser is evaluated at on the way from t to ``t_prev``; t first."""
+        return (t,)
+
     def step(
-        self, x_t: Tensor, output: Tensor, alpha_bar: float, alpha_bar_prev: float, noise: Tensor
+        self,
+        x_t: Tensor,
+        predict: Predict,
+        times: Sequence[int | Tensor],
+        coefficients: Sequence[Number],
+        noise: Tensor,
     ) -> Tensor:
-        """:meth:`combine` with the :meth:`coefficients` of a step."""
-        return self.combine(x_t, output, self.coefficients(alpha_bar, alpha_bar_prev), noise)
+        """Evaluate the denoiser and go from x_t to the previous state.
+
+        Args:
+            x_t: state, shape (B, C, H, W), [-1, 1] scale.
+            predict: the denoiser.
+            times: those of :meth:`evaluated`; in compiled code tensors of shape (B,).
+            coefficients: those of the step, as in :meth:`combine`.
+            noise: as in :meth:`combine`.
+        """
+        return self.combine(x_t, predict(x_t, times[0]), coefficients, noise)
 
     def _clean(self, x_t: Tensor, predicted_noise: Tensor, sigma: Number, scale: Number) -> Tensor:
         clean = (x_t - sigma * predicted_noise) / scale

@@ -56,7 +56,8 @@ def compile_defence(
 ) -> None:
     """Have the networks of a defence compiled at their first call, in place.
 
-    The denoiser of a :class:`DiffusionPurifier` is compiled together with its sampler.
+    The denoiser of a :class:`DiffusionPurifier` is compiled together with its sampler, unless the
+    steps of the chain are chosen as it runs.
 
     Args:
         purifier: of the defence.
@@ -189,9 +190,9 @@ def _logits_and_gradient(defence: Defence, images: Tensor) -> list[Tensor]:
 
 
 def _chains(purifier: Purifier) -> dict[int, DiffusionPurifier]:
-    """The diffusion purifiers of a purifier, by the identity of their denoiser."""
+    """The diffusion purifiers of known steps in a purifier, by the identity of their denoiser."""
     found = (module for module in purifier.modules() if isinstance(module, DiffusionPurifier))
-    return {id(chain.denoiser): chain for chain in found}
+    return {id(chain.denoiser): chain for chain in found if chain.fixed_steps}
 
 
 def _steps(purifier: Purifier) -> dict[int, CompiledStep]:

@@ -21,8 +21,10 @@ from lit_purify.diffusion import (
     DDPMSampler,
     DiffusionPurifier,
     FixedNoise,
+    ProbabilityFlowSampler,
     Sampler,
     StackedNoise,
+    VPSDESampler,
 )
 from lit_purify.diffusion.compiled_step import CompiledStep
 from lit_purify.diffusion.noise import CachedNoise, NoiseConfiguration
@@ -35,6 +37,8 @@ SAMPLERS: list[Sampler | None] = [
     DDPMSampler(variance="fixed_large", clip=False),
     DDIMSampler(),
     DDIMSampler(eta=0.5),
+    VPSDESampler(),
+    ProbabilityFlowSampler(method="heun"),
 ]
 
 
@@ -345,7 +349,7 @@ class TestStagedNoise:
         monkeypatch.setattr(FixedNoise, "normal", noted)
         purifier = chain(sampler)
         purifier.purify(some_images(2), FixedNoise(0), torch.arange(2))
-        assert asked == purifier._draws(purifier.timesteps)
+        assert asked == purifier.draws
 
 
 @pytest.mark.gpu

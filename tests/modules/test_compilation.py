@@ -20,9 +20,14 @@ from lit_purify import embedded_denoiser, embedded_resnet18
 from lit_purify.attacks import PGD
 from lit_purify.callbacks import Records, Summary
 from lit_purify.data import CIFAR10DataModule
-from lit_purify.diffusion import DiffusionPurifier, FixedNoise, Purifier
+from lit_purify.diffusion import AdaptiveFlowPurifier, DiffusionPurifier, FixedNoise, Purifier
 from lit_purify.modules import PurifiedClassifier
-from lit_purify.modules.compilation import NotCompiledWarning, compiled_parts, networks
+from lit_purify.modules.compilation import (
+    NotCompiledWarning,
+    compile_defence,
+    compiled_parts,
+    networks,
+)
 from lit_purify.records import read_summary
 
 
@@ -48,6 +53,14 @@ def compiled():
     module = chain(compile=True)
     logits_and_gradient(module, 5)
     return module, counters["stats"]["unique_graphs"]
+
+
+def test_of_steps_chosen_as_they_run_the_network_alone_is_compiled():
+    purifier = AdaptiveFlowPurifier(waves(), t_star=24)
+    classifier = tiny.classifier()
+    compile_defence(purifier, classifier)  # nothing is called
+    assert purifier.compiled is None
+    assert compiled_parts(purifier, classifier) == ["purifier.denoiser", "classifier"]
 
 
 @pytest.mark.slow
