@@ -25,6 +25,8 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--note", help="what the run folder does not know, for the card")
+    parser.add_argument("--name", default="Small", help="of the denoiser, for the card")
+    parser.add_argument("--options", default="", help="of the training's command, for the card")
     args = parser.parse_args()
 
     run = args.checkpoint.parent.parent
@@ -36,24 +38,32 @@ def main() -> None:
     state = checkpoint["state_dict"]
     consume_prefix_in_state_dict_if_present(state, "denoiser.network.")
     denoiser.network.load_state_dict(state)
-    card = model_card(run, config, checkpoint, args.note)
+    card = model_card(run, config, checkpoint, denoiser, args)
     save_denoiser(args.target, denoiser, architecture, model_card=card)
     print(card)
     print(f"{args.target}: {args.target.stat().st_size / 1e6:.1f} MB")
 
 
-def model_card(run: Path, config: dict, checkpoint: dict, note: str | None) -> str:
+def model_card(
+    run: Path,
+    config: dict,
+    checkpoint: dict,
+    denoiser: torch.nn.Module,
+    args: argparse.Namespace,
+) -> str:
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     # A network that collapsed was begun anew there, each time at half the rate.
     begun = checkpoint["collapse"]
     steps = checkpoint["global_step"] - begun["first_step"]
     rate = model["learning_rate"] / 2 ** begun["restarts"]
     images = steps * data["batch_size"]
+    size = sum(weight.numel() for weight in denoiser.parameters())
     lines = [
-        "# Small CIFAR-10 denoiser",
+        f"# {args.name} CIFAR-10 denoiser",
         "",
-        "A U-Net without attention on 2x2 pixel blocks (diffusers UNet2DModel) that predicts the",
-        "noise in a diffused CIFAR-10 image. Made for purification; it is no image generator.",
+        f"A U-Net without attention on 2x2 pixel blocks (diffusers UNet2DModel, {size / 1e6:.1f} M",
+        "parameters) that predicts the noise in a diffused CIFAR-10 image. Made for purification; it",
+        "is no image generator.",
         "",
         f"- Data: CIFAR-10 training images but the last {data['num_holdout']}, horizontal flips.",
         f"- Training: {steps:,} steps of batch {data['batch_size']} ({images:,} images), AdamW",
@@ -62,8 +72,8 @@ def model_card(run: Path, config: dict, checkpoint: dict, note: str | None) -> s
         f"- Steps t drawn uniformly up to (limit, share): {model['focus']}; the rest up to 1000;",
         "  stratified within each batch.",
         f"- Seed: {model['seed']} (draws), {config['seed_everything']} (initial weights).",
-        "- Command: python -m lit_purify fit --config configs/train_cifar_small.yaml",
-        *([f"- Note: {note}"] if note else []),
+        f"- Command: python -m lit_purify fit --config train_cifar_small {args.options}".rstrip(),
+        *([f"- Note: {args.note}"] if args.note else []),
         "- Licence: MIT. CIFAR-10 itself has no stated licence (Krizhevsky, 2009).",
         "",
         "Held-out squared error of the predicted noise (1 is no prediction):",

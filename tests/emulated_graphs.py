@@ -55,6 +55,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> None:
         "CUDAGraph": EmulatedGraph,
         "graph": _captured,
         "graph_pool_handle": lambda: None,
+        "memory_reserved": lambda device: 0,
         "Stream": lambda device: stream,
         "current_stream": lambda device: stream,
         "stream": lambda stream: nullcontext(),

@@ -32,6 +32,7 @@ BASES = (
     ["test", "--config", "cifar_fixed"],
     ["test", "--config", "imagenet_fixed"],
     ["fit", "--config", "train_cifar_small"],
+    ["predict", "--config", "predict"],
     ["test", "--config", "demo", "--model.purifier", "noisy_blur.NoisyBlur"],
 )
 """What options that are named in a text may belong to."""

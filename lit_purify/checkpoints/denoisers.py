@@ -26,7 +26,11 @@ from lit_purify.weights.files import load_content, named_tensors
 PREFIXES = ("module.", "_orig_mod.")
 """What data-parallel training and ``torch.compile`` put before the names of a network."""
 
-EMBEDDED = "denoiser_cifar10_small.safetensors"
+EMBEDDED = {
+    "small": "denoiser_cifar10_small.safetensors",
+    "base": "denoiser_cifar10_base.safetensors",
+}
+"""Denoisers that ship with the package: 4.5 and 18 M parameters."""
 OFFICIAL = {
     "ddpm_cifar10": "DDPM on CIFAR-10 (Ho et al.), averaged weights, PyTorch conversion by pesser",
     "google_ddpm_cifar10_32": "google/ddpm-cifar10-32",
@@ -128,9 +132,18 @@ def load_denoiser(
     return denoiser.eval().requires_grad_(False)
 
 
-def embedded_denoiser() -> UNetDenoiser:
-    """The small CIFAR-10 denoiser that ships with the package; see its model card."""
-    with resources.as_file(resources.files("lit_purify") / "assets" / EMBEDDED) as path:
+def embedded_denoiser(name: str = "small") -> UNetDenoiser:
+    """A CIFAR-10 denoiser that ships with the package; see its model card.
+
+    Args:
+        name: ``small`` or ``base``, which is four times as large and slow, and purifies better.
+
+    Raises:
+        InputError: another name.
+    """
+    if name not in EMBEDDED:
+        raise InputError(f"no denoiser {name!r} ships; expected {' or '.join(EMBEDDED)}")
+    with resources.as_file(resources.files("lit_purify") / "assets" / EMBEDDED[name]) as path:
         return load_denoiser(str(path))
 
 

@@ -90,6 +90,7 @@ class CompiledStep:
         self._weights = weights
         self._bucketed = bucketed
         self._largest = 0
+        self._allowed = 0
         self._rooms: list[Room] = []
         self._turn = 0
         self._numbers: dict[object, tuple[Tensor, Tensor]] = {}
@@ -116,14 +117,16 @@ class CompiledStep:
         room.clear()
         return y
 
-    def expect(self, rows: int, num_kept: int) -> None:
+    def expect(self, rows: int, num_kept: int, num_bytes: int) -> None:
         """Make room for the activations of ``num_kept`` steps of so many rows.
 
         A batch that is smaller than an earlier one does not change the number of rooms: graphs keep
-        their memory.
+        their memory. They hold what a step needs on its way beside what it keeps, so there may be
+        fewer of them: as many as the bytes allow, and one.
         """
         if rows >= self._largest:
             self._largest = rows
+            self._allowed = num_bytes
             self.num_rooms = max(1, num_kept)
             del self._rooms[self.num_rooms :]
 
@@ -168,12 +171,19 @@ class CompiledStep:
     def _room(self, device: torch.device) -> Room:
         """The rooms take turns, so that a backward pass finds the last steps in them."""
         self._turn = (self._turn + 1) % self.num_rooms
-        while len(self._rooms) <= self._turn:
-            cuda = device.type == "cuda"
-            self._rooms.append(
-                GraphRoom(self._function, self._key) if cuda else Room(self._function)
-            )
+        if self._turn >= len(self._rooms):
+            largest = max((room.num_bytes for room in self._rooms), default=0)
+            if (len(self._rooms) + 1) * largest <= self._allowed:
+                self._rooms.append(self._new_room(device))
+                self._turn = len(self._rooms) - 1
+            else:
+                self.num_rooms, self._turn = len(self._rooms), 0
         return self._rooms[self._turn]
+
+    def _new_room(self, device: torch.device) -> Room:
+        if device.type == "cuda":
+            return GraphRoom(self._function, self._key)
+        return Room(self._function)
 
     def _key(self) -> tuple[object, ...]:
         """What graphs are captured for: where the weights lie, and the arithmetic in force."""

@@ -281,7 +281,7 @@ class DiffusionPurifier(Purifier):
         left, num_kept = self.total_steps, self._num_kept(x)
         if compiled := self._compiled_for(x):  # computes its steps again by itself
             if can_recompute(x):
-                compiled.expect(len(x), num_kept)
+                compiled.expect(len(x), num_kept, self.budget.num_bytes)
             num_kept = left
         for k, visited in enumerate(self.round_steps):
             left -= len(visited)

@@ -75,6 +75,11 @@ class ActivationBudget:
         self.gib = None if gib == "auto" else gib
         self._bytes: dict[tuple[object, ...], int] = {}
 
+    @property
+    def num_bytes(self) -> int:
+        """Its size in bytes; 0 while it is not known."""
+        return 0 if self.gib is None else int(self.gib * GIB)
+
     def steps(self, network: Step, x: Tensor) -> int:
         """How many passes of a network on ``x`` may keep their activations.
 
@@ -89,7 +94,7 @@ class ActivationBudget:
         one = self._measured(network, x[:1])
         # Nothing is measured on more rows than will be computed: they might not fit.
         added = self._measured(network, x[:2]) - one if rows > 1 else 0
-        return int(self.gib * GIB // max(1, one + (rows - 1) * added))
+        return self.num_bytes // max(1, one + (rows - 1) * added)
 
     def _measured(self, network: Step, x: Tensor) -> int:
         device = x.device.type

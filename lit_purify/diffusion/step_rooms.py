@@ -29,11 +29,13 @@ class Room:
 
     Attributes:
         ticket: number of the pass whose activations are in the room.
+        num_bytes: memory of a GPU that the room has taken for good.
     """
 
     def __init__(self, function: StepFunction) -> None:
         self.function = function
         self.ticket = 0
+        self.num_bytes = 0
         self._kept: tuple[Tensor, Tensor] | None = None
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -85,7 +87,9 @@ class GraphRoom(Room):
         self.ticket += 1
         key = (self._key(), *((tuple(x.shape), x.dtype, x.device) for x in inputs))
         if key not in self._graphs:
+            before = torch.cuda.memory_reserved(inputs[0].device)
             self._graphs[key] = _Graphs(self.function, inputs, self._pool)
+            self.num_bytes += max(0, torch.cuda.memory_reserved(inputs[0].device) - before)
         self._last = self._graphs[key]
         return self._last.replay_forward(inputs)
 

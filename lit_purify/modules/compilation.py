@@ -28,6 +28,10 @@ TOLERANCES = {"float32": 1e-5, "tf32": 1e-2, "bf16": 1e-1}
 """How far compiled code may be from eager's, in each arithmetic: the norm of the difference of the
 logits, and of their gradient, in units of the norm of eager's."""
 
+_ROUNDING = 10
+"""It may be so many times as far as eager's own numbers move with the size of the batch. On an H200
+the gradient of a chain of ten steps moves by 6e-5 then, and is 1.2e-4 away from that in float64."""
+
 
 class NotCompiledWarning(UserWarning):
     """Networks run uncompiled although they were to be compiled."""
@@ -149,7 +153,9 @@ def disagreement(
 ) -> str | None:
     """Why a compiled defence should not be used; ``None`` where it does as an uncompiled one.
 
-    Logits and their gradient are compared. Whatever a compiler raises is a reason too.
+    Logits and their gradient are compared. Whatever a compiler raises is a reason too. More than
+    the tolerance is allowed where eager's own numbers move by more than a tenth of that when the
+    images come in a batch of another size.
 
     Args:
         defence: compiled; unbound.
@@ -161,18 +167,29 @@ def disagreement(
     bound = defence.bind(noise if defence.purifier is not None else None, indices)
     with torch.compiler.set_stance("force_eager"):
         expected = _logits_and_gradient(bound, images)
+        half = max(1, len(images) // 2)
+        part = defence.bind(noise if defence.purifier is not None else None, indices[:half])
+        again = _logits_and_gradient(part, images[:half])
     try:
         found = _logits_and_gradient(bound, images)
     except Exception as error:
         return textwrap.shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
-    for name, eager, compiled in zip(("logits", "gradient"), expected, found, strict=True):
-        difference = float((compiled - eager).norm() / eager.norm().clamp(min=1e-30))
-        if not difference <= tolerance:
+    for name, eager, other, compiled in zip(
+        ("logits", "gradient"), expected, again, found, strict=True
+    ):
+        allowed = max(tolerance, _ROUNDING * _share(other, eager[: len(other)]))
+        difference = _share(compiled, eager)
+        if not difference <= allowed:
             return (
                 f"compiled, the {name} of the first images differ from eager's by a share of "
-                f"{difference:.1g}, where {tolerance:.0e} is allowed"
+                f"{difference:.1g}, where {allowed:.0e} is allowed"
             )
     return None
+
+
+def _share(found: Tensor, expected: Tensor) -> float:
+    """The norm of a difference in units of the norm of what is expected."""
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-30))
 
 
 def _logits_and_gradient(defence: Defence, images: Tensor) -> list[Tensor]:

@@ -325,7 +325,7 @@ def find(name: str) -> Weights:
     """
     if name in WEIGHTS:
         return WEIGHTS[name]
-    meant = did_you_mean(name, WEIGHTS) or f"; expected {', '.join(WEIGHTS)}."
+    meant = did_you_mean(name, WEIGHTS) or f"; expected {', '.join(sorted(WEIGHTS))}."
     raise InputError(
         f"there are no weights {name!r}{meant} See 'python -m lit_purify weights list'"
     )

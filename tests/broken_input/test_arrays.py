@@ -86,7 +86,7 @@ ARRAYS: dict[str, tuple[str, Make, str]] = {
     "one number": ("test", _npz(images=np.uint8(3)), "not an array"),
     "no images": ("test", _npz(images=IMAGES[:0], labels=LABELS[:0]), "empty"),
     "channels first": (EVERY, _npz(images=IMAGES.transpose(0, 3, 1, 2)), "channels last"),
-    "grey": ("test", _npz(images=IMAGES[..., :1]), "(4, 32, 32, 1)"),
+    "grey": ("test", _npz(images=IMAGES[..., :1]), "grey"),
     "other size": (EVERY, _npz(images=IMAGES[:, :28]), "pixels"),
     "integers": ("test", _npz(images=IMAGES.astype(int)), "int64"),
     "complex": ("test", _npz(images=IMAGES.astype(complex)), "complex128"),

@@ -1,5 +1,6 @@
 """Denoiser files: what is written comes back, what is wrong is named, and the shipped one works."""
 
+import re
 import sys
 from importlib import resources
 from types import SimpleNamespace
@@ -25,7 +26,9 @@ from lit_purify.diffusion import CosineSchedule, LinearSchedule
 from lit_purify.types import InputError
 
 IMPROVED = Guided(width=32, factors=(1, 2), attention=(1,), layers=1, heads=4, convolutions=True)
-EMBEDDED = resources.files("lit_purify") / "assets" / "denoiser_cifar10_small.safetensors"
+ASSETS = resources.files("lit_purify") / "assets"
+EMBEDDED = {name: ASSETS / f"denoiser_cifar10_{name}.safetensors" for name in ("small", "base")}
+MILLIONS = {"small": 4.5, "base": 17.9}
 
 
 class TestRoundTrip:
@@ -109,17 +112,24 @@ class TestOfficial:
 
 
 class TestEmbedded:
-    @pytest.fixture(scope="class")
-    def card(self):
-        return model_card(str(EMBEDDED))
+    @pytest.fixture(scope="class", params=EMBEDDED)
+    def card(self, request):
+        return model_card(str(EMBEDDED[request.param]))
 
-    def test_it_is_small(self):
-        assert EMBEDDED.stat().st_size <= 10_000_000
+    @pytest.mark.parametrize("name", EMBEDDED)
+    def test_its_size(self, name):
+        weights = sum(weight.numel() for weight in embedded_denoiser(name).parameters())
+        assert round(weights / 1e6, 1) == MILLIONS[name]
+        assert EMBEDDED[name].stat().st_size <= 2 * weights + 20_000  # in float16
+
+    def test_another_name_is_refused(self):
+        with pytest.raises(InputError, match="small or base"):
+            embedded_denoiser("large")
 
     def test_the_card_says_where_it_comes_from(self, card):
         for word in ("Data: CIFAR-10 training images", "steps of batch", "Seed:", "Licence:"):
             assert word in card
-        assert "python -m lit_purify fit --config configs/train_cifar_small.yaml" in card
+        assert re.search(r"python -m lit_purify fit --config (configs/)?train_cifar_small", card)
 
     def test_the_card_gives_the_error_by_t(self, card):
         rows = [line.split("|") for line in card.splitlines() if line.startswith("| ")]
@@ -127,13 +137,14 @@ class TestEmbedded:
         assert {1, 10, 50, 100, 150, 1000} <= set(errors)
         assert all(0 < error < 1 for error in errors.values())
 
+    @pytest.mark.parametrize("name", EMBEDDED)
     @pytest.mark.parametrize(("t", "bound"), [(50, 0.4), (100, 0.3), (150, 0.2)])
-    def test_it_predicts_the_noise_in_images_it_never_saw(self, t, bound):
+    def test_it_predicts_the_noise_in_images_it_never_saw(self, t, bound, name):
         """Predicting nothing costs 1, the variance of the noise; its card says 0.19 at t = 50.
 
         The bounds are about twice the card's errors: sixteen images spread by far less.
         """
-        denoiser = embedded_denoiser()
+        denoiser = embedded_denoiser(name)
         pixels = torch.from_numpy(sources.embedded()[0][:16].copy()).permute(0, 3, 1, 2)
         x0 = 2 * pixels.float() / 255 - 1
         noise = draws(0, torch.arange(16), 2 * t, x0)

@@ -268,12 +268,9 @@ class TestGraphs:
         monkeypatch.setattr(torch, "compile", lambda function, **_: function)
 
         def room(self: CompiledStep, device: torch.device) -> Room:
-            self._turn = (self._turn + 1) % self.num_rooms
-            while len(self._rooms) <= self._turn:
-                self._rooms.append(GraphRoom(self._function, self._key))
-            return self._rooms[self._turn]
+            return GraphRoom(self._function, self._key)
 
-        monkeypatch.setattr(CompiledStep, "_room", room)
+        monkeypatch.setattr(CompiledStep, "_new_room", room)
 
     @pytest.mark.parametrize("rooms", [0, 2, STEPS])
     def test_replays_give_the_numbers_of_the_plain_chain(self, rooms: int) -> None:
@@ -291,6 +288,20 @@ class TestGraphs:
         (room,) = step_of(purifier)._rooms
         assert isinstance(room, GraphRoom)
         assert len(room._graphs) == 2 * 2  # 4 and 2 rows; the last step has graphs of its own
+
+    @pytest.mark.parametrize(("num_bytes", "rooms"), [(0, 1), (299, 2), (300, 3), (10**6, STEPS)])
+    def test_there_are_no_more_rooms_than_fit(
+        self, num_bytes: int, rooms: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        reserved = itertools.count(step=100)  # asked before and after the capture of a room
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: next(reserved))
+        purifier = compiled_chain(DDIMSampler(), rooms=STEPS)
+        monkeypatch.setattr(type(purifier.budget), "num_bytes", num_bytes)
+        for _ in range(2):
+            assert_same(
+                output_and_gradient(purifier, 2), output_and_gradient(chain(DDIMSampler()), 2)
+            )
+        assert len(step_of(purifier)._rooms) == rooms
 
     def test_weights_that_have_moved_are_found(self) -> None:
         purifier, plain = compiled_chain(), chain()

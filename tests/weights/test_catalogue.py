@@ -106,7 +106,7 @@ class TestRegistry:
         [
             ("ddpm_cifar", "did you mean ddpm_cifar10"),
             ("resnet50", "did you mean resnet50_imagenet"),
-            ("xyz", r"expected ddpm_cifar10, google.*, inception_fid\. See"),
+            ("xyz", r"expected ddpm_celebahq_256, ddpm_cifar10, .*, score_sde_cifar10\. See"),
         ],
     )
     def test_unknown_names(self, name, close):
