@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from pathlib import Path
 
 from lit_purify.records.files import write_whole
@@ -37,8 +38,11 @@ def export(sweep: Sweep, target: Path) -> list[str]:
             "export"
         )
     for name, folder in finished.items():
-        for file in ("summary.json", "config.yaml"):
-            write_whole(target / name / file, (folder / file).read_bytes())
+        write_whole(target / name / "summary.json", (folder / "summary.json").read_bytes())
+        config = (folder / "config.yaml").read_bytes()
+        # Where it was made says nothing of the run, and may be nobody's business.
+        config = re.sub(rb"(?m)^( *default_root_dir:).*$", rb"\1 .", config)
+        write_whole(target / name / "config.yaml", config)
         rows = (folder / "records" / ROWS).read_bytes()
         write_whole(target / name / "records" / PACKED, gzip.compress(rows, mtime=0))
     return others
