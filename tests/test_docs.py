@@ -33,6 +33,10 @@ BASES = (
     ["test", "--config", "imagenet_fixed"],
     ["fit", "--config", "train_cifar_small"],
     ["predict", "--config", "predict"],
+    ["test", "--config", "cifar_fixed", "--config", "data/tiny_imagenet"],
+    ["test", "--config", "cifar_fixed", "--config", "data/celeba_hq"],
+    ["test", "--config", "cifar_fixed", "--config", "data/cifar100"],
+    [*("test", "--config", "cifar_fixed"), "--data=lit_purify.data.NPZDataModule"],
     ["test", "--config", "demo", "--model.purifier", "noisy_blur.NoisyBlur"],
 )
 """What options that are named in a text may belong to."""

@@ -3,6 +3,7 @@
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
@@ -10,6 +11,7 @@ import torch
 import yaml
 
 from lit_purify.checkpoints import load_denoiser, model_card
+from lit_purify.diffusion import small_unet
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "export_denoiser.py"
 
@@ -59,6 +61,11 @@ def test_the_card_of_a_network_that_was_begun_anew(exported):
     config = yaml.safe_load((run / "config.yaml").read_text())
     state = torch.load(checkpoint, weights_only=True)
     state["collapse"] |= {"first_step": 1, "restarts": 2}
-    card = runpy.run_path(str(SCRIPT))["model_card"](run, config, state, None)
+    denoiser = small_unet(block_out_channels=(8, 16), norm_num_groups=4)
+    told = SimpleNamespace(name="Wide", note="by hand", options="--seed_everything 3")
+    card = runpy.run_path(str(SCRIPT))["model_card"](run, config, state, denoiser, told)
+    assert card.startswith("# Wide CIFAR-10 denoiser\n")
+    assert "Note: by hand" in card
+    assert "--config train_cifar_small --seed_everything 3" in card
     assert "1 steps of batch 4 (4 images)" in card
     assert "0.00025 (500 warm-up" in card
