@@ -295,7 +295,7 @@ def attack(bench: Bench) -> Iterator[Result]:
     import foolbox
 
     n = 16
-    images, indices = bench.images(n), torch.arange(n, device=bench.device)
+    images, indices = bench.images(n), torch.arange(n)
     classifier = embedded_resnet18().to(bench.device)
     labels = classifier(images).argmax(1)
     defence = Defence(classifier, bench.purifier("small", 5))
@@ -316,7 +316,7 @@ def attack(bench: Bench) -> Iterator[Result]:
 def protocol(bench: Bench) -> Iterator[Result]:
     """The paper's way: one image at a time, every iteration, the generator seeded at every pass."""
     n, steps = 8, 40
-    images, indices = bench.images(n), torch.arange(n, device=bench.device)
+    images, indices = bench.images(n), torch.arange(n)
     classifier = embedded_resnet18().to(bench.device)
     purifier = bench.purifier("small", 3)
     defence, plain = Defence(classifier, purifier), PlainChain(purifier)

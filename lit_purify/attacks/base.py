@@ -88,6 +88,8 @@ class Attack(RecordsArguments, ABC):
                 "expected float32, or autocast in bfloat16; use torch.bfloat16"
             )
         clean = images.detach().float().contiguous()
+        # Rows are chosen by masks of the images' device, of the indices too.
+        labels, indices = labels.to(clean.device), indices.to(clean.device)
         found = self.perturb(defence, clean, labels, indices, seed)
         if not found.isfinite().all():
             raise RuntimeError(f"{type(self).__name__} returned images that are not finite")

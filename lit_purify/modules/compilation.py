@@ -98,12 +98,12 @@ def compiled_parts(purifier: Purifier, classifier: Classifier) -> list[str]:
     ]
 
 
-def replayed_parts(purifier: Purifier) -> list[str]:
+def replayed_parts(purifier: Purifier, classifier: Classifier) -> list[str]:
     """Names of the networks whose passes are replayed as CUDA graphs."""
     steps = _steps(purifier)
     return [
-        f"purifier.{name}"
-        for name, network in _called_children(purifier)
+        name
+        for name, network in networks(purifier, classifier).items()
         if id(network) in steps and steps[id(network)].holds_memory
     ]
 
@@ -145,7 +145,7 @@ def settle_compilation(module: PurifiedClassifier, defence: Defence, first: Batc
             stacklevel=2,
         )
         return Preflight(compiled=compiled_parts(*parts), not_compiled=why)
-    return Preflight(compiled=compiled_parts(*parts), replayed=replayed_parts(module.purifier))
+    return Preflight(compiled=compiled_parts(*parts), replayed=replayed_parts(*parts))
 
 
 def disagreement(
@@ -164,12 +164,12 @@ def disagreement(
         indices: their dataset indices, shape (B,).
         tolerance: largest relative difference, see :data:`TOLERANCES`.
     """
-    bound = defence.bind(noise if defence.purifier is not None else None, indices)
+    xi = noise if defence.purifier is not None else None
+    bound = defence.bind(xi, indices)
     with torch.compiler.set_stance("force_eager"):
         expected = _logits_and_gradient(bound, images)
         half = max(1, len(images) // 2)
-        part = defence.bind(noise if defence.purifier is not None else None, indices[:half])
-        again = _logits_and_gradient(part, images[:half])
+        again = _logits_and_gradient(defence.bind(xi, indices[:half]), images[:half])
     try:
         found = _logits_and_gradient(bound, images)
     except Exception as error:

@@ -229,3 +229,20 @@ def test_fractions_are_read() -> None:
     assert PGD(eps="8/255").eps == PGD(eps=8 / 255).eps == PGD(eps=" 8 / 255 ").eps == 8 / 255
     assert (PGD(eps="0.25").eps, PGD(eps=0).eps, PGD(eps="1").eps) == (0.25, 0, 1)
     assert PGD(rel_stepsize="1/30").rel_stepsize == 1 / 30
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_indices_and_labels_may_lie_elsewhere_than_the_images() -> None:
+    def classify(x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3))
+        return torch.stack([mean, 1 - mean], 1)
+
+    images = torch.full((2, 3, 4, 4), 0.6)
+    attack = PGD(eps=0.2, steps=3, early_stop=True)
+    labels, indices = torch.tensor([0, 0]), torch.arange(2)
+    found, expected = (
+        attack(Defence(classify, indices=indices), x, labels, indices)
+        for x in (images.cuda(), images)
+    )
+    torch.testing.assert_close(found.cpu(), expected)
