@@ -144,7 +144,8 @@ class ExternalAttack(Attack):
         if self.eps == 0 or not len(images):
             return found
         every = torch.arange(len(images), device=images.device)
-        for rows in every.split(len(images) if self.batched(defence.deterministic) else 1):
+        together = len(images) if self.batched(defence.deterministic) else 1
+        for rows in torch.split(every, together):
             seeds = [derive_seed(seed, self.library, index) for index in indices[rows].tolist()]
             with own_randomness(seeds[0]), torch.enable_grad():
                 network = _bound(defence, indices[rows])

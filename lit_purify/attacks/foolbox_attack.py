@@ -9,7 +9,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -227,7 +227,7 @@ def _with_keyed_starts(
     if draw is not None:
         import eagerpy
 
-        def start(images: eagerpy.Tensor, epsilon: float) -> eagerpy.Tensor:
+        def start(images: Any, epsilon: float) -> Any:
             drawn = []
             for row, seed in enumerate(seeds):
                 with own_randomness(seed):
