@@ -307,3 +307,6 @@ def test_settings_and_names_are_for_reports() -> None:
     assert AutoAttack().settings()["version"] == "auto"
     assert not AutoAttack().stops_early  # its success is the same either way
     assert AutoAttack.finding_names[:6] == (*autoattack.FLAGS, "flag_few_classes")
+    # What the library would report is known of its own version alone.
+    counting = [AutoAttack(version=version) for version in ("auto", "rand", "rand_upstream")]
+    assert ["counted_fooled" in each.finding_names for each in counting] == [False, False, True]
