@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -134,12 +135,19 @@ class LinearDefence:
         self.normal = self.matrix.T @ self.slope
 
     def purify(self, images: Tensor) -> Tensor:
-        return (images.flatten(1) @ self.matrix.T + self.offset).view_as(images)
+        return (images.flatten(1).to(self.matrix) @ self.matrix.T + self.offset).view_as(images)
 
     def classify(self, images: Tensor) -> Tensor:
         s = self.steepness * (images.flatten(1) @ self.slope - self.threshold)
         never = [torch.full_like(s, -100.0 - k) for k in range(self.num_classes - 2)]
         return torch.stack([s, -s, *never], 1)
+
+    def double(self) -> LinearDefence:
+        """The same in float64, where rounding does not tell the size of a batch."""
+        precise = copy.copy(self)
+        for name in ("matrix", "offset", "slope", "threshold", "normal"):
+            setattr(precise, name, getattr(self, name).double())
+        return precise
 
     def defence(self, noise: NoiseSource | None = None, level: float = 0.0) -> Defence:
         """Under fixed noise by default; ``level`` times xi is added to what is purified."""

@@ -3,7 +3,8 @@
 Such an attack can only call ``model(x)``. It draws from the global random generators and may stop
 on conditions over its whole batch. Here it is given one sample at a time, under a generator state
 that is keyed by the dataset index and put back afterwards, so a sample's result depends on nothing
-but the sample.
+but the sample. An attack that treats the samples of a batch independently of each other is given
+the batch: each of its samples gets what it would get alone.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 import copy
 import random
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import torch
@@ -20,21 +21,14 @@ from torch import Tensor, nn
 
 from lit_purify.attacks.base import Attack
 from lit_purify.attacks.gradient import check_differentiable
-from lit_purify.defence import Defence, Observer
+from lit_purify.defence import Defence
+from lit_purify.diffusion.noise import rows_of
 from lit_purify.diffusion.seeds import derive_seed
 from lit_purify.functional import correct
 
 
 class Fooled(Exception):
-    """Ends an attack through the library's code: this image fools the defence.
-
-    Args:
-        image: shape (1, C, H, W), inside the ball.
-    """
-
-    def __init__(self, image: Tensor) -> None:
-        super().__init__("the defence is fooled")
-        self.image = image
+    """Ends an attack through the library's code: the images of all samples fool the defence."""
 
 
 class ExternalModel(nn.Module):
@@ -44,26 +38,44 @@ class ExternalModel(nn.Module):
     either into the image; the findings say so.
 
     Args:
-        defence: bound to a single sample: what it is asked, in batches of any size, is about that.
+        defence: bound to a single sample, about which queries of any size are, or to several, of
+            all of which in their order every query is.
+
+    Attributes:
+        samples: dataset indices of what is under attack, shape (B,).
+        findings: name -> of which samples it was found out, shape (B,), bool.
     """
 
     def __init__(self, defence: Defence) -> None:
         super().__init__()
+        assert defence.indices is not None  # bound
+        self.samples = defence.indices
         self.defence = defence.observed(_refuse_without_gradient)
-        self.findings: set[str] = set()
+        self.findings: dict[str, Tensor] = {}
         self.eval()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, K), float32, of images (N, C, H, W) of any floating dtype."""
+    def forward(self, images: Tensor, draws: int = 1) -> Tensor:
+        """Logits (draws * N, K), float32, of images (N, C, H, W) of any floating dtype.
+
+        With several draws every one answers for all images, one draw after the other.
+        """
         x = images.float()
+        if draws > 1:
+            x = x.repeat(draws, 1, 1, 1)
         if torch.is_grad_enabled() and x.requires_grad:
             x = x.view_as(x)  # the hook must not outlive this query
             x.register_hook(self._finite)  # type: ignore[no-untyped-call]
-        return self.defence(x).float().clone()
+        return self.defence(x, draws=draws).float().clone()
+
+    def note(self, finding: str, found: Tensor | bool = True) -> None:
+        """Add a finding about some of the samples, shape (B,), bool, or about all of them."""
+        none = torch.zeros(len(self.samples), dtype=torch.bool)
+        self.findings[finding] = self.findings.get(finding, none) | torch.as_tensor(found).cpu()
 
     def _finite(self, gradient: Tensor) -> Tensor:
         if not gradient.isfinite().all():
-            self.findings.add("gradient_not_finite")
+            broken = ~gradient.isfinite().flatten(1).all(1)
+            self.note("gradient_not_finite", broken.view(-1, len(self.samples)).any(0))
         return gradient.nan_to_num().contiguous()  # libraries take views of it
 
 
@@ -73,7 +85,7 @@ def _refuse_without_gradient(images: Tensor, logits: Tensor, indices: Tensor, dr
 
 
 class ExternalAttack(Attack):
-    """Base of the adapters: a library's attack is run sample by sample.
+    """Base of the adapters: a library's attack is run sample by sample, or on a batch of them.
 
     On a deterministic defence a sample that is misclassified from the start is returned unchanged,
     after one query. With ``eps`` 0 every sample is, after none.
@@ -97,19 +109,30 @@ class ExternalAttack(Attack):
         super().__init__(eps=eps)
         self.early_stop = early_stop
 
+    def batched(self, deterministic: bool) -> bool:
+        """Whether the attack gives every sample of a batch what it would give it alone.
+
+        Args:
+            deterministic: whether the defence is.
+        """
+        return False
+
     @abstractmethod
-    def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
-        """Run the library's attack on a sample; the caller projects what comes back.
+    def search(
+        self, network: ExternalModel, images: Tensor, labels: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
+        """Run the library's attack; the caller projects what comes back.
 
         Args:
             network: the defence, images (N, C, H, W) -> logits (N, K). What is found out about the
-                sample is added to its ``findings``.
-            image: the clean image, shape (1, C, H, W), float32.
-            label: its class, shape (1,).
-            seed: of the sample; the global generators are seeded with it already.
+                samples is noted there.
+            images: clean images, shape (B, C, H, W), float32: a single one unless :meth:`batched`.
+            labels: their classes, shape (B,).
+            seeds: of every sample; with that of a single one the global generators are seeded
+                already.
 
         Returns:
-            Shape (1, C, H, W).
+            Shape (B, C, H, W).
         """
 
     def perturb(
@@ -118,52 +141,100 @@ class ExternalAttack(Attack):
         none = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self.findings = {name: none.clone() for name in self.finding_names}
         found = images.clone()
-        if self.eps == 0:
+        if self.eps == 0 or not len(images):
             return found
-        for row, index in enumerate(indices.tolist()):
-            one = slice(row, row + 1)
-            # A fresh source counts its passes. Of a copy the k-th query of every sample meets the
-            # k-th configuration, whichever samples were attacked before it.
-            network = ExternalModel(defence.bind(copy.copy(defence.source), indices[one]))
-            own_seed = derive_seed(seed, self.library, index)
-            with own_randomness(own_seed), torch.enable_grad():
-                found[one] = self._attack(network, images[one], labels[one], own_seed)
-            for name in network.findings:
-                self.findings[name][row] = True
+        every = torch.arange(len(images), device=images.device)
+        together = len(images) if self.batched(defence.deterministic) else 1
+        for rows in torch.split(every, together):
+            seeds = [derive_seed(seed, self.library, index) for index in indices[rows].tolist()]
+            with own_randomness(seeds[0]), torch.enable_grad():
+                network = _bound(defence, indices[rows])
+                if defence.deterministic:
+                    with torch.no_grad():
+                        right = correct(network(images[rows]), labels[rows])
+                    if not right.all():
+                        rows, seeds = (
+                            rows[right],
+                            [seeds[k] for k in right.nonzero()[:, 0].tolist()],
+                        )
+                        network = _bound(defence, indices[rows])
+                if seeds:
+                    found[rows] = self._attack(network, images[rows], labels[rows], seeds)
+            for name, noted in network.findings.items():
+                self.findings[name][rows] = noted.to(none.device)
         return found
 
-    def _attack(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
-        if network.defence.deterministic:
+    def _attack(
+        self, network: ExternalModel, images: Tensor, labels: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
+        stop = _Stop(self, network.defence, images, labels)
+        if network.defence.deterministic and self.early_stop:
+            network.defence = network.defence.observed(stop)
+        found = images
+        with suppress(Fooled):
+            found = self.search(network, images.clone(), labels.clone(), seeds).detach()
+        broken = ~found.isfinite().flatten(1).all(1) & ~stop.fooled
+        if broken.any():
+            network.note("not_finite", broken)
+        kept = torch.where(_wide(broken), images, found)
+        return torch.where(_wide(stop.fooled), stop.found, kept)
+
+
+class _Stop:
+    """Keeps of every sample the first image of a query that lies in the ball and is misclassified.
+
+    Raises :class:`Fooled` once it has one of all of them.
+
+    Args:
+        attack: whose ball it is.
+        defence: a deterministic one, bound to the samples.
+        images: clean images, shape (B, C, H, W).
+        labels: their classes, shape (B,).
+
+    Attributes:
+        found: the images, shape (B, C, H, W).
+        fooled: which samples have one, shape (B,), bool.
+    """
+
+    def __init__(self, attack: Attack, defence: Defence, images: Tensor, labels: Tensor) -> None:
+        assert defence.indices is not None  # bound
+        self.attack = attack
+        self.defence = defence
+        self.images = images
+        self.labels = labels
+        self.found = images.clone()
+        self.fooled = torch.zeros_like(labels, dtype=torch.bool)
+
+    def __call__(self, images: Tensor, logits: Tensor, indices: Tensor, draws: int) -> None:
+        """An :data:`~lit_purify.defence.Observer`."""
+        assert self.defence.indices is not None
+        images, rows = images.detach(), rows_of(indices, self.defence.indices).to(images.device)
+        wrong = ~correct(logits, self.labels[rows]) & ~self.fooled[rows]
+        wrong &= self.attack.admits(images, self.images[rows])
+        for query in wrong.nonzero()[:, 0].tolist():
+            row = rows[query : query + 1]
+            if self.fooled[row]:
+                continue
+            # Rounding may have put it just outside the ball: what counts is what is returned.
+            inside = self.attack.project(images[query : query + 1], self.images[row])
             with torch.no_grad():
-                if not correct(network(image), label).item():
-                    return image
-            if self.early_stop:
-                stop = self._stop(network.defence, image, label)
-                network.defence = network.defence.observed(stop)
-        try:
-            found = self.search(network, image.clone(), label.clone(), seed).detach()
-        except Fooled as success:
-            return success.image
-        if not found.isfinite().all():
-            network.findings.add("not_finite")
-            return image
-        return found
+                logits = self.defence(inside, indices[query : query + 1])
+            if not correct(logits, self.labels[row]).item():
+                self.found[row], self.fooled[row] = inside, True
+        if self.fooled.all():
+            raise Fooled
 
-    def _stop(self, defence: Defence, image: Tensor, label: Tensor) -> Observer:
-        """Raises :class:`Fooled` if an image of a query lies in the ball and is misclassified."""
 
-        def stop(images: Tensor, logits: Tensor, indices: Tensor, draws: int) -> None:
-            images = images.detach()
-            wrong = ~correct(logits, label.expand(len(images)))
-            wrong &= self.admits(images, image.expand_as(images))
-            for candidate in images[wrong]:
-                # Rounding may have put it just outside the ball: what counts is what is returned.
-                inside = self.project(candidate.unsqueeze(0), image)
-                with torch.no_grad():
-                    if not correct(defence(inside), label).item():
-                        raise Fooled(inside)
+def _bound(defence: Defence, indices: Tensor) -> ExternalModel:
+    """The defence for an attack on these samples."""
+    # A fresh source counts its passes. Of a copy the k-th query of every sample meets the k-th
+    # configuration, whichever samples were attacked before it.
+    return ExternalModel(defence.bind(copy.copy(defence.source), indices))
 
-        return stop
+
+def _wide(samples: Tensor) -> Tensor:
+    """One entry a sample, shape (B,), as (B, 1, 1, 1)."""
+    return samples.view(-1, 1, 1, 1)
 
 
 @contextmanager

@@ -7,9 +7,9 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -80,27 +80,40 @@ class FoolboxAttack(ExternalAttack):
     def stops_early(self) -> bool:
         return self.early_stop
 
-    def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
+    def batched(self, deterministic: bool) -> bool:
+        """Whether foolbox treats the samples independently, as tests show for :data:`BATCHED`."""
+        import foolbox.attacks
+
+        attack, kind = self._foolbox, type(self._foolbox).__name__
+        if getattr(attack, "init_attack", None) or getattr(attack, "abort_early", False):
+            return False  # these look at the whole batch
+        known = kind in BATCHED and type(attack) is getattr(foolbox.attacks, kind)
+        return known and (deterministic or kind not in _STOPPING)
+
+    def search(
+        self, network: ExternalModel, images: Tensor, labels: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
         from foolbox.attacks.base import MinimizationAttack
         from foolbox.models.pytorch import PyTorchModel
 
-        model = PyTorchModel(network, bounds=(0, 1), device=image.device)
+        model = PyTorchModel(network, bounds=(0, 1), device=images.device)
         minimises = isinstance(_innermost(self._foolbox), MinimizationAttack)
+        attack = self._foolbox if len(seeds) == 1 else _with_keyed_starts(self._foolbox, seeds)
         try:
             with _quiet():
-                found, _, success = self._foolbox(
-                    model, image, label, epsilons=None if minimises else self.eps
+                found, _, success = attack(
+                    model, images, labels, epsilons=None if minimises else self.eps
                 )
         except ValueError as error:
             if "init_attack failed" not in str(error):
                 raise
-            network.findings.add("no_start")
-            return image
+            network.note("no_start")
+            return images
         except AssertionError:
-            network.findings.add("broke_off")
-            return image
-        if minimises and not success.item():
-            network.findings.add("not_found")
+            network.note("broke_off")
+            return images
+        if minimises:
+            network.note("not_found", ~success)
         return found
 
     def _try(self) -> None:
@@ -123,7 +136,7 @@ class FoolboxAttack(ExternalAttack):
             image = torch.rand(1, 4, 16, 16, device="cpu", dtype=torch.float32)
             label = classify(image).argmax(1)
             try:
-                trial.search(network, image, label, 0)
+                trial.search(network, image, label, [0])
             except _Runs:
                 pass
             except Exception as error:
@@ -140,9 +153,34 @@ class FoolboxAttack(ExternalAttack):
             )
 
     def settings(self) -> dict[str, object]:
-        named = {"foolbox_attack": repr(self._foolbox), "norm": _NAMES[self.p]}
+        named = {
+            "foolbox_attack": repr(self._foolbox),
+            "norm": _NAMES[self.p],
+            "in_batches": self.batched(True) and (self.batched(False) or "deterministic defences"),
+        }
         return {"attack": type(self).__name__, **named, **super().settings()}
 
+
+BATCHED = (
+    *(
+        f"{norm}{kind}"
+        for norm in ("L1", "L2", "Linf")
+        for kind in (
+            "ProjectedGradientDescentAttack",
+            "AdamProjectedGradientDescentAttack",
+            "BasicIterativeAttack",
+            "AdamBasicIterativeAttack",
+            "MomentumIterativeFastGradientMethod",
+            "FastGradientAttack",
+        )
+    ),
+    *("L1FMNAttack", "L2FMNAttack", "LInfFMNAttack", "DDNAttack"),
+    *("L2CarliniWagnerAttack", "L2DeepFoolAttack", "LinfDeepFoolAttack"),
+)
+"""Attacks of foolbox that give every sample of a batch what they give it alone."""
+
+_STOPPING = ("L2DeepFoolAttack", "LinfDeepFoolAttack")
+"""Those that end once all samples of the batch fool: on a random defence one may cease to."""
 
 _TRIAL_QUERIES = 30
 """What an attack has to get through to be taken for one that runs."""
@@ -178,6 +216,26 @@ def _norm(attack: foolbox.attacks.base.Attack) -> float:
             "argument `distance` foolbox.distances.LpDistance with p 1, 2 or .inf where it has one"
         )
     return float(p)
+
+
+def _with_keyed_starts(
+    attack: foolbox.attacks.base.Attack, seeds: Sequence[int]
+) -> foolbox.attacks.base.Attack:
+    """The attack, which draws the random start of every sample under the seed of the sample."""
+    keyed = copy.copy(attack)
+    draw = getattr(attack, "get_random_start", None)
+    if draw is not None:
+        import eagerpy
+
+        def start(images: Any, epsilon: float) -> Any:
+            drawn = []
+            for row, seed in enumerate(seeds):
+                with own_randomness(seed):
+                    drawn.append(draw(images[row : row + 1], epsilon))
+            return eagerpy.concatenate(drawn)
+
+        keyed.get_random_start = start  # type: ignore[attr-defined]
+    return keyed
 
 
 @contextmanager

@@ -29,7 +29,7 @@ alphabetical order, and shows the first five until it is told otherwise."""
 _METRICS = (
     *("purified/clean_accuracy", "base/robust_accuracy", "fixed/robust_accuracy"),
     *("fresh/robust_accuracy", "uniform/compression_rate", "attack/compression_rate"),
-    *("base/clean_accuracy", "transfer/robust_accuracy"),
+    *("base/clean_accuracy", "transfer/robust_accuracy", "blind/robust_accuracy"),
     *("base/robust_accuracy_any_iteration", "fixed/robust_accuracy_any_iteration"),
 )
 """The first five are shown likewise."""

@@ -41,8 +41,8 @@ class AttackMagnitude(Measurement):
     def __init__(self, *, surface: Chain = "fixed") -> None:
         self.surface = surface
         protocols: dict[Chain, tuple[ProtocolName, ...]] = {
-            "fixed": ("fixed", "transfer", "base"),
-            "fresh": ("fresh", "base"),
+            "fixed": ("fixed", "transfer", "base", "blind"),
+            "fresh": ("fresh", "base", "blind"),
         }
         self.needs_protocol = protocols[surface]
         self._ends: dict[Surface, str] = {surface: "", "base": BASE}

@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from lit_purify.figures.style import BLUE, GREEN, VERMILLION, Look, new_figure
+from lit_purify.figures.style import BLUE, GREEN, ORANGE, VERMILLION, Look, new_figure
 from lit_purify.types import Estimate
 
 _BARS: dict[str, Look] = {
     "clean images": {"facecolor": "0.85"},
     "classifier alone": {"facecolor": "0.35"},
+    "purifier-blind": {"facecolor": ORANGE, "hatch": "xx"},
     "fixed noise": {"facecolor": VERMILLION},
     "transfer to other noise": {"facecolor": BLUE, "hatch": "//"},
     "fresh noise": {"facecolor": GREEN, "hatch": ".."},
@@ -38,7 +39,8 @@ def protocols_figure(groups: Mapping[str, Mapping[str, Bar]]) -> Figure:
 
     Args:
         groups: setting such as ``DDPM, t* = 100`` -> bar by its name, of ``clean images``,
-            ``classifier alone``, ``fixed noise``, ``transfer to other noise``, ``fresh noise``.
+            ``classifier alone``, ``purifier-blind``, ``fixed noise``, ``transfer to other noise``,
+            ``fresh noise``.
 
     Returns:
         A matplotlib figure. Thin error bars are 95 % intervals over the images, thick ones beside

@@ -40,7 +40,7 @@ STYLE: Look = {
 }
 SMALL = 7
 """Font size of what is written inside the axes."""
-BLUE, GREEN, VERMILLION = "#0072b2", "#009e73", "#d55e00"
+BLUE, GREEN, ORANGE, VERMILLION = "#0072b2", "#009e73", "#e69f00", "#d55e00"
 """Of the palette of Okabe and Ito."""
 MUTED = "0.35"
 """Grey of what stands behind the measured."""
@@ -51,7 +51,7 @@ _CURVES = (
     (BLUE, "--", "s"),
     ("#56b4e9", "-.", "^"),
     (GREEN, ":", "D"),
-    ("#e69f00", (0, (5, 1, 1, 1, 1, 1)), "v"),
+    (ORANGE, (0, (5, 1, 1, 1, 1, 1)), "v"),
     (VERMILLION, (0, (8, 2)), "P"),
 )
 _MARKERS = 8  # per curve

@@ -3,12 +3,14 @@
 | protocol   | attacked               | tested                               |
 |------------|------------------------|--------------------------------------|
 | `base`     | the classifier alone   | the classifier alone                 |
+| `blind`    | the classifier alone   | noise xi: purified                   |
 | `fixed`    | noise xi               | the same noise xi                    |
 | `transfer` | noise xi               | N other fixed noises (Table 4)       |
 | `fresh`    | new noise every pass   | N new noises, from a stream apart    |
 
-`fixed` is the paper's evaluation: xi_attack = xi_test. Adversarial images are found once for each
-of the three things attacked, and re-used.
+`fixed` is the paper's evaluation: xi_attack = xi_test. `blind` is no white box: its attacker does
+not know that there is a purifier, and an attack that does must find more. Adversarial images are
+found once for each of the three things attacked, and re-used.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Literal
 from lit_purify.diffusion.noise import FixedNoise, FreshNoise, NoiseSource
 from lit_purify.diffusion.seeds import derive_seed
 
-ProtocolName = Literal["base", "fixed", "transfer", "fresh"]
+ProtocolName = Literal["base", "blind", "fixed", "transfer", "fresh"]
 Surface = Literal["base", "fixed", "fresh"]
 """What an adversarial image was found against; a protocol may re-use another's images."""
 Chain = Literal["fixed", "fresh"]
@@ -65,6 +67,11 @@ def fresh_noise(seed: int, k: int) -> FixedNoise:
 
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     "base": Protocol("Classifier alone, attacked", "base", None),
+    "blind": Protocol(
+        "Purified, attacked: images found on the classifier alone (blind)",
+        "base",
+        lambda seed, _: FixedNoise(seed),
+    ),
     "fixed": Protocol(
         "Purified, attacked: attacker knows the noise (fixed)",
         "fixed",

@@ -141,6 +141,7 @@ def _protocols(runs: Sequence[FinishedRun], accuracy: str) -> Figure | None:
     names = {
         CLEAN: "clean images",
         "base/robust_accuracy": "classifier alone",
+        "blind/robust_accuracy": "purifier-blind",
         accuracy: "fixed noise",
         "transfer/robust_accuracy": "transfer to other noise",
         "fresh/robust_accuracy": "fresh noise",

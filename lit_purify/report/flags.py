@@ -120,6 +120,7 @@ RULES = (
         )
         for name, known in (
             ("transfer", "images found for another noise"),
+            ("blind", "images found on the classifier alone"),
             ("fresh", "fresh noise"),
         )
     ),
@@ -306,19 +307,20 @@ def _of_autoattack(metrics: Metrics) -> Iterator[str]:
 
 def _of_settings(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]:
     """No masking, but numbers that say less than they seem to."""
-    if settings.get("early_stop") and "transfer/robust_accuracy" in metrics:
-        yield (
-            "The attack stopped at the first image that fooled the known noise, at the edge of "
-            "what fools, and such images transfer badly: transfer/robust_accuracy is too high; "
-            "set attack.early_stop to false to measure it."
-        )
+    for name, known in {"transfer": "known noise", "blind": "classifier alone"}.items():
+        if settings.get("early_stop") and f"{name}/robust_accuracy" in metrics:
+            yield (
+                f"The attack stopped at the first image that fooled the {known}, at the edge of "
+                f"what fools, and such images transfer badly: {name}/robust_accuracy is too high; "
+                "set attack.early_stop to false to measure it."
+            )
     if settings.get("protocols") and (approximate := settings.get("purifier_gradient")):
         yield (
             f"The gradient of the purifier is approximate ({approximate}), so that an attack which "
             "follows it may miss what a better one finds: the robust accuracy may be too high; "
             "compare with an attack without gradients."
         )
-    chains = [name for name in settings.get("protocols", []) if name != "base"]
+    chains = [name for name in settings.get("protocols", []) if name not in ("base", "blind")]
     if chains and (surrogate := settings.get("surrogate")):
         steps = surrogate.get("num_steps")
         what = surrogate["purifier"] + ("" if steps is None else f" of {steps} steps")

@@ -22,6 +22,7 @@ COLUMNS = {
 """Accuracies that every table has, and their headings."""
 
 OPTIONAL = {
+    "blind/robust_accuracy": "blind\n%",
     "magnitude/l2": "attack's\nl2",
     "magnitude/linf": "attack's\nl_inf",
 }

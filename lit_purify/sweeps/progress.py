@@ -20,6 +20,7 @@ SHOWN = {
     "fixed/robust_accuracy_any_iteration": "fixed",
     "fresh/robust_accuracy": "fresh",
     "transfer/robust_accuracy": "transfer",
+    "blind/robust_accuracy": "blind",
     "base/robust_accuracy": "base",
     "purified/clean_accuracy": "clean",
 }

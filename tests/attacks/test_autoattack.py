@@ -33,7 +33,7 @@ def raised(attack: AutoAttack, row: int = 0) -> set[str]:
 def ensemble(attack: AutoAttack, defence: Defence) -> tuple[Any, set[str]]:
     """The library's object as it is set up for a sample, and the findings about it."""
     network = ExternalModel(defence.bind(defence.source, INDICES[:1]))
-    return attack._ensemble(network, IMAGES[:1], 0), network.findings
+    return attack._ensemble(network, IMAGES[:1], 0), set(network.findings)
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2"])
@@ -56,27 +56,27 @@ def test_the_boundary_is_found_where_it_is(norm: Any, early_stop: bool) -> None:
     assert queries < 4 * 20 if early_stop else queries > 4 * 100
 
 
-def test_rand_finds_it_too() -> None:
+@pytest.mark.parametrize("version", ["rand", "rand_upstream"])
+def test_rand_finds_it_too(version: Any) -> None:
     eps = 1.05 * LINEAR.optimum(IMAGES, 2)[0].item()
-    attack, watch = AutoAttack(eps=eps, norm="L2"), Watch(LABELS[:1], INDICES[:1])
+    attack = AutoAttack(eps=eps, norm="L2", version=version, draws=3, square_queries=20)
+    watch = Watch(LABELS[:1], INDICES[:1])
     found = attack(LINEAR.defence(FreshNoise(0, "attack")).observed(watch), *FIRST)
     assert not correct(LINEAR.defence()(found, INDICES[:1]), LABELS[:1]).item()
-    assert watch.queries > 101 * 20  # APGD takes 20 draws at each of its iterations
-    assert raised(attack) == set()
+    assert watch.queries > 101 * 3  # APGD takes 3 draws at each of its iterations
+    assert raised(attack) == ({"counted_fooled"} if version == "rand_upstream" else set())
 
 
-@pytest.mark.parametrize("fresh", [False, True])
-def test_a_sample_depends_on_nothing_but_itself(
-    fresh: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(autoattack, "_EOT_DRAWS", 2)
-
+@pytest.mark.parametrize("version", ["standard", "rand", "rand_upstream"])
+def test_a_sample_depends_on_nothing_but_itself(version: Any) -> None:
     def defence() -> Defence:
-        return LINEAR.defence(FreshNoise(0, "attack") if fresh else FixedNoise(0), level=0.02)
+        noise = FixedNoise(0) if version == "standard" else FreshNoise(0, "attack")
+        return LINEAR.defence(noise, level=0.02)
 
     # The first two are within reach, the last two are not.
     eps = LINEAR.optimum(IMAGES, 2)[1:3].mean().item()
-    attack = AutoAttack(eps=eps, norm="L2", square_queries=20, early_stop=False)
+    options: Any = {"version": version, "square_queries": 20, "draws": 2, "early_stop": False}
+    attack = AutoAttack(eps=eps, norm="L2", **options)
     whole = attack_whole_and_alone(attack, defence, BATCH, [[2], [0]])
     assert not torch.equal(whole[:2], IMAGES[:2])
 
@@ -197,13 +197,19 @@ def test_a_version_is_that_of_the_library() -> None:
     assert standard.square.n_queries == 5000
     assert standard.epsilon == 8 / 255
     rand, _ = ensemble(AutoAttack(), fresh)
-    assert rand.attacks_to_run == ["apgd-ce", "apgd-dlr"]
-    assert rand.apgd.eot_iter == 20
+    assert rand.attacks_to_run == ["apgd-ce", "apgd-dlr", "square"]
+    assert rand.apgd.eot_iter == 1  # the model that it asks draws 20 times
+    assert rand.model.draws == 20
+    assert rand.square.n_queries == 1000
     assert ensemble(AutoAttack(version="rand"), fresh)[0].version == "rand"
+    upstream, _ = ensemble(AutoAttack(version="rand_upstream"), fresh)
+    assert upstream.attacks_to_run == ["apgd-ce", "apgd-dlr"]
+    assert upstream.apgd.eot_iter == 20
+    assert isinstance(upstream.model, ExternalModel)
     assert len(ensemble(AutoAttack(version="plus"), fixed)[0].attacks_to_run) == 6
-    custom, _ = ensemble(AutoAttack(attacks=["apgd-t"]), fresh)
+    custom, _ = ensemble(AutoAttack(attacks=["apgd-t"], draws=3), fresh)
     assert custom.attacks_to_run == ["apgd-t"]
-    assert custom.apgd_targeted.eot_iter == 20
+    assert custom.model.draws == 3
 
 
 @pytest.mark.parametrize(
@@ -244,7 +250,8 @@ def test_two_classes_will_do_for_the_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "fresh"), [("standard", True), ("plus", True), ("rand", False)]
+    ("version", "fresh"),
+    [("standard", True), ("plus", True), ("rand", False), ("rand_upstream", False)],
 )
 def test_a_version_for_the_other_kind_of_defence_is_refused(version: Any, fresh: bool) -> None:
     watch = Watch(LABELS, INDICES)
@@ -272,6 +279,7 @@ def test_tiny_images_are_refused_where_square_cannot_work() -> None:
         ({"attacks": []}, "apgd-ce"),
         ({"attacks": ["fab"], "version": "standard"}, "auto"),
         ({"square_queries": 0}, "square_queries"),
+        ({"draws": 0}, "draws"),
         ({"eps": 8}, "eps"),
     ],
 )
@@ -292,9 +300,13 @@ def test_settings_and_names_are_for_reports() -> None:
         "eps": 0.5,
         "version": "custom",
         "attacks": ["apgd-ce"],
-        "square_queries": 5000,
+        "square_queries": None,
         "early_stop": True,
+        "draws": 20,
     }
     assert AutoAttack().settings()["version"] == "auto"
     assert not AutoAttack().stops_early  # its success is the same either way
     assert AutoAttack.finding_names[:6] == (*autoattack.FLAGS, "flag_few_classes")
+    # What the library would report is known of its own version alone.
+    counting = [AutoAttack(version=version) for version in ("auto", "rand", "rand_upstream")]
+    assert ["counted_fooled" in each.finding_names for each in counting] == [False, False, True]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,8 +34,10 @@ class Scripted(ExternalAttack):
         super().__init__(eps=eps, early_stop=early_stop)
         self.script = search
 
-    def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
-        return self.script(network, image, label)
+    def search(
+        self, network: ExternalModel, images: Tensor, labels: Tensor, seeds: Sequence[int]
+    ) -> Tensor:
+        return self.script(network, images, labels)
 
 
 def careless(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:

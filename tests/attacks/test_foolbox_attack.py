@@ -23,6 +23,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from lit_purify.attacks import Attack, FoolboxAttack, Watch
+from lit_purify.attacks.foolbox_attack import BATCHED
 from lit_purify.defence import Defence
 from lit_purify.diffusion import FixedNoise, FreshNoise
 from lit_purify.functional import correct, lp_distance
@@ -104,34 +105,90 @@ def test_in_a_wide_ball_a_minimal_perturbation_stays_minimal(name: str) -> None:
     assert ratio.max() <= 1.05
 
 
+def defence(fresh: bool) -> Defence:
+    noise = FreshNoise(0, "attack") if fresh else FixedNoise(0)
+    return LINEAR.double().defence(noise, level=0.02)
+
+
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("fresh", [False, True])
 def test_a_sample_depends_on_nothing_but_itself(name: str, fresh: bool) -> None:
-    def defence() -> Defence:
-        return LINEAR.defence(FreshNoise(0, "attack") if fresh else FixedNoise(0), level=0.02)
-
     attack = FoolboxAttack(attack=QUICK[name], eps=0.3)
-    whole = attack_whole_and_alone(attack, defence, BATCH, [[2], [0], [3], [1], [0, 1, 2, 3]])
+    parts = [[2], [0], [3], [1], [0, 1, 2, 3]]
+    whole = attack_whole_and_alone(attack, lambda: defence(fresh), BATCH, parts)
     # HopSkipJump relies on it that an image which fooled once fools again.
     gave_up = attack.findings["broke_off"] | attack.findings["no_start"]
     assert torch.equal((whole == IMAGES).flatten(1).all(1), gave_up)
     assert gave_up.any() == (fresh and name == "hopskipjump")
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_early_stop_needs_fewer_queries_for_an_image_that_fools(name: str) -> None:
-    eps = 0.9 if FoolboxAttack(attack=QUICK[name], eps=0).p == math.inf else 3.0
-    queries = {}
+@pytest.mark.parametrize("name", BATCHED)
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_batch_gets_what_its_samples_get_one_by_one(name: str, fresh: bool) -> None:
+    """Bit for bit, whatever is wrong from the start, and wherever a sample is stopped."""
+    kind = getattr(fa, name)
+    known = inspect.signature(kind).parameters
+    options: dict[str, Any] = {"steps": 8} if "steps" in known else {}
+    options |= {"abort_early": False, "binary_search_steps": 3} if "abort_early" in known else {}
+    labels = torch.where(torch.tensor([False, False, True, False]), 1 - LABELS, LABELS)
     for early_stop in (False, True):
-        watch = Watch(LABELS, INDICES)
+        attack = FoolboxAttack(attack=kind(**options), eps=0.28, early_stop=early_stop)
+        assert attack.batched(deterministic=True)
+        passes = {}
+        for batched in (attack.batched(not fresh), False):
+            attack.batched = lambda _, batched=batched: batched  # type: ignore[method-assign]
+            watch = Watch(labels, INDICES)
+            found = attack(defence(fresh).observed(watch), IMAGES, labels, INDICES, seed=1)
+            passes[batched] = watch.queries, found, attack.findings
+        if True in passes:
+            assert torch.equal(passes[True][1], passes[False][1])
+            assert not torch.equal(found[[0, 1, 3]], IMAGES[[0, 1, 3]])
+            for finding, rows in passes[True][2].items():
+                assert torch.equal(rows, passes[False][2][finding])
+            assert passes[True][0] < 0.7 * passes[False][0]
+        else:
+            assert (fresh, "DeepFool" in name) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        fa.LinfPGD().repeat(2),
+        fa.L2CarliniWagnerAttack(),
+        fa.L2FMNAttack(init_attack=fa.LinearSearchBlendedUniformNoiseAttack()),
+        fa.HopSkipJumpAttack(),
+        type("L2DeepFoolAttack", (fa.L2DeepFoolAttack,), {})(),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_what_looks_at_the_whole_batch_gets_one_sample(attack: fa.Attack) -> None:
+    wrapped = FoolboxAttack(attack=attack, eps=0.3)
+    assert not wrapped.batched(deterministic=True)
+    assert wrapped.settings()["in_batches"] is False
+
+
+def test_settings_say_what_is_attacked_in_batches() -> None:
+    found = {name: FoolboxAttack(attack=QUICK[name], eps=0.3) for name in ("pgd", "deepfool")}
+    assert found["pgd"].settings()["in_batches"] is True
+    assert found["deepfool"].settings()["in_batches"] == "deterministic defences"
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_early_stop_asks_about_fewer_images(name: str) -> None:
+    eps = 0.9 if FoolboxAttack(attack=QUICK[name], eps=0).p == math.inf else 3.0
+    asked = {False: 0, True: 0}
+    for early_stop in (False, True):
+
+        def count(images: Tensor, *_: Any, early_stop: bool = early_stop) -> None:
+            asked[early_stop] += len(images)
+
         attack = FoolboxAttack(attack=QUICK[name], eps=eps, early_stop=early_stop)
         assert attack.stops_early is early_stop
-        found = attack(LINEAR.defence().observed(watch), *BATCH)
+        found = attack(LINEAR.defence().observed(count), *BATCH)
         assert fools(found).all()
         assert attack.admits(found, IMAGES).all()
-        queries[early_stop] = watch.queries
     # DeepFool's first image that fools is its last one; what is saved is its confirmation.
-    assert queries[True] <= queries[False] if "deepfool" in name else queries[True] < queries[False]
+    assert asked[True] <= asked[False] if "deepfool" in name else asked[True] < asked[False]
 
 
 @pytest.mark.parametrize("name", QUICK)

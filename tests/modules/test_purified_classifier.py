@@ -22,7 +22,7 @@ from lit_purify.diffusion import (
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.types import InputError
 
-ALL = ("base", "fixed", "transfer", "fresh")
+ALL = ("base", "blind", "fixed", "transfer", "fresh")
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,7 @@ class TestCounting:
             "base/clean_accuracy": 5 / 7,  # by construction
             "purified/clean_accuracy": right(images, 3),
             "base/robust_accuracy": right(attacked("base"), None),
+            "blind/robust_accuracy": right(attacked("base"), 3),
             "fixed/robust_accuracy": right(attacked("fixed"), 3),
             "transfer/robust_accuracy": right(attacked("fixed"), other),
             "fresh/robust_accuracy": right(attacked("fresh"), derive_seed(3, "fresh/test", 0)),
@@ -128,7 +129,7 @@ class TestCounting:
     def test_the_identity_changes_nothing(self, npz):
         metrics, seen = evaluate(defence(IdentityPurifier()), data(npz, 3))
         assert metrics["purified/clean_accuracy"] == metrics["base/clean_accuracy"]
-        for protocol in ("fixed", "transfer", "fresh"):
+        for protocol in ("blind", "fixed", "transfer", "fresh"):
             assert metrics[f"{protocol}/robust_accuracy"] == metrics["base/robust_accuracy"]
         assert torch.equal(seen.adversarial("base"), seen.adversarial("fixed"))
         assert torch.equal(seen.adversarial("base"), seen.adversarial("fresh"))
@@ -179,6 +180,7 @@ class TestProtocols:
         ("protocol", "surface", "attacked", "tested"),
         [
             ("base", "base", set(), []),
+            ("blind", "base", set(), [5]),
             ("fixed", "fixed", {5}, [5]),
             ("transfer", "fixed", {5}, [derive_seed(5, "transfer", 0)]),
         ],
@@ -296,7 +298,8 @@ class TestEarlyStop:
             "purified/clean_accuracy",
             "base/robust_accuracy_any_iteration",
             "fixed/robust_accuracy_any_iteration",
-            "transfer/robust_accuracy",  # it tests the images that were returned
+            "blind/robust_accuracy",  # it tests the images that were returned
+            "transfer/robust_accuracy",  # so does it
             "fresh/robust_accuracy",  # a fresh success is none to stop at: the attack ran on
         }
 

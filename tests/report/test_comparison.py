@@ -221,6 +221,7 @@ class TestFiles:
                 for seed in (0, 1):
                     protocols = {
                         **{"transfer/robust_accuracy": share(0.6 + seed / 10, 50)},
+                        **{"blind/robust_accuracy": share(0.7, 50)},
                         **{"magnitude/l2": mean(1.2)},
                         **{f"base_curve/robust_accuracy_{r}": share(1 - r) for r in (0.0, 0.5)},
                     }

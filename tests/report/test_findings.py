@@ -198,6 +198,18 @@ class TestTheLaw:
     def test_three_runs_are_too_few(self):
         assert not findings(on_law(self.rates, self.sigmoid(15))[:3])[LAW].evidence
 
+    def test_images_of_a_blind_attacker_are_no_white_box(self):
+        blind = [
+            each._replace(
+                metrics={
+                    name.replace("fixed/", "blind/"): value for name, value in each.metrics.items()
+                }
+            )
+            for each in on_law(self.rates, self.sigmoid(15))
+        ]
+        assert not findings(blind)[LAW].evidence
+        assert not findings(blind)[RANDOMNESS].evidence
+
     def test_a_setting_that_some_runs_do_not_have_divides_nobody(self):
         older, newer = (
             on_law(self.rates, self.sigmoid(15))[part] for part in (slice(2), slice(2, 4))

@@ -46,6 +46,7 @@ MASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "falls": ({"masking/attack_loss_gain": mean(-0.25)}, ["own loss by -0.25"]),
     "longer": ({"masking/lost_to_longer_attack": share(4, 8)}, ["50.0 % of the 8", "raise"]),
     "transfer": ({"transfer/robust_accuracy": share(4, 100)}, ["(transfer) only 4.0 %", "20.0 %"]),
+    "blind": ({"blind/robust_accuracy": share(4, 100)}, ["(blind) only 4.0 %", "failed"]),
     "fresh": ({"fresh/robust_accuracy": share(4, 100)}, ["(fresh) only 4.0 %"]),
     "unknown warning": ({"base/attack_flag_new": share(3, 100)}, ["on base (new, 3.0 %"]),
     **{
@@ -56,6 +57,21 @@ MASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
         for ending in AUTOATTACK
     },
 }
+
+
+@pytest.mark.parametrize(("name", "of"), [("transfer", "noise"), ("blind", "classifier alone")])
+def test_images_at_the_edge_of_what_fools_transfer_badly(name: str, of: str) -> None:
+    metrics = {f"{name}/robust_accuracy": share(40, 100)}
+    (sentence,) = flags(metrics, {"early_stop": True})
+    assert f"{name}/robust_accuracy is too high" in sentence
+    assert of in sentence
+    assert flags(metrics, {"early_stop": False}) == []
+
+
+def test_a_surrogate_is_for_the_chain() -> None:
+    surrogate = {"purifier": "DiffusionPurifier", "num_steps": 3}
+    for protocols, count in ((["base", "blind"], 0), (["blind", "fixed"], 1)):
+        assert len(flags({}, {"protocols": protocols, "surrogate": surrogate})) == count
 
 
 def test_a_sound_run_has_none() -> None:

@@ -23,10 +23,11 @@ from lit_purify.statistics import wilson_interval
 from lit_purify.types import InputError
 
 NASTY = "<b>&\"'</b>"
-PROTOCOLS = ("base", "fixed", "transfer", "fresh")
+PROTOCOLS = ("base", "blind", "fixed", "transfer", "fresh")
 NAMES = ("cat", "dog", f"bird {NASTY}")
 RIGHT = {  # of the three images; the first is wrong without an attack
     "base": (False, False, False),
+    "blind": (False, True, True),
     "fixed": (False, False, True),
     "transfer": (False, True, True),
     "fresh": (False, True, True),
@@ -54,6 +55,7 @@ def write_run(folder, *, rate=0.2, images=True, size=8, count=3, **changes):
         "base/clean_accuracy": share(94),
         "base/robust_accuracy": share(0),
         "purified/clean_accuracy": share(80),
+        "blind/robust_accuracy": share(75),
         "fixed/robust_accuracy": share(20),
         "fixed/robust_nonfinite": share(3),
         "transfer/robust_accuracy": share(70),
@@ -84,7 +86,7 @@ def tensors(count, size):
     found = {"index": np.arange(count), "label": label, "image/clean": clean}
     for surface in ("base", "fixed", "fresh"):
         found[f"{surface}/adversarial"] = (clean / np.float32(255)) + np.float32(8 / 255)
-    for name in ("purified", "fixed", "transfer", "fresh"):
+    for name in ("purified", "blind", "fixed", "transfer", "fresh"):
         found[f"image/{name}"] = clean // 2
     found["base/clean_prediction"] = found["purified/clean_prediction"] = np.where(
         label == 0, 1, label
@@ -233,12 +235,13 @@ class TestTheImages:
         }
         assert outcomes == {
             "base": ["wrong", "fooled", "fooled"],
+            "blind": ["wrong", "right", "right"],
             "fixed": ["wrong", "fooled", "right"],
             "transfer": ["wrong", "right", "right"],
             "fresh": ["wrong", "right", "right"],
         }
         assert found.samples[1].label == "dog"
-        assert found.samples[1].views[1].words == f"clean: dog, attacked: {NAMES[2]}"
+        assert found.samples[1].views[2].words == f"clean: dog, attacked: {NAMES[2]}"
 
     def test_pictures_are_the_pixels_of_the_records(self, tmp_path):
         found = self.gallery(tmp_path)

@@ -35,6 +35,7 @@ COLUMNS = (
     Column("base/clean_accuracy", "classifier alone, %", "clean"),
     Column("base/robust_accuracy", "classifier alone, %", "attacked"),
     Column("purified/clean_accuracy", "purified, %", "clean"),
+    Column("blind/robust_accuracy", "purified, %", "blind"),
     Column("fixed/robust_accuracy", "purified, %", "fixed"),
     Column("fixed/robust_accuracy_any_iteration", "purified, %", "fixed, at any iteration"),
     Column("transfer/robust_accuracy", "purified, %", "transfer"),

@@ -16,7 +16,10 @@ from lit_purify.types import InputError
 
 MOST = 100
 """Images of a run that are looked at."""
-_FOUND_ON = {"base": "base", "fixed": "fixed", "transfer": "fixed", "fresh": "fresh"}
+_FOUND_ON = {
+    **{"base": "base", "blind": "base"},
+    **{"fixed": "fixed", "transfer": "fixed", "fresh": "fresh"},
+}
 """Protocol -> what its adversarial images are found against, in the order of the page."""
 _EXACT = 64
 """Largest side, in pixels, of images that are stored without loss."""
