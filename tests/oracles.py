@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -198,7 +199,8 @@ class TinyDenoiser(Denoiser):
 
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         self.calls += 1
-        output = self.second(torch.tanh(self.first(x_t) + torch.as_tensor(t) / 100))
+        steps = torch.as_tensor(t).view(-1, 1, 1, 1)
+        output = self.second(torch.tanh(self.first(x_t) + steps / 100))
         noise, variance = output[:, : self.channels], output[:, self.channels :]
         return torch.cat([self.scale * noise, torch.tanh(variance)], 1)
 
@@ -212,7 +214,7 @@ class Waves(Denoiser):
         self.second = nn.Conv2d(6, 3, 3, padding=1)
 
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
-        steps = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
+        steps = torch.as_tensor(t).to(self.first.weight).expand(len(x_t))
         wave = torch.sin(self.first(x_t.to(self.first.weight)) + steps.view(-1, 1, 1, 1) / 7)
         return self.second(wave).to(x_t)
 
@@ -233,14 +235,15 @@ class GaussianDenoiser(Denoiser):
     Args:
         mean: on the [-1, 1] scale, shape (d,), with d = C H W.
         covariance: shape (d, d).
-        alpha_bar: of a step t; that of the linear schedule by default.
+        alpha_bar: of a step t, as a float where it is given in a tensor; that of the linear
+            schedule at whole steps by default.
     """
 
     def __init__(
         self,
         mean: Tensor,
         covariance: Tensor,
-        alpha_bar: Callable[[int], float] = ALPHA_BAR.__getitem__,
+        alpha_bar: Callable[[Any], float] = ALPHA_BAR.__getitem__,
     ) -> None:
         super().__init__()
         self.mean = mean
@@ -248,8 +251,7 @@ class GaussianDenoiser(Denoiser):
         self.alpha_bar = alpha_bar
 
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
-        assert isinstance(t, int)
-        alpha_bar = float(self.alpha_bar(t))
+        alpha_bar = float(self.alpha_bar(t[0].item() if isinstance(t, Tensor) else t))
         identity = torch.eye(len(self.mean), dtype=self.mean.dtype)
         marginal = alpha_bar * self.covariance + (1 - alpha_bar) * identity
         centred = x_t.flatten(1) - math.sqrt(alpha_bar) * self.mean

@@ -54,9 +54,9 @@ def parser() -> ArgumentParser:
     found.add_argument(
         "--budget",
         type=int | None,
-        metavar="STEPS",
-        help="Steps of a denoiser, counted per image, that the rounds may take before the attack; "
-        "the first round is always run (default: no limit).",
+        metavar="N",
+        help="Evaluations of a denoiser, counted per image, that the rounds may take before the "
+        "attack; the first round is always run (default: no limit).",
     )
     found.add_argument("--jobs", type=int, default=1, help="Runs at once (default: 1).")
     found.add_argument("--list", action="store_true", help="Print what would be tried only.")
@@ -135,8 +135,8 @@ def _conclude(
     sentences = [f"{verdict}." for verdict in compared]
     sentences.append(conclusion(compared))
     print(*sentences, sep="\n")
-    steps = sum(each.evaluations for each in rounds)
-    print(f"{steps} denoiser steps of clean images were taken, counted per image")
+    spent = sum(each.evaluations for each in rounds)
+    print(f"the denoiser was evaluated {spent} times on clean images, counted per image")
     found = {
         "rounds": [_round(space, each) for each in rounds],
         "attacked": [numbers(each) for each in finalists],
@@ -172,7 +172,7 @@ def overlay(verdict: Verdict, sentence: str) -> str:
 def _round(space: Space, found: Round) -> dict[str, object]:
     return {
         "images": found.images,
-        "steps": found.evaluations,
+        "evaluations": found.evaluations,
         "purifiers": [
             {
                 "name": each.name,

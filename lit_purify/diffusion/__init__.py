@@ -6,7 +6,9 @@ from lit_purify.diffusion.binding import randomness
 from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser
 from lit_purify.diffusion.differential_equations import ProbabilityFlowSampler, VPSDESampler
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
+from lit_purify.diffusion.dpm_solver import DPMSolverSampler
 from lit_purify.diffusion.edm import EDMDenoiser, edm_unet
+from lit_purify.diffusion.edm_sampler import EDMSampler
 from lit_purify.diffusion.guided_purifier import GuidedPurifier
 from lit_purify.diffusion.noise import (
     FixedNoise,
@@ -30,9 +32,11 @@ __all__ = [
     "CosineSchedule",
     "DDIMSampler",
     "DDPMSampler",
+    "DPMSolverSampler",
     "Denoiser",
     "DiffusionPurifier",
     "EDMDenoiser",
+    "EDMSampler",
     "FixedNoise",
     "FreshNoise",
     "GuidedPurifier",

@@ -11,7 +11,6 @@ import math
 from functools import partial
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from lit_purify.diffusion.differential_equations import ProbabilityFlowSampler
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier, ForwardProcess
 from lit_purify.diffusion.noise import NoiseConfiguration
 from lit_purify.diffusion.recompute import can_recompute, run_chain
+from lit_purify.diffusion.reverse_step import ReverseStep
 from lit_purify.types import Auto, InputError
 
 Solver = Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"]
@@ -96,28 +96,27 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
         self.rtol = rtol
         self.atol = atol
         self.timesteps = sorted({1, t_star})
-        self._tau = -self.schedule.alpha_bar.log().numpy()
 
     def reverse_step(
-        self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, x: Tensor
+        self, step: ReverseStep, noise: NoiseConfiguration, indices: Tensor, x: Tensor
     ) -> Tensor:
-        if t_prev == 0 or len(x) == 0:
-            return super().reverse_step(t, t_prev, noise, indices, x)
+        if step.t_prev == 0 or len(x) == 0:
+            return super().reverse_step(step, noise, indices, x)
         kept = math.inf
         if can_recompute(x) and not self._trained:
             kept = self.budget.steps(partial(self._predict, t=self.t_star), x)
-        return torch.cat([self._solve(image, t, t_prev, kept) for image in torch.split(x, 1)])
+        return torch.cat([self._solve(image, step, kept) for image in torch.split(x, 1)])
 
-    def _solve(self, x: Tensor, t: int, t_prev: int, kept: float) -> Tensor:
-        """The state of one image at ``t_prev``; so many evaluations may keep their activations."""
+    def _solve(self, x: Tensor, step: ReverseStep, kept: float) -> Tensor:
+        """One image after the step; so many evaluations may keep their activations."""
         from torchdiffeq import odeint
 
-        start, end = self._tau[t], self._tau[t_prev]
+        start, end = self.schedule.tau[step.t], self.schedule.tau[step.t_prev]
         evaluations = itertools.count()
 
         def velocity(elapsed: Tensor, x: Tensor) -> Tensor:
-            step = partial(self._velocity, tau=start - elapsed.item())
-            (found,) = run_chain([step], x, num_kept=int(next(evaluations) < kept))
+            here = partial(self._velocity, tau=start - elapsed.item())
+            (found,) = run_chain([here], x, num_kept=int(next(evaluations) < kept))
             return found
 
         times = torch.tensor([0, start - end], dtype=torch.float64, device=x.device)
@@ -137,8 +136,7 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
 
     def _velocity(self, x: Tensor, tau: float) -> Tensor:
         """dx/dr at the time tau, for one image."""
-        t = np.interp(tau, self._tau, np.arange(len(self._tau)))
-        output = self._predict(x, torch.full((1,), t, dtype=x.dtype, device=x.device))
+        output = self._predict(x, self.schedule.step_at(tau))
         return x / 2 - output[:, : x.shape[1]] / (2 * math.sqrt(-math.expm1(-tau)))
 
     def _num_kept(self, x: Tensor) -> int:
@@ -146,5 +144,5 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
 
     def settings(self) -> dict[str, object]:
         known = super().settings()
-        del known["num_steps"]  # as many as the solver takes
+        del known["num_steps"], known["evaluations"]  # as many as the solver takes
         return {**known, "sampler_options": {}}

@@ -97,7 +97,7 @@ class CompiledStep:
         self.num_rooms = 1
 
     def __call__(
-        self, x: Tensor, times: Sequence[int], coefficients: Sequence[float], noise: Tensor
+        self, x: Tensor, times: Sequence[float], coefficients: Sequence[float], noise: Tensor
     ) -> Tensor:
         """The next state.
 
@@ -141,14 +141,16 @@ class CompiledStep:
         self._largest = 0
 
     def _on_device(
-        self, x: Tensor, times: tuple[int, ...], coefficients: tuple[float, ...]
+        self, x: Tensor, times: tuple[float, ...], coefficients: tuple[float, ...]
     ) -> tuple[Tensor, Tensor]:
         """Kept: to bring numbers to a GPU is to wait for all that it has to do."""
         key = (times, coefficients, x.dtype, x.device)
         if key not in self._numbers:
+            between = any(isinstance(t, float) for t in times)
             with torch.inference_mode(False):
                 numbers = torch.tensor(coefficients, dtype=x.dtype, device=x.device)
-                self._numbers[key] = (torch.tensor(times, device=x.device), numbers)
+                steps = torch.tensor(times, dtype=x.dtype if between else None, device=x.device)
+                self._numbers[key] = (steps, numbers)
         return self._numbers[key]
 
     def _function(self, x: Tensor, times: Tensor, coefficients: Tensor, noise: Tensor) -> Tensor:

@@ -30,8 +30,8 @@ class Denoiser(NamesItself, nn.Module, ABC):
     ``t`` (an integer 1 .. T, the same for the batch, or a tensor of shape (B,)), and returns the
     predicted noise, shape (B, C, H, W). A network that also learns its variance returns
     (B, 2C, H, W): the noise, then the interpolation values of ``learned_range``. The result has the
-    type of ``x_t``; a purifier refuses anything else. Solvers that choose their steps also ask
-    between whole ones, by a tensor of floats.
+    type of ``x_t``; a purifier refuses anything else. Some solvers also ask between whole ones, by
+    a tensor of floats: there ln(alpha_bar) is linear in t (:meth:`Schedule.step_at`).
     """
 
     schedule: Schedule = LinearSchedule()

@@ -21,6 +21,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from lit_purify.diffusion.reverse_step import ReverseStep
 from lit_purify.diffusion.samplers import Number, Predict, Sampler
 from lit_purify.types import InputError
 
@@ -47,12 +48,13 @@ class VPSDESampler(Sampler):
         super().__init__(clip=False)
         self.denoise_last = denoise_last
 
-    def drawn(self, t: int, t_prev: int) -> Sequence[int]:
-        return () if self.denoise_last and t_prev == 0 else range(t, t_prev, -1)
+    def drawn(self, step: ReverseStep) -> Sequence[int]:
+        last = step.t_prev == 0
+        return () if self.denoise_last and last else range(step.t, step.t_prev, -1)
 
-    def coefficients(self, alpha_bar: float, alpha_bar_prev: float) -> tuple[float, ...]:
-        b = math.log(alpha_bar_prev / alpha_bar)
-        return 1 + b / 2, b / math.sqrt(1 - alpha_bar), math.sqrt(b)
+    def coefficients(self, step: ReverseStep) -> tuple[float, ...]:
+        b = math.log(step.alpha_bar_prev / step.alpha_bar)
+        return 1 + b / 2, b / math.sqrt(1 - step.alpha_bar), math.sqrt(b)
 
     def combine(
         self, x_t: Tensor, output: Tensor, coefficients: Sequence[Number], noise: Tensor
@@ -89,10 +91,12 @@ class ProbabilityFlowSampler(Sampler):
             )
         self.method = method
 
-    def evaluated(self, t: int, t_prev: int) -> tuple[int, ...]:
-        return (t, t_prev) if self.method == "heun" and t_prev > 0 else (t,)
+    def evaluated(self, step: ReverseStep) -> tuple[float, ...]:
+        twice = self.method == "heun" and step.t_prev > 0
+        return (step.t, step.t_prev) if twice else (step.t,)
 
-    def coefficients(self, alpha_bar: float, alpha_bar_prev: float) -> tuple[float, ...]:
+    def coefficients(self, step: ReverseStep) -> tuple[float, ...]:
+        alpha_bar, alpha_bar_prev = step.alpha_bar, step.alpha_bar_prev
         b = math.log(alpha_bar_prev / alpha_bar)
         ends = (alpha_bar,) if alpha_bar_prev == 1 else (alpha_bar, alpha_bar_prev)
         return 1 + b / 2, *(b / 2 / math.sqrt(1 - end) for end in ends)
@@ -107,7 +111,7 @@ class ProbabilityFlowSampler(Sampler):
         self,
         x_t: Tensor,
         predict: Predict,
-        times: Sequence[int | Tensor],
+        times: Sequence[Number],
         coefficients: Sequence[Number],
         noise: Tensor,
     ) -> Tensor:

@@ -28,6 +28,7 @@ from lit_purify.diffusion.recompute import (
     run_chain,
 )
 from lit_purify.diffusion.resize import resize
+from lit_purify.diffusion.reverse_step import ReverseStep, reverse_steps
 from lit_purify.diffusion.samplers import DDPMSampler, Number, Sampler
 from lit_purify.diffusion.schedule import checked_schedule, diffuse
 from lit_purify.types import Auto, InputError, Model, Process
@@ -89,9 +90,9 @@ class DiffusionPurifier(Purifier):
         self.resize_to = resize_to
         self.schedule = checked_schedule(denoiser.schedule)
         self.timesteps = self.schedule.timesteps(t_star, num_steps)
-        denoiser.check_steps(self.timesteps)
-        self._alpha_bar: list[float] = self.schedule.alpha_bar.tolist()
+        self._alpha_bar = self.schedule.alpha_bars
         self.compiled: CompiledStep | None = None
+        self._check_steps(self.timesteps)
 
     def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         last = images
@@ -113,7 +114,7 @@ class DiffusionPurifier(Purifier):
         found: list[tuple[Process, int]] = [("forward", 0)]
         for visited in self.round_steps:
             found += [("forward", t) for t in self._noised(visited)]
-            found += [("reverse", t) for _, t in _steps(visited)]
+            found += [("reverse", step.t_prev) for step in self._down(visited)]
         return found
 
     @property
@@ -139,8 +140,12 @@ class DiffusionPurifier(Purifier):
     @property
     def passes_per_step(self) -> int:
         """Evaluations of the denoiser that a reverse step takes, at most."""
-        steps = (step for visited in self.round_steps for step in _steps(visited))
-        return max(len(self.sampler.evaluated(*step)) for step in steps)
+        return max(self._evaluations)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the denoiser that a purification takes."""
+        return sum(self._evaluations)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         side = self.resize_to
@@ -175,16 +180,19 @@ class DiffusionPurifier(Purifier):
         return self.schedule.sigma(self.t_star) / 2 if noised and self.resize_to is None else None
 
     def reverse_step(
-        self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, x: Tensor
+        self, step: ReverseStep, noise: NoiseConfiguration, indices: Tensor, x: Tensor
     ) -> Tensor:
-        """One step down, from the state x at step t to that at ``t_prev``, [-1, 1] scale."""
-        numbers = self.sampler.coefficients(self._alpha_bar[t], self._alpha_bar[t_prev])
-        times = self.sampler.evaluated(t, t_prev)
+        """One step down, from the state x at ``step.t`` to that at ``step.t_prev``.
+
+        Both on the [-1, 1] scale, with what the sampler carries in further channels.
+        """
+        numbers, times = self.sampler.coefficients(step), self.sampler.evaluated(step)
         drawn = {
             u: math.log(self._alpha_bar[u - 1] / self._alpha_bar[u])
-            for u in self.sampler.drawn(t, t_prev)
+            for u in self.sampler.drawn(step)
         }
-        z = increment(noise, indices, drawn, like=x) if drawn else x.new_zeros(())
+        like, *_ = x.chunk(1 + self.sampler.carried, 1)
+        z = increment(noise, indices, drawn, like=like) if drawn else x.new_zeros(())
         return (self._compiled_for(x) or self._step)(x, times, numbers, z)
 
     def state_gradients(
@@ -236,14 +244,16 @@ class DiffusionPurifier(Purifier):
     def _step(
         self,
         x: Tensor,
-        times: Sequence[int | Tensor],
+        times: Sequence[Number],
         coefficients: Sequence[Number],
         z: Tensor,
     ) -> Tensor:
         return self.sampler.step(x, self._predict, times, coefficients, z)
 
-    def _predict(self, x: Tensor, t: int | Tensor) -> Tensor:
+    def _predict(self, x: Tensor, t: Number) -> Tensor:
         """What the denoiser gives for the state x at step t."""
+        if isinstance(t, float):
+            t = torch.full((len(x),), t, dtype=x.dtype, device=x.device)
         output = self.denoiser(x, t)
         _check_output(output, x, self.denoiser)
         return output
@@ -255,6 +265,7 @@ class DiffusionPurifier(Purifier):
             "purifier": type(self).__name__,
             "t_star": self.t_star,
             "num_steps": self.total_steps,
+            "evaluations": self.evaluations,
             **self.schedule.settings(),
             "forward_process": self.forward_process,
             "sampler": type(self.sampler).__name__,
@@ -292,18 +303,38 @@ class DiffusionPurifier(Purifier):
                 z = xi.normal(indices, "forward", t, like=x)
                 x = diffuse(x, z, self._alpha_bar[t] / self._alpha_bar[t_prev])
                 yield "forward", t, x
-            pairs = _steps(visited)
-            steps = [partial(self.reverse_step, *pair, xi, indices) for pair in pairs]
-            after = [self._after(*pair, xi, indices, start) for pair in pairs]
-            states = run_chain(steps, x, num_kept=max(0, num_kept - left), after=after)
-            for (_, t_prev), x in zip(pairs, states, strict=True):
-                yield "reverse", t_prev, x
+            down = self._down(visited)
+            states = run_chain(
+                [partial(self.reverse_step, step, xi, indices) for step in down],
+                x,
+                num_kept=max(0, num_kept - left),
+                after=[self._after(step, xi, indices, start) for step in down],
+                carried=self.sampler.carried,
+            )
+            for step, x in zip(down, states, strict=True):
+                yield "reverse", step.t_prev, x
 
     def _after(
-        self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, start: Tensor
+        self, step: ReverseStep, noise: NoiseConfiguration, indices: Tensor, start: Tensor
     ) -> Correction | None:
         """What is done to a state after the step to it, ``start`` being the input; here nothing."""
         return None
+
+    def _down(self, visited: list[int]) -> list[ReverseStep]:
+        """The reverse steps of a round."""
+        return reverse_steps(visited, self.schedule)
+
+    @property
+    def _evaluations(self) -> list[int]:
+        """Evaluations of the denoiser that each reverse step takes."""
+        steps = (step for visited in self.round_steps for step in self._down(visited))
+        return [len(self.sampler.evaluated(step)) for step in steps]
+
+    def _check_steps(self, visited: list[int]) -> None:
+        """Raise :class:`InputError` unless the denoiser knows what a round asks it at."""
+        asked = {t for step in self._down(visited) for t in self.sampler.evaluated(step)}
+        whole = {around(t) for t in asked for around in (math.floor, math.ceil)}
+        self.denoiser.check_steps(sorted(whole))
 
     def _linked_states(
         self, images: Tensor, noise: NoiseConfiguration, indices: Tensor
@@ -320,8 +351,8 @@ class DiffusionPurifier(Purifier):
     def _draws(self, visited: list[int]) -> list[tuple[Process, int]]:
         """Process and step of every Gaussian draw of a round, in the order they are asked for."""
         up: list[tuple[Process, int]] = [("forward", t) for t in self._noised(visited)]
-        steps = _steps(visited)
-        return [*up, *(("reverse", u) for step in steps for u in self.sampler.drawn(*step))]
+        steps = self._down(visited)
+        return [*up, *(("reverse", u) for step in steps for u in self.sampler.drawn(step))]
 
     def _output(self, x: Tensor, images: Tensor) -> Tensor:
         image = _to_images(x, images)
@@ -337,11 +368,6 @@ class DiffusionPurifier(Purifier):
             return 0  # what the budget grants is taken by CUDA graphs
         passes = self.budget.steps(partial(self._predict, t=self.t_star), x)
         return min(passes // self.passes_per_step, self.total_steps)
-
-
-def _steps(visited: list[int]) -> list[tuple[int, int]]:
-    """The reverse steps of a round, each from t to the next t, the last one to 0."""
-    return list(zip(visited[::-1], [*visited[-2::-1], 0], strict=True))
 
 
 def _to_images(x: Tensor, images: Tensor) -> Tensor:

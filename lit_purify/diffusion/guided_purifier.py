@@ -12,6 +12,7 @@ from lit_purify.diffusion.diffusion_purifier import ForwardProcess
 from lit_purify.diffusion.noise import NoiseConfiguration
 from lit_purify.diffusion.recompute import Correction
 from lit_purify.diffusion.repeated_purifier import RepeatedPurifier
+from lit_purify.diffusion.reverse_step import ReverseStep
 from lit_purify.diffusion.samplers import DDPMSampler, Sampler
 from lit_purify.diffusion.schedule import diffuse
 from lit_purify.types import Auto, InputError
@@ -89,17 +90,17 @@ class GuidedPurifier(RepeatedPurifier):
         return super().num_draws + sum(len(visited) - 1 for visited in self.round_steps)
 
     def _after(
-        self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, start: Tensor
+        self, step: ReverseStep, noise: NoiseConfiguration, indices: Tensor, start: Tensor
     ) -> Correction | None:
-        if t_prev == 0 or self.guidance == 0:
+        if step.t_prev == 0 or self.guidance == 0:
             return None
-        alpha_bar = self._alpha_bar[t]
-        *_, deviation = self.sampler.coefficients(alpha_bar, self._alpha_bar[t_prev])
+        alpha_bar = step.alpha_bar
+        *_, deviation = self.sampler.coefficients(step)
         scale = self.guidance * math.sqrt((1 - alpha_bar) / alpha_bar)
         weight = scale * deviation**2 * 2 / start[0].numel()
 
         def towards(x: Tensor, y: Tensor) -> Tensor:
-            z = noise.derived("guidance", 0).normal(indices, "forward", t, like=x)
+            z = noise.derived("guidance", 0).normal(indices, "forward", step.t, like=x)
             return y - weight * (x - diffuse(start, z, alpha_bar))
 
         return towards

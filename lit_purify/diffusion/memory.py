@@ -22,6 +22,7 @@ from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
 from lit_purify.diffusion.live_bytes import LiveBytes
 from lit_purify.diffusion.noise import NoiseConfiguration
 from lit_purify.diffusion.recompute import ActivationBudget, Step, activation_bytes, run_chain
+from lit_purify.diffusion.reverse_step import reverse_steps
 from lit_purify.types import InputError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -50,7 +51,8 @@ class MemoryPlan:
         images: I, the attack's own images and gradients: six batches at the size of the images.
         noise: N, the draws of the chain that a fixed noise keeps for the length of the attack: one
             state for each noising step and each reverse step but the last, where it draws.
-        states: S, what the exact gradient keeps of every reverse step: the state it starts from.
+        states: S, what the exact gradient keeps of every reverse step: the state it starts from,
+            with what a sampler carries beside it.
         activations: A, what the backward pass of one step keeps.
         step: M, the most that is alive while one step is computed again and differentiated.
         classifier: C, the most that is alive while the classifier is differentiated.
@@ -112,14 +114,15 @@ def memory_plan(
     if batch_size < 1:
         raise InputError(f"the batch size is {batch_size}; expected 1 or more images")
     steps = purifier.total_steps
-    *_, t_prev, t = [0, *purifier.timesteps]
+    first, *_ = reverse_steps(purifier.timesteps, purifier.schedule)
     weights = [*_weights(purifier.denoiser), *_weights(classifier)]
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     chain, behind = _without_data(purifier, mode), _without_data(classifier, mode)
     with mode, torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
         images = torch.empty(batch_size, *image_shape)
         x = chain.to_chain(images).requires_grad_()
-        step = partial(chain.reverse_step, t, t_prev, _NoDraws(), torch.arange(batch_size))
+        state = x.repeat(1, 1 + chain.sampler.carried, 1, 1)
+        step = partial(chain.reverse_step, first, _NoDraws(), torch.arange(batch_size))
         network = partial(chain.denoiser, t=purifier.t_star)
         budget = ActivationBudget(purifier.memory_budget_gib)
         return MemoryPlan(
@@ -128,9 +131,9 @@ def memory_plan(
             weights=sum(tensor.nbytes for tensor in weights),
             images=_ATTACK_IMAGES * images.nbytes,
             noise=purifier.num_draws * x.nbytes,
-            states=steps * x.nbytes,
-            activations=activation_bytes(step, x),
-            step=_peak(lambda x: next(run_chain([step], x)), x),
+            states=steps * state.nbytes,
+            activations=activation_bytes(step, state),
+            step=_peak(lambda x: next(run_chain([step], x)), state),
             classifier=_peak(behind, images),
         )
 

@@ -150,22 +150,29 @@ def run_chain(
     *,
     num_kept: int = 0,
     after: Sequence[Correction | None] | None = None,
+    carried: int = 0,
 ) -> Iterator[Tensor]:
     """Apply the steps one after another and yield the state after each.
 
     Args:
         steps: functions of the state alone, deterministic, so that computing one again gives the
             same value.
-        x: first state.
+        x: first state, shape (B, C, H, W).
         num_kept: how many of the last steps keep their activations instead of computing them
             again in the backward pass. It changes time and memory, never the gradient.
         after: what is done after each step; what it keeps for the backward pass stays kept, and it
             may depend differentiably on other tensors than the state. ``None`` does nothing.
+        carried: k images that every step takes and gives beside the state, in k C further channels.
+            The first step is given zeros; they are not yielded.
     """
     recompute = can_recompute(x)
+    beside = torch.zeros_like(x).repeat(1, carried, 1, 1) if carried else None
     for position, step in enumerate(steps):
         again = recompute and position < len(steps) - num_kept
-        y = _Recomputed.apply(step, x) if again else step(x)
+        given = x if beside is None else torch.cat([x, beside], 1)
+        y = _Recomputed.apply(step, given) if again else step(given)
+        if beside is not None:
+            y, beside = y[:, : x.shape[1]], y[:, x.shape[1] :]
         correct = None if after is None else after[position]
         x = y if correct is None else correct(x, y)
         yield x

@@ -18,11 +18,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_purify.diffusion.reverse_step import ReverseStep
 from lit_purify.types import InputError
 
 Variance = Literal["fixed_small", "fixed_large", "learned_range"]
 Number = float | Tensor
-Predict = Callable[[Tensor, int | Tensor], Tensor]
+Predict = Callable[[Tensor, Number], Tensor]
 """(state x of shape (B, C, H, W), its step t) -> what the denoiser returns for it."""
 
 
@@ -36,6 +37,10 @@ class Sampler(ABC):
         clip: clip the predicted clean image to [-1, 1]. Off, the DDPM step is eq. 2 as printed.
     """
 
+    carried = 0
+    """Images that a step hands to the next beside its state, in further channels; zeros at first.
+    Trajectories do not show them, and the gradient at a state takes them for given."""
+
     def __init__(self, *, clip: bool = True) -> None:
         self.clip = clip
 
@@ -45,12 +50,8 @@ class Sampler(ABC):
         """Whether steps before the last one need a Gaussian draw."""
 
     @abstractmethod
-    def coefficients(self, alpha_bar: float, alpha_bar_prev: float) -> tuple[float, ...]:
+    def coefficients(self, step: ReverseStep) -> tuple[float, ...]:
         """The numbers of a step, which :meth:`combine` takes.
-
-        Args:
-            alpha_bar: cumulative alpha of this step.
-            alpha_bar_prev: cumulative alpha of the step reached; 1 at the end of the chain.
 
         Returns:
             Finite numbers; as many for every step but the last, which may have fewer.
@@ -70,30 +71,34 @@ class Sampler(ABC):
             noise: standard normal, shape (B, C, H, W); a scalar where the step draws none.
         """
 
-    def drawn(self, t: int, t_prev: int) -> Sequence[int]:
-        """The steps whose draws the noise of the step from t to ``t_prev`` is made of.
+    def drawn(self, step: ReverseStep) -> Sequence[int]:
+        """The t whose draws the noise of a step is made of.
 
         Of several it is the increment of one Brownian path, see
         :mod:`~lit_purify.diffusion.brownian`.
         """
-        return (t,) if self.draws_noise and t_prev > 0 else ()
+        return (step.t,) if self.draws_noise and step.t_prev > 0 else ()
 
-    def evaluated(self, t: int, t_prev: int) -> tuple[int, ...]:
-        """The steps that the denoiser is evaluated at on the way from t to ``t_prev``; t first."""
-        return (t,)
+    def evaluated(self, step: ReverseStep) -> tuple[float, ...]:
+        """The t that the denoiser is evaluated at in a step, in this order.
+
+        They may lie between whole ones, see :meth:`~lit_purify.diffusion.Schedule.step_at`.
+        """
+        return (step.t,)
 
     def step(
         self,
         x_t: Tensor,
         predict: Predict,
-        times: Sequence[int | Tensor],
+        times: Sequence[Number],
         coefficients: Sequence[Number],
         noise: Tensor,
     ) -> Tensor:
         """Evaluate the denoiser and go from x_t to the previous state.
 
         Args:
-            x_t: state, shape (B, C, H, W), [-1, 1] scale.
+            x_t: state, shape (B, C, H, W), [-1, 1] scale; with what is carried in further channels,
+                as in what is returned.
             predict: the denoiser.
             times: those of :meth:`evaluated`; in compiled code tensors of shape (B,).
             coefficients: those of the step, as in :meth:`combine`.
@@ -124,7 +129,8 @@ class DDPMSampler(Sampler):
         super().__init__(clip=clip)
         self.variance = variance
 
-    def coefficients(self, alpha_bar: float, alpha_bar_prev: float) -> tuple[float, ...]:
+    def coefficients(self, step: ReverseStep) -> tuple[float, ...]:
+        alpha_bar, alpha_bar_prev = step.alpha_bar, step.alpha_bar_prev
         alpha = alpha_bar / alpha_bar_prev
         of_mean = (
             math.sqrt(1 - alpha_bar),
@@ -186,7 +192,8 @@ class DDIMSampler(Sampler):
     def draws_noise(self) -> bool:
         return self.eta > 0
 
-    def coefficients(self, alpha_bar: float, alpha_bar_prev: float) -> tuple[float, ...]:
+    def coefficients(self, step: ReverseStep) -> tuple[float, ...]:
+        alpha_bar, alpha_bar_prev = step.alpha_bar, step.alpha_bar_prev
         alpha = alpha_bar / alpha_bar_prev
         variance = self.eta**2 * (1 - alpha_bar_prev) / (1 - alpha_bar) * (1 - alpha)
         return (

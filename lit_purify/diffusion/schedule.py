@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -53,6 +55,17 @@ class Schedule(ABC):
         betas = torch.as_tensor(self.betas, dtype=torch.float64)
         return torch.cat([torch.ones(1, dtype=torch.float64), (1 - betas).cumprod(0)])
 
+    @cached_property
+    def alpha_bars(self) -> list[float]:
+        """Those as plain numbers."""
+        return self.alpha_bar.tolist()
+
+    @cached_property
+    def tau(self) -> npt.NDArray[np.float64]:
+        r"""The time :math:`-\ln \bar\alpha_t` of t = 0 .. T, shape (T + 1,)."""
+        found: npt.NDArray[np.float64] = -self.alpha_bar.log().numpy()
+        return found
+
     @property
     def sigmas(self) -> Tensor:
         r"""Noise over signal, :math:`\sqrt{(1 - \bar\alpha_t) / \bar\alpha_t}`, shape (T + 1,)."""
@@ -85,6 +98,16 @@ class Schedule(ABC):
                 f"{num_steps}; leave it out to take every step"
             )
         return [round(t_star * (k + 1) / num_steps) for k in range(num_steps)]
+
+    def step_at(self, tau: float) -> float:
+        r"""The t at which :math:`-\ln \bar\alpha_t` is ``tau``; between whole steps it is linear.
+
+        Example:
+            >>> schedule = LinearSchedule()
+            >>> schedule.step_at((schedule.tau[40] + schedule.tau[41]) / 2)
+            40.5
+        """
+        return float(np.interp(tau, self.tau, np.arange(len(self.tau))))
 
     def sigma(self, t: int) -> float:
         r"""Standard deviation of the noise in :math:`x_t / \sqrt{\bar\alpha_t}`, [-1, 1] scale.

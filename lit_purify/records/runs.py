@@ -219,8 +219,13 @@ def disagreements(runs: Sequence[FinishedRun]) -> list[str]:
     other = named(runs, (None if run.version == own else run.version for run in runs))
     return [
         *(f"made by {PACKAGE} {its}, while this is {own}: {who}" for its, who in other.items()),
-        *(f"the runs differ in {name}: {who}" for name, who in differences(runs).items()),
+        *(f"the runs differ in {_called(name)}: {who}" for name, who in differences(runs).items()),
     ]
+
+
+def _called(setting: str) -> str:
+    """A setting in a sentence."""
+    return "attack steps" if setting == "steps" else setting
 
 
 def differences(runs: Sequence[FinishedRun]) -> dict[str, str]:
@@ -240,7 +245,7 @@ def check_alike(runs: Sequence[FinishedRun], *, but_for: str = "") -> None:
         runs: the runs.
         but_for: one of :data:`DECISIVE` in which they may differ too.
     """
-    unlike = [name for name in differences(runs) if name in DECISIVE - {but_for}]
+    unlike = [_called(name) for name in differences(runs) if name in DECISIVE - {but_for}]
     if unlike:
         raise InputError(
             f"they differ in {', '.join(unlike)}; expected runs that differ in how they purify; "

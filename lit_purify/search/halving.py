@@ -52,10 +52,13 @@ class Found(NamedTuple):
 
     @property
     def evaluations(self) -> int:
-        """Calls of the denoiser that one purification takes."""
+        """Evaluations of the denoiser that one purification takes.
+
+        Runs of earlier versions do not say: one is counted for every step of theirs.
+        """
         settings = self.run.settings
         draws = settings.get("purifier_options", {}).get("averaged_draws", 1)
-        return int(settings.get("num_steps", 0)) * int(draws)
+        return int(settings.get("evaluations", settings.get("num_steps", 0))) * int(draws)
 
 
 class Round(NamedTuple):
@@ -64,7 +67,7 @@ class Round(NamedTuple):
     Attributes:
         images: that were purified.
         found: by group, the best first.
-        evaluations: calls of the denoiser, per image and call.
+        evaluations: of the denoiser, counted per image.
         failed: runs that failed, and what they said.
     """
 
@@ -94,8 +97,8 @@ def halve(
         candidates: the runs of the first round by group.
         root: gets a folder for every round.
         run: runs a sweep.
-        budget: calls of the denoiser that the rounds may make, per image; a round that would take
-            more is not begun, but for the first. ``None`` sets no limit.
+        budget: evaluations of the denoiser, counted per image, that the rounds may take; a round
+            that would take more is not begun, but for the first. ``None`` sets no limit.
         told: called after every round.
 
     Returns:

@@ -46,7 +46,7 @@ def _table(title: str) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("group", no_wrap=True)
     table.add_column("purifier", overflow="fold")
-    for heading in ("clean %", "compression rate", "steps"):
+    for heading in ("clean %", "compression rate", "evaluations"):
         table.add_column(heading, justify="right", no_wrap=True)
     return table
 

@@ -20,6 +20,8 @@ from lit_purify.diffusion import (
     DDIMSampler,
     DDPMSampler,
     DiffusionPurifier,
+    DPMSolverSampler,
+    EDMSampler,
     FixedNoise,
     ProbabilityFlowSampler,
     Sampler,
@@ -39,6 +41,8 @@ SAMPLERS: list[Sampler | None] = [
     DDIMSampler(eta=0.5),
     VPSDESampler(),
     ProbabilityFlowSampler(method="heun"),
+    EDMSampler(s_churn=1.0),
+    DPMSolverSampler(),
 ]
 
 

@@ -35,6 +35,7 @@ from lit_purify.diffusion import (
     VPSDESampler,
 )
 from lit_purify.diffusion.brownian import increment
+from lit_purify.diffusion.reverse_step import reverse_steps
 from lit_purify.types import InputError
 
 SHAPE = (1, 2, 2)
@@ -116,9 +117,10 @@ def test_chains_of_all_lengths_follow_one_path() -> None:
         path[u] = by_hand
     for n in (1, 7, 10, 20, 50, 100):
         value = torch.zeros_like(like)
-        for t, s in reversed(steps(purifier(SDE, 100, n))):
+        for step in reversed(reverse_steps(LinearSchedule().timesteps(100, n), LinearSchedule())):
+            t, s, *_ = step
             b = math.log(ALPHA_BAR[s] / ALPHA_BAR[t])
-            variances = {u: math.log(ALPHA_BAR[u - 1] / ALPHA_BAR[u]) for u in SDE.drawn(t, s)}
+            variances = {u: math.log(ALPHA_BAR[u - 1] / ALPHA_BAR[u]) for u in SDE.drawn(step)}
             value = value + math.sqrt(b) * increment(noise, INDICES, variances, like=like)
             torch.testing.assert_close(value, path[t], rtol=0, atol=1e-12)
     single = increment(noise, INDICES, {9: 0.3}, like=like)

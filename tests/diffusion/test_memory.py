@@ -19,7 +19,10 @@ from lit_purify.defence import Defence
 from lit_purify.diffusion import (
     DDPMSampler,
     DiffusionPurifier,
+    DPMSolverSampler,
+    EDMSampler,
     FixedNoise,
+    Sampler,
     UNetDenoiser,
     guided_diffusion_unet,
     small_unet,
@@ -153,6 +156,13 @@ def test_batch_depth_and_budget(rows: int, t_star: int, steps_kept: int) -> None
         memory_budget_gib=(steps_kept + 0.5) * each / 2**30 if steps_kept else 0,
     )
     assert assert_planned(purifier, rows).steps_kept == min(steps_kept, t_star)
+
+
+@pytest.mark.parametrize("sampler", [EDMSampler(s_churn=1.0), DPMSolverSampler()])
+def test_two_evaluations_a_step_and_what_is_carried_beside_a_state(sampler: Sampler) -> None:
+    purifier = DiffusionPurifier(guided(), t_star=6, sampler=sampler, memory_budget_gib=0)
+    plan = assert_planned(purifier, 4)
+    assert plan.states == 6 * 4 * 3 * 16 * 16 * 4 * (1 + sampler.carried)
 
 
 @pytest.mark.parametrize("forward", ["stepwise", "one_shot", "none"])

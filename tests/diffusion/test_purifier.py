@@ -72,6 +72,7 @@ def test_diffusion_purifiers_say_what_decides_their_images() -> None:
         "purifier": "DiffusionPurifier",
         "t_star": 20,
         "num_steps": 4,
+        "evaluations": 4,
         "schedule": "squared cosine, 400 steps",
         "forward_process": "stepwise",
         "sampler": "DDPMSampler",

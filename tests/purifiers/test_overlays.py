@@ -11,7 +11,12 @@ from lit_purify.records.summary import read_summary
 
 NAMES = sorted({path.stem for path in (tiny.CONFIGS / "purifier").glob("*.yaml")} - set(PRESETS))
 
-SAMPLERS = {"ode": "ProbabilityFlowSampler", "vpsde": "VPSDESampler"}
+SAMPLERS = {
+    "dpm_solver": "DPMSolverSampler",
+    "edm": "EDMSampler",
+    "ode": "ProbabilityFlowSampler",
+    "vpsde": "VPSDESampler",
+}
 DIFFUSIONS = {"averaged": "--model.purifier.purifier"} | dict.fromkeys(SAMPLERS, "--model.purifier")
 
 

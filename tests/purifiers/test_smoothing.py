@@ -18,6 +18,7 @@ from lit_purify.diffusion import (
     SplitNoise,
     derive_seed,
 )
+from lit_purify.diffusion.reverse_step import reverse_steps
 from lit_purify.functional import ABSTAINED
 from lit_purify.purifiers import AveragedPurifier, GaussianNoise, SmoothedClassifier
 from lit_purify.purifiers.smoothing import denoised_smoothing
@@ -92,8 +93,8 @@ def test_reversals_start_from_the_same_noised_image_and_vote():
             back = FixedNoise(derive_seed(noise.seed, "reversal", r)) if r else noise
             x = ALPHA_BAR[145] ** 0.5 * (2 * images - 1)
             x = x + (1 - ALPHA_BAR[145]) ** 0.5 * draws(noise.seed, INDICES, 290, x)
-            for t, s in ((145, 72), (72, 0)):
-                x = purifier.reverse_step(t, s, back, INDICES, x)
+            for step in reverse_steps([72, 145], purifier.schedule):
+                x = purifier.reverse_step(step, back, INDICES, x)
             logits = CLASSIFIER((x + 1) / 2)
             votes[torch.arange(3), logits.argmax(1)] += 1
             votes += logits.softmax(1) / 100  # of as many votes the likelier one

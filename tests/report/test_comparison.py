@@ -362,6 +362,7 @@ class TestDisagreements:
         folders = [write_run(tmp_path / f"r{n}", settings=its) for n, its in enumerate(settings)]
         eps, steps = disagreements(read_runs(folders)[0])
         assert eps.endswith("8/255 in r0; 4/255 in r1")
+        assert "attack steps" in steps
         assert steps.endswith("40 in r0; 10 in r1")
 
     @pytest.mark.parametrize(
