@@ -11,7 +11,10 @@ CASES = {
         "RepeatedPurifier",
         {"rounds": "30 in 2 steps x 4, 50 in 2 steps x 2, 125 in 2 steps x 2"},
     ),
-    "gdmp": ("GuidedPurifier", {"rounds": "36 in 2 steps x 4", "guidance": 28687.5, "distance": "mse"}),
+    "gdmp": (
+        "GuidedPurifier",
+        {"rounds": "36 in 2 steps x 4", "guidance": 28687.5, "distance": "mse"},
+    ),
 }
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lit_purify.diffusion.brownian import increment
+from lit_purify.diffusion.class_labels import ClassLabels, Label
 from lit_purify.diffusion.compiled_step import CompiledStep, can_run_compiled
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.noise import NoiseConfiguration, as_indices
@@ -54,15 +55,17 @@ class DiffusionPurifier(Purifier):
             back from at the end (bilinear, see :func:`~lit_purify.diffusion.resize.resize`); 256
             for the paper's ImageNet, whose classifier sees 224. Noise is drawn at this size. The
             gradient goes through both. ``None`` purifies images at their own size.
+        label: what a class-conditional denoiser is told of an image, ``none`` or ``predicted``, see
+            :class:`~lit_purify.diffusion.class_labels.ClassLabels`.
 
     Raises:
         InputError: a schedule by which no image can be noised, t* outside it, more steps than t*,
             steps that the denoiser does not know, a memory budget that is negative or not finite,
-            or a size that is not the denoiser's.
+            a size that is not the denoiser's, or a label for a denoiser that takes none.
     """
 
     fixed_steps = True
-    """Whether its steps are known beforehand: they can be compiled, their memory can be planned."""
+    """Whether its steps are known beforehand, so that their memory can be planned."""
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class DiffusionPurifier(Purifier):
         clip_output: bool = False,
         memory_budget_gib: float | Auto = 2.0,
         resize_to: int | None = None,
+        label: Label = "none",
     ) -> None:
         super().__init__()
         _check_size(resize_to, denoiser)
@@ -87,6 +91,7 @@ class DiffusionPurifier(Purifier):
         self.memory_budget_gib = memory_budget_gib
         self.budget = ActivationBudget(memory_budget_gib)
         self.resize_to = resize_to
+        self.labels = ClassLabels(label, denoiser)
         self.schedule = checked_schedule(denoiser.schedule)
         self.timesteps = self.schedule.timesteps(t_star, num_steps)
         denoiser.check_steps(self.timesteps)
@@ -137,6 +142,11 @@ class DiffusionPurifier(Purifier):
         return len(self.draws)
 
     @property
+    def compiles_steps(self) -> bool:
+        """Whether a step can be compiled: it is known beforehand, and tells no class."""
+        return self.fixed_steps and self.labels.label == "none"
+
+    @property
     def passes_per_step(self) -> int:
         """Evaluations of the denoiser that a reverse step takes, at most."""
         steps = (step for visited in self.round_steps for step in _steps(visited))
@@ -168,16 +178,31 @@ class DiffusionPurifier(Purifier):
     def smoothing_sigma(self) -> float | None:  # type: ignore[override]
         r"""Noise that x_{t*} has for an image in [0, 1], :math:`\sigma_{t^*} / 2`.
 
-        ``None`` where nothing noises the image or it is resized, and of subclasses, which may look
-        at it in other ways: one that does not says so by a property of its own.
+        ``None`` where nothing noises the image, it is resized or its label predicted, and of
+        subclasses, which may look at it in other ways: one that does not says so by a property of
+        its own.
         """
         noised = type(self) is DiffusionPurifier and self.forward_process != "none"
+        noised = noised and self.labels.label == "none"  # a prediction is of the image itself
         return self.schedule.sigma(self.t_star) / 2 if noised and self.resize_to is None else None
 
+    def use_classifier(self, classifier: Callable[[Tensor], Tensor]) -> None:
+        self.labels.use(classifier)
+
     def reverse_step(
-        self, t: int, t_prev: int, noise: NoiseConfiguration, indices: Tensor, x: Tensor
+        self,
+        t: int,
+        t_prev: int,
+        noise: NoiseConfiguration,
+        indices: Tensor,
+        x: Tensor,
+        *,
+        classes: Tensor | None = None,
     ) -> Tensor:
-        """One step down, from the state x at step t to that at ``t_prev``, [-1, 1] scale."""
+        """One step down, from the state x at step t to that at ``t_prev``, [-1, 1] scale.
+
+        Classes, shape (B,), are told the denoiser.
+        """
         numbers = self.sampler.coefficients(self._alpha_bar[t], self._alpha_bar[t_prev])
         times = self.sampler.evaluated(t, t_prev)
         drawn = {
@@ -185,6 +210,8 @@ class DiffusionPurifier(Purifier):
             for u in self.sampler.drawn(t, t_prev)
         }
         z = increment(noise, indices, drawn, like=x) if drawn else x.new_zeros(())
+        if classes is not None:
+            return self._step(x, times, numbers, z, classes)
         return (self._compiled_for(x) or self._step)(x, times, numbers, z)
 
     def state_gradients(
@@ -226,7 +253,7 @@ class DiffusionPurifier(Purifier):
     def _compiled_for(self, x: Tensor) -> CompiledStep | None:
         """The compiled step where it may be called with x."""
         usable = self.compiled is not None and can_run_compiled(x) and not self._trained
-        return self.compiled if usable else None
+        return self.compiled if usable and self.compiles_steps else None
 
     @property
     def _trained(self) -> bool:
@@ -239,12 +266,16 @@ class DiffusionPurifier(Purifier):
         times: Sequence[int | Tensor],
         coefficients: Sequence[Number],
         z: Tensor,
+        *classes: Tensor,
     ) -> Tensor:
-        return self.sampler.step(x, self._predict, times, coefficients, z)
+        def predict(x: Tensor, t: int | Tensor) -> Tensor:
+            return self._predict(x, t, *classes)
 
-    def _predict(self, x: Tensor, t: int | Tensor) -> Tensor:
-        """What the denoiser gives for the state x at step t."""
-        output = self.denoiser(x, t)
+        return self.sampler.step(x, predict, times, coefficients, z)
+
+    def _predict(self, x: Tensor, t: int | Tensor, *classes: Tensor) -> Tensor:
+        """What the denoiser gives for the state x at step t, told these classes, if any."""
+        output = self.denoiser(x, t, *classes)
         _check_output(output, x, self.denoiser)
         return output
 
@@ -261,6 +292,7 @@ class DiffusionPurifier(Purifier):
             "sampler_options": dict(vars(self.sampler)),
             "clip_output": self.clip_output,
             "resize_to": self.resize_to,
+            **self.labels.settings(),
             **({"purifier_options": more} if more else {}),  # of a subclass
         }
 
@@ -278,6 +310,7 @@ class DiffusionPurifier(Purifier):
                 "every image needs its own"
             )
         x = start = self.to_chain(images)
+        classes = self.labels.of(images)
         left, num_kept = self.total_steps, self._num_kept(x)
         if compiled := self._compiled_for(x):  # computes its steps again by itself
             if can_recompute(x):
@@ -293,7 +326,8 @@ class DiffusionPurifier(Purifier):
                 x = diffuse(x, z, self._alpha_bar[t] / self._alpha_bar[t_prev])
                 yield "forward", t, x
             pairs = _steps(visited)
-            steps = [partial(self.reverse_step, *pair, xi, indices) for pair in pairs]
+            told = partial(self.reverse_step, classes=classes)
+            steps = [partial(told, *pair, xi, indices) for pair in pairs]
             after = [self._after(*pair, xi, indices, start) for pair in pairs]
             states = run_chain(steps, x, num_kept=max(0, num_kept - left), after=after)
             for (_, t_prev), x in zip(pairs, states, strict=True):

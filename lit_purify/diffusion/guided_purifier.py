@@ -9,6 +9,7 @@ from typing import Literal
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from lit_purify.diffusion.class_labels import Label
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.diffusion_purifier import ForwardProcess
 from lit_purify.diffusion.noise import NoiseConfiguration
@@ -53,6 +54,7 @@ class GuidedPurifier(RepeatedPurifier):
         clip_output: clip the result of the last round to [0, 1].
         memory_budget_gib: memory for keeping network activations of all rounds.
         resize_to: side in pixels of the images in the chain.
+        label: what a class-conditional denoiser is told, in all rounds.
 
     Raises:
         InputError: a guidance that is negative or not finite, another distance, a sampler without
@@ -72,6 +74,7 @@ class GuidedPurifier(RepeatedPurifier):
         clip_output: bool = False,
         memory_budget_gib: float | Auto = 2.0,
         resize_to: int | None = None,
+        label: Label = "none",
     ) -> None:
         if not 0 <= guidance < math.inf:
             raise InputError(f"guidance must be finite and at least 0, got {guidance}")
@@ -86,6 +89,7 @@ class GuidedPurifier(RepeatedPurifier):
             clip_output=clip_output,
             memory_budget_gib=memory_budget_gib,
             resize_to=resize_to,
+            label=label,
         )
         fixed = isinstance(self.sampler, DDPMSampler) and self.sampler.variance != "learned_range"
         if not fixed:

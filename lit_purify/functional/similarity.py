@@ -1,7 +1,7 @@
 r"""The gradient of the structural similarity (SSIM, Wang et al. 2004) in closed form.
 
-With local means :math:`\mu`, variances and covariance :math:`\sigma` under a Gaussian window, SSIM is
-the mean over all pixels and channels of
+With local means :math:`\mu`, variances and covariance :math:`\sigma` under a Gaussian window, SSIM
+is the mean over all pixels and channels of
 
 .. math:: l \, c = \frac{2 \mu_x \mu_y + C_1}{\mu_x^2 + \mu_y^2 + C_1} \cdot
    \frac{2 \sigma_{xy} + C_2}{\sigma_x^2 + \sigma_y^2 + C_2}.

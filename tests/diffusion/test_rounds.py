@@ -177,8 +177,7 @@ def test_one_round_is_the_plain_purifier(forward: Any, sampler: Any) -> None:
 def test_guidance_of_zero_is_none_and_a_stronger_one_ends_nearer_to_the_input(make: Any) -> None:
     images = some_images(2)
     found = [
-        make(guidance=strength * GUIDANCE).purify(images, NOISE, INDICES)
-        for strength in (0, 1, 10)
+        make(guidance=strength * GUIDANCE).purify(images, NOISE, INDICES) for strength in (0, 1, 10)
     ]
     assert torch.equal(found[0], repeated().purify(images, NOISE, INDICES))
     distances = [float((purified - images).norm()) for purified in found]
