@@ -79,6 +79,25 @@ class Denoiser(NamesItself, nn.Module, ABC):
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor: ...
 
 
+def check_output(output: object, x: Tensor, denoiser: Denoiser) -> None:
+    """Raise :class:`InputError` unless a denoiser has given noise for the state x."""
+    batch, channels, *sides = x.shape
+    shapes = [(batch, width, *sides) for width in (channels, 2 * channels)]
+    types = [x.dtype]
+    if torch.is_autocast_enabled(x.device.type):
+        types.append(torch.get_autocast_dtype(x.device.type))
+    found: str = type(output).__name__
+    if isinstance(output, Tensor):
+        if tuple(output.shape) in shapes and output.dtype in types:
+            return
+        found = f"shape {tuple(output.shape)} of {output.dtype}"
+    raise InputError(
+        f"the denoiser {type(denoiser).__name__} ({denoiser.source}) gives {found} for a state of "
+        f"shape {tuple(x.shape)} of {x.dtype}; expected a tensor of that type and of shape "
+        f"{shapes[0]}, or {shapes[1]} where it learns its variance: mend its forward"
+    )
+
+
 def frozen_copy(denoiser: Denoiser) -> Denoiser:
     """The same network as an object of its own, frozen, in evaluation mode; weights are shared.
 
