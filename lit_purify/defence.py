@@ -61,7 +61,7 @@ class Defence(nn.Module):
         self.noise = noise
         self.indices = None if indices is None else as_indices(indices)
         self.observers = observers
-        if purifier is not None:
+        if isinstance(purifier, Purifier):
             purifier.use_classifier(classifier)
         self.eval().requires_grad_(False)
 
