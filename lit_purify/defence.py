@@ -61,6 +61,8 @@ class Defence(nn.Module):
         self.noise = noise
         self.indices = None if indices is None else as_indices(indices)
         self.observers = observers
+        if isinstance(purifier, Purifier):
+            purifier.use_classifier(classifier)
         self.eval().requires_grad_(False)
 
     def bind(self, noise: NoiseSource | None, indices: Tensor | Sequence[int]) -> Defence:

@@ -87,8 +87,10 @@ def state_of(**network: Any) -> dict[str, Tensor]:
     return state | dict.fromkeys(filters, torch.full((1, 1, 2, 2), 0.25))
 
 
-def denoised(s: dict[str, Tensor], x: Tensor, sigma: Tensor) -> Tensor:
-    """D(x; sigma) of a network of :data:`SMALL`'s form, written from the paper.
+def denoised(
+    s: dict[str, Tensor], x: Tensor, sigma: Tensor, classes: Tensor | None = None
+) -> Tensor:
+    """D(x; sigma) of a network of :data:`SMALL`'s form, told these classes, from the paper.
 
     Karras et al. 2022: eq. 7 and table 1; the network as in Song et al. 2021, app. H.
     """
@@ -120,6 +122,9 @@ def denoised(s: dict[str, Tensor], x: Tensor, sigma: Tensor) -> Tensor:
     level = torch.cat([angles.sin(), angles.cos()], 1)
     if "model.map_label.bias" in s:
         level = level + s["model.map_label.bias"]
+    if classes is not None:
+        columns = s["model.map_label.weight"].T
+        level = level + math.sqrt(len(columns)) * columns[classes]
     level = F.silu(linear("map_layer1", F.silu(linear("map_layer0", level))))
 
     def down(x: Tensor) -> Tensor:

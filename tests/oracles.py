@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lit_purify.diffusion import Denoiser, DiffusionPurifier, FixedNoise, UNetDenoiser, small_unet
 from lit_purify.diffusion.recompute import activation_bytes
@@ -105,6 +106,27 @@ def reference_chain(
             x = mean + std * z
         states.append((x + 1) / 2)
     return states
+
+
+def ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Wang's formula for values in [0, 1], the window's weights written out, the border reflected.
+
+    Shape (B,), float64, by plain autograd differentiable as often as one likes.
+    """
+    offsets = torch.arange(-5, 6, dtype=torch.float64)
+    weights = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    weights /= weights.sum()
+    c1, c2 = 0.01**2, 0.03**2
+
+    def mean(image: Tensor) -> Tensor:
+        rows = F.pad(image, (5, 5, 5, 5), mode="reflect").unfold(2, 11, 1) @ weights
+        return rows.unfold(3, 11, 1) @ weights
+
+    x, y = x.double(), y.double()
+    m_x, m_y = mean(x), mean(y)
+    v_x, v_y, c = mean(x * x) - m_x**2, mean(y * y) - m_y**2, mean(x * y) - m_x * m_y
+    light = (2 * m_x * m_y + c1) / (m_x**2 + m_y**2 + c1)
+    return (light * (2 * c + c2) / (v_x + v_y + c2)).mean((1, 2, 3))
 
 
 def bilinear(old: int, new: int) -> Tensor:

@@ -19,6 +19,7 @@ from torchvision.models import resnet50
 from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.cli import main
 from lit_purify.diffusion import ddpm_unet
+from lit_purify.records.summary import read_summary
 from lit_purify.weights import CACHE, MIRROR, WEIGHTS
 from lit_purify.weights.content import sha256
 
@@ -177,3 +178,26 @@ def test_a_classifier_of_another_data_set_is_one_line(tmp_path, capsys):
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert "the data have 1000 classes" in line
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_label_that_nobody_knows_is_predicted_by_one_line(tmp_path):
+    """And the schedule of a network is told in two."""
+    file = tmp_path / "edm.pt"
+    torch.save(state_of(sides=(32, 16), attention=(16,), classes=10), file)
+    words = [
+        *("test", "--config=cifar_fixed", "--config=measure/masking", "--data.limit=2"),
+        *("--model.classifier=tiny.classifier", "--model.protocols=[fixed]", "--attack.steps=1"),
+        *("--measure.masking.samples=0", "--model.purifier.t_star=20", *tiny.UNMEASURED),
+        "--model.purifier.denoiser=lit_purify.checkpoints.load_denoiser",
+        f"--model.purifier.denoiser.path={file}",
+        "--model.purifier.denoiser.schedule=lit_purify.diffusion.LinearSchedule",
+        "--model.purifier.denoiser.schedule.beta_start=1e-6",
+        *("--model.purifier.num_steps=2", "--model.purifier.label=predicted"),
+        *("--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}"),
+    ]
+    assert main(words) == 0
+    summary = read_summary(tiny.run_folder(tmp_path) / "summary.json")
+    assert "predicted" in summary["settings"]["denoiser_label"]
+    assert "1e-06" in summary["settings"]["schedule"]
+    assert summary["metrics"]["fixed/robust_accuracy"]["n"] == 2
+    assert summary["metrics"]["masking/wrong_gradient"]["value"] == 0

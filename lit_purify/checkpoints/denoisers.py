@@ -39,8 +39,7 @@ OFFICIAL = {
     "improved_diffusion_cifar10": "OpenAI improved diffusion, CIFAR-10 unconditional, L_hybrid",
     "ddpm_celebahq_256": "DDPM on CelebA-HQ 256x256 (SDEdit's checkpoint)",
     "edm_cifar10_uncond_vp": "EDM on CIFAR-10, unconditional, VP (DDPM++)",
-    "edm_cifar10_cond_vp": "EDM on CIFAR-10, class-conditional, VP (DDPM++), no label given (zero "
-    "embedding)",
+    "edm_cifar10_cond_vp": "EDM on CIFAR-10, class-conditional, VP (DDPM++)",
 }
 """Published denoisers by the names of :func:`official_denoiser`, and what a report calls them."""
 
@@ -72,8 +71,8 @@ def load_denoiser(
       ``input_blocks.0.0.weight``, of networks with ``use_scale_shift_norm``;
     - Score-SDE's DDPM++ without filters: a state_dict with ``all_modules``, or the checkpoint of a
       training, of which the averaged weights (``ema.shadow_params``) are taken;
-    - EDM's DDPM++ ("VP"), the state_dict of a preconditioned network, with ``model.map_layer0``; a
-      class-conditional one is asked without a label;
+    - EDM's DDPM++ ("VP"), the state_dict of a preconditioned network, with ``model.map_layer0``,
+      class-conditional or not;
     - diffusers' ``UNet2DModel``: the folder that ``save_pretrained`` wrote, or its weights file.
 
     The weights may be stored in any float type. What the files of other projects leave out, the

@@ -105,7 +105,7 @@ def read(tensors: dict[str, Tensor], file: Path) -> Reading:
     inner = (name for name, _ in cast(ScoreSDEUNet, denoiser.network).named_blocks())
     found = [name for name in inner if not name.endswith(".attention")]
     places = dict(zip(found, _blocks(sides, blocks), strict=True))
-    note = f", no label given of {classes} classes (zero embedding)" if classes else ""
+    note = f", class-conditional ({classes} classes)" if classes else ""
     return Reading(denoiser, partial(_source, places=places, side=sides[0]), note)
 
 

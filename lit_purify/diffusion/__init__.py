@@ -3,6 +3,7 @@
 from lit_purify.diffusion.adaptive_flow import AdaptiveFlowPurifier
 from lit_purify.diffusion.architectures import ddpm_unet, guided_diffusion_unet, small_unet
 from lit_purify.diffusion.binding import randomness
+from lit_purify.diffusion.class_labels import ClassLabels
 from lit_purify.diffusion.denoiser import Denoiser, UNetDenoiser
 from lit_purify.diffusion.differential_equations import ProbabilityFlowSampler, VPSDESampler
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
@@ -29,6 +30,7 @@ from lit_purify.diffusion.split_noise import SplitNoise
 __all__ = [
     "PRESETS",
     "AdaptiveFlowPurifier",
+    "ClassLabels",
     "CosineSchedule",
     "DDIMSampler",
     "DDPMSampler",

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_purify.diffusion.class_labels import Label
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.differential_equations import ProbabilityFlowSampler
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier, ForwardProcess
@@ -55,7 +56,7 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
         clip_output: clip the result to [0, 1]; the gradient follows.
         memory_budget_gib: memory for keeping network activations between the forward and the
             backward pass; it never changes a gradient.
-        resize_to: as in :class:`DiffusionPurifier`.
+        resize_to, label: as in :class:`DiffusionPurifier`.
 
     Raises:
         InputError: what a :class:`DiffusionPurifier` refuses, another solver, or a tolerance that
@@ -77,6 +78,7 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
         clip_output: bool = False,
         memory_budget_gib: float | Auto = 2.0,
         resize_to: int | None = None,
+        label: Label = "none",
     ) -> None:
         super().__init__(
             denoiser,
@@ -86,6 +88,7 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
             clip_output=clip_output,
             memory_budget_gib=memory_budget_gib,
             resize_to=resize_to,
+            label=label,
         )
         solvers = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
         if method not in solvers:
@@ -98,16 +101,24 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
         self.timesteps = sorted({1, t_star})
 
     def reverse_step(
-        self, step: ReverseStep, noise: NoiseConfiguration, indices: Tensor, x: Tensor
+        self,
+        step: ReverseStep,
+        noise: NoiseConfiguration,
+        indices: Tensor,
+        x: Tensor,
+        *,
+        classes: Tensor | None = None,
     ) -> Tensor:
         if step.t_prev == 0 or len(x) == 0:
-            return super().reverse_step(step, noise, indices, x)
+            return super().reverse_step(step, noise, indices, x, classes=classes)
         kept = math.inf
         if can_recompute(x) and not self._trained:
             kept = self.budget.steps(partial(self._predict, t=self.t_star), x)
-        return torch.cat([self._solve(image, step, kept) for image in torch.split(x, 1)])
+        told = [] if classes is None else [torch.split(classes, 1)]
+        images = zip(torch.split(x, 1), *told, strict=True)
+        return torch.cat([self._solve(step, kept, *image) for image in images])
 
-    def _solve(self, x: Tensor, step: ReverseStep, kept: float) -> Tensor:
+    def _solve(self, step: ReverseStep, kept: float, x: Tensor, *classes: Tensor) -> Tensor:
         """One image after the step; so many evaluations may keep their activations."""
         from torchdiffeq import odeint
 
@@ -115,7 +126,11 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
         evaluations = itertools.count()
 
         def velocity(elapsed: Tensor, x: Tensor) -> Tensor:
-            here = partial(self._velocity, tau=start - elapsed.item())
+            tau = start - elapsed.item()
+
+            def here(x: Tensor) -> Tensor:
+                return self._velocity(tau, x, *classes)
+
             (found,) = run_chain([here], x, num_kept=int(next(evaluations) < kept))
             return found
 
@@ -134,9 +149,9 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
         )
         return states[-1]
 
-    def _velocity(self, x: Tensor, tau: float) -> Tensor:
+    def _velocity(self, tau: float, x: Tensor, *classes: Tensor) -> Tensor:
         """dx/dr at the time tau, for one image."""
-        output = self._predict(x, self.schedule.step_at(tau))
+        output = self._predict(x, self.schedule.step_at(tau), *classes)
         return x / 2 - output[:, : x.shape[1]] / (2 * math.sqrt(-math.expm1(-tau)))
 
     def _num_kept(self, x: Tensor) -> int:

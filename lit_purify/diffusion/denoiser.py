@@ -32,12 +32,17 @@ class Denoiser(NamesItself, nn.Module, ABC):
     (B, 2C, H, W): the noise, then the interpolation values of ``learned_range``. The result has the
     type of ``x_t``; a purifier refuses anything else. Some solvers also ask between whole ones, by
     a tensor of floats: there ln(alpha_bar) is linear in t (:meth:`Schedule.step_at`).
+
+    A class-conditional network sets :attr:`num_classes` and takes the classes, shape (B,), int64,
+    as a third argument; without it, it is asked without a label.
     """
 
     schedule: Schedule = LinearSchedule()
     """The noise schedule the network was trained for; images are noised and denoised by it."""
     image_shape: tuple[int, int, int] | None = None
     """(C, H, W) the network is made for; ``None`` where any size goes."""
+    num_classes: int = 0
+    """Classes that the network can be told; 0 where it takes none."""
     file: Path | None = None
     """Weights file, whose hash goes into the report."""
 
@@ -72,6 +77,25 @@ class Denoiser(NamesItself, nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor: ...
+
+
+def check_output(output: object, x: Tensor, denoiser: Denoiser) -> None:
+    """Raise :class:`InputError` unless a denoiser has given noise for the state x."""
+    batch, channels, *sides = x.shape
+    shapes = [(batch, width, *sides) for width in (channels, 2 * channels)]
+    types = [x.dtype]
+    if torch.is_autocast_enabled(x.device.type):
+        types.append(torch.get_autocast_dtype(x.device.type))
+    found: str = type(output).__name__
+    if isinstance(output, Tensor):
+        if tuple(output.shape) in shapes and output.dtype in types:
+            return
+        found = f"shape {tuple(output.shape)} of {output.dtype}"
+    raise InputError(
+        f"the denoiser {type(denoiser).__name__} ({denoiser.source}) gives {found} for a state of "
+        f"shape {tuple(x.shape)} of {x.dtype}; expected a tensor of that type and of shape "
+        f"{shapes[0]}, or {shapes[1]} where it learns its variance: mend its forward"
+    )
 
 
 def frozen_copy(denoiser: Denoiser) -> Denoiser:
@@ -139,12 +163,12 @@ class UNetDenoiser(Denoiser):
             labels = labels * (1000 / self.num_train_steps)
         return self.evaluate(x_t, labels)
 
-    def evaluate(self, x: Tensor, labels: Tensor) -> Tensor:
-        """What the network itself gives for an input (B, C, H, W) and labels (B,)."""
+    def evaluate(self, x: Tensor, labels: Tensor, *given: Tensor) -> Tensor:
+        """What the network itself gives for an input (B, C, H, W), labels (B,) and what else."""
         x = F.pixel_unshuffle(x, self.patch_size) if self.patch_size > 1 else x
         # channels_last: without it UNet2DModel loses a third of its speed on CPUs.
         with _attention_kernels(x):
-            output = self.network(x.contiguous(memory_format=torch.channels_last), labels)
+            output = self.network(x.contiguous(memory_format=torch.channels_last), labels, *given)
         x = output if isinstance(output, Tensor) else output.sample
         return F.pixel_shuffle(x, self.patch_size) if self.patch_size > 1 else x
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from lit_purify.diffusion.brownian import increment
+from lit_purify.diffusion.class_labels import ClassLabels, Label
 from lit_purify.diffusion.compiled_step import CompiledStep, can_run_compiled
-from lit_purify.diffusion.denoiser import Denoiser
+from lit_purify.diffusion.denoiser import Denoiser, check_output
 from lit_purify.diffusion.noise import NoiseConfiguration, as_indices
 from lit_purify.diffusion.purifier import Purifier, State, identity
 from lit_purify.diffusion.recompute import (
@@ -27,7 +28,7 @@ from lit_purify.diffusion.recompute import (
     can_recompute,
     run_chain,
 )
-from lit_purify.diffusion.resize import resize
+from lit_purify.diffusion.resize import check_size, resize
 from lit_purify.diffusion.reverse_step import ReverseStep, reverse_steps
 from lit_purify.diffusion.samplers import DDPMSampler, Number, Sampler
 from lit_purify.diffusion.schedule import checked_schedule, diffuse
@@ -55,15 +56,17 @@ class DiffusionPurifier(Purifier):
             back from at the end (bilinear, see :func:`~lit_purify.diffusion.resize.resize`); 256
             for the paper's ImageNet, whose classifier sees 224. Noise is drawn at this size. The
             gradient goes through both. ``None`` purifies images at their own size.
+        label: what a class-conditional denoiser is told of an image, ``none`` or ``predicted``, see
+            :class:`~lit_purify.diffusion.class_labels.ClassLabels`.
 
     Raises:
         InputError: a schedule by which no image can be noised, t* outside it, more steps than t*,
             steps that the denoiser does not know, a memory budget that is negative or not finite,
-            or a size that is not the denoiser's.
+            a size that is not the denoiser's, or a label for a denoiser that takes none.
     """
 
     fixed_steps = True
-    """Whether its steps are known beforehand: they can be compiled, their memory can be planned."""
+    """Whether its steps are known beforehand, so that their memory can be planned."""
 
     def __init__(
         self,
@@ -76,9 +79,10 @@ class DiffusionPurifier(Purifier):
         clip_output: bool = False,
         memory_budget_gib: float | Auto = 2.0,
         resize_to: int | None = None,
+        label: Label = "none",
     ) -> None:
         super().__init__()
-        _check_size(resize_to, denoiser)
+        check_size(resize_to, denoiser.image_shape)
         self.denoiser = denoiser.eval().requires_grad_(False)
         self.t_star = t_star
         self.num_steps = num_steps
@@ -88,6 +92,7 @@ class DiffusionPurifier(Purifier):
         self.memory_budget_gib = memory_budget_gib
         self.budget = ActivationBudget(memory_budget_gib)
         self.resize_to = resize_to
+        self.labels = ClassLabels(label, denoiser)
         self.schedule = checked_schedule(denoiser.schedule)
         self.timesteps = self.schedule.timesteps(t_star, num_steps)
         self._alpha_bar = self.schedule.alpha_bars
@@ -138,6 +143,11 @@ class DiffusionPurifier(Purifier):
         return len(self.draws)
 
     @property
+    def compiles_steps(self) -> bool:
+        """Whether a step can be compiled: it is known beforehand, and tells no class."""
+        return self.fixed_steps and self.labels.label == "none"
+
+    @property
     def passes_per_step(self) -> int:
         """Evaluations of the denoiser that a reverse step takes, at most."""
         return max(self._evaluations)
@@ -173,18 +183,30 @@ class DiffusionPurifier(Purifier):
     def smoothing_sigma(self) -> float | None:  # type: ignore[override]
         r"""Noise that x_{t*} has for an image in [0, 1], :math:`\sigma_{t^*} / 2`.
 
-        ``None`` where nothing noises the image or it is resized, and of subclasses, which may look
-        at it in other ways: one that does not says so by a property of its own.
+        ``None`` where nothing noises the image, it is resized or its label predicted, and of
+        subclasses, which may look at it in other ways: one that does not says so by a property of
+        its own.
         """
         noised = type(self) is DiffusionPurifier and self.forward_process != "none"
+        noised = noised and self.labels.label == "none"  # a prediction is of the image itself
         return self.schedule.sigma(self.t_star) / 2 if noised and self.resize_to is None else None
 
+    def use_classifier(self, classifier: Callable[[Tensor], Tensor]) -> None:
+        self.labels.use(classifier)
+
     def reverse_step(
-        self, step: ReverseStep, noise: NoiseConfiguration, indices: Tensor, x: Tensor
+        self,
+        step: ReverseStep,
+        noise: NoiseConfiguration,
+        indices: Tensor,
+        x: Tensor,
+        *,
+        classes: Tensor | None = None,
     ) -> Tensor:
         """One step down, from the state x at ``step.t`` to that at ``step.t_prev``.
 
-        Both on the [-1, 1] scale, with what the sampler carries in further channels.
+        Both on the [-1, 1] scale, with what the sampler carries in further channels. Classes, shape
+        (B,), are told the denoiser.
         """
         numbers, times = self.sampler.coefficients(step), self.sampler.evaluated(step)
         drawn = {
@@ -193,6 +215,8 @@ class DiffusionPurifier(Purifier):
         }
         like, *_ = x.chunk(1 + self.sampler.carried, 1)
         z = increment(noise, indices, drawn, like=like) if drawn else x.new_zeros(())
+        if classes is not None:
+            return self._step(x, times, numbers, z, classes)
         return (self._compiled_for(x) or self._step)(x, times, numbers, z)
 
     def state_gradients(
@@ -234,7 +258,7 @@ class DiffusionPurifier(Purifier):
     def _compiled_for(self, x: Tensor) -> CompiledStep | None:
         """The compiled step where it may be called with x."""
         usable = self.compiled is not None and can_run_compiled(x) and not self._trained
-        return self.compiled if usable else None
+        return self.compiled if usable and self.compiles_steps else None
 
     @property
     def _trained(self) -> bool:
@@ -247,15 +271,19 @@ class DiffusionPurifier(Purifier):
         times: Sequence[Number],
         coefficients: Sequence[Number],
         z: Tensor,
+        *classes: Tensor,
     ) -> Tensor:
-        return self.sampler.step(x, self._predict, times, coefficients, z)
+        def predict(x: Tensor, t: Number) -> Tensor:
+            return self._predict(x, t, *classes)
 
-    def _predict(self, x: Tensor, t: Number) -> Tensor:
-        """What the denoiser gives for the state x at step t."""
+        return self.sampler.step(x, predict, times, coefficients, z)
+
+    def _predict(self, x: Tensor, t: Number, *classes: Tensor) -> Tensor:
+        """What the denoiser gives for the state x at step t, told these classes, if any."""
         if isinstance(t, float):
             t = torch.full((len(x),), t, dtype=x.dtype, device=x.device)
-        output = self.denoiser(x, t)
-        _check_output(output, x, self.denoiser)
+        output = self.denoiser(x, t, *classes)
+        check_output(output, x, self.denoiser)
         return output
 
     def settings(self) -> dict[str, object]:
@@ -272,6 +300,7 @@ class DiffusionPurifier(Purifier):
             "sampler_options": dict(vars(self.sampler)),
             "clip_output": self.clip_output,
             "resize_to": self.resize_to,
+            **self.labels.settings(),
             **({"purifier_options": more} if more else {}),  # of a subclass
         }
 
@@ -289,6 +318,7 @@ class DiffusionPurifier(Purifier):
                 "every image needs its own"
             )
         x = start = self.to_chain(images)
+        classes = self.labels.of(images)
         left, num_kept = self.total_steps, self._num_kept(x)
         if compiled := self._compiled_for(x):  # computes its steps again by itself
             if can_recompute(x):
@@ -304,8 +334,9 @@ class DiffusionPurifier(Purifier):
                 x = diffuse(x, z, self._alpha_bar[t] / self._alpha_bar[t_prev])
                 yield "forward", t, x
             down = self._down(visited)
+            told = partial(self.reverse_step, classes=classes)
             states = run_chain(
-                [partial(self.reverse_step, step, xi, indices) for step in down],
+                [partial(told, step, xi, indices) for step in down],
                 x,
                 num_kept=max(0, num_kept - left),
                 after=[self._after(step, xi, indices, start) for step in down],
@@ -373,38 +404,3 @@ class DiffusionPurifier(Purifier):
 def _to_images(x: Tensor, images: Tensor) -> Tensor:
     """A state of the chain as the images that came in: their size, [0, 1] scale."""
     return resize((x + 1) / 2, (images.shape[-2], images.shape[-1]))
-
-
-def _check_output(output: object, x: Tensor, denoiser: Denoiser) -> None:
-    """Raise :class:`InputError` unless a denoiser has given noise for the state x."""
-    batch, channels, *sides = x.shape
-    shapes = [(batch, width, *sides) for width in (channels, 2 * channels)]
-    types = [x.dtype]
-    if torch.is_autocast_enabled(x.device.type):
-        types.append(torch.get_autocast_dtype(x.device.type))
-    found: str = type(output).__name__
-    if isinstance(output, Tensor):
-        if tuple(output.shape) in shapes and output.dtype in types:
-            return
-        found = f"shape {tuple(output.shape)} of {output.dtype}"
-    raise InputError(
-        f"the denoiser {type(denoiser).__name__} ({denoiser.source}) gives {found} for a state of "
-        f"shape {tuple(x.shape)} of {x.dtype}; expected a tensor of that type and of shape "
-        f"{shapes[0]}, or {shapes[1]} where it learns its variance: mend its forward"
-    )
-
-
-def _check_size(resize_to: int | None, denoiser: Denoiser) -> None:
-    if resize_to is None:
-        return
-    if resize_to < 1:
-        raise InputError(
-            f"resize_to is {resize_to}; expected a side in pixels, 1 or more, or null to purify "
-            "images at their own size"
-        )
-    expected = denoiser.image_shape
-    if expected is not None and expected[1:] != (resize_to, resize_to):
-        raise InputError(
-            f"resize_to is {resize_to}, but the denoiser is made for {expected[1]} x {expected[2]} "
-            "pixels; give that side, or choose another denoiser"
-        )

@@ -16,11 +16,13 @@ without a difference of nearly equal numbers:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from lit_purify.diffusion.denoiser import UNetDenoiser
 from lit_purify.diffusion.schedule import Schedule
@@ -89,7 +91,7 @@ class EDMDenoiser(UNetDenoiser):
                 f"of EDM's networks: {advice}"
             )
 
-    def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+    def forward(self, x_t: Tensor, t: int | Tensor, classes: Tensor | None = None) -> Tensor:
         self.check_shape(tuple(x_t.shape[1:]))
         t = t if isinstance(t, int) else t.to(x_t.device)
         alpha_bar = self._alpha_bar_bits.to(x_t.device).view(torch.float64)[t].reshape(-1, 1, 1, 1)
@@ -103,15 +105,18 @@ class EDMDenoiser(UNetDenoiser):
                 SIGMA_DATA * c_in,
             )
         )
-        output = self.evaluate(of_input * x_t, (sigma.log() / 4).flatten().expand(len(x_t)))
+        given = () if classes is None else (classes,)
+        levels = (sigma.log() / 4).flatten().expand(len(x_t))
+        output = self.evaluate(of_input * x_t, levels, *given)
         return of_state * x_t - of_output * output
 
 
 class EDMUNet(ScoreSDEUNet):
     """The network itself: DDPM++, with what EDM adds to the embedded noise level.
 
-    At a test no image was augmented, which adds nothing, and no label is known: like EDM's own code
-    without a label, this takes a vector of zeros for it, of which the bias remains.
+    At a test no image was augmented, which adds nothing. A class k of K is told as EDM does, by
+    sqrt(K) at the place k of a vector; without one it is a vector of zeros, as in EDM's code where
+    no label is given, of which the bias remains.
 
     Args:
         channels, widths, attention, blocks, first_width: as for
@@ -136,9 +141,16 @@ class EDMUNet(ScoreSDEUNet):
         has = num_augmentations > 0
         self.augmentations = nn.Linear(num_augmentations, first_width, bias=False) if has else None
 
-    def embed(self, labels: Tensor) -> Tensor:
+    def embed(self, labels: Tensor, classes: Tensor | None = None) -> Tensor:
         embedded = super().embed(labels)
-        return embedded if self.classes is None else embedded + self.classes.bias
+        if self.classes is None:
+            if classes is not None:
+                raise InputError("the network is unconditional, got classes; leave them out")
+            return embedded
+        if classes is None:
+            return embedded + self.classes.bias
+        told = one_hot(classes, self.classes.in_features).to(embedded)
+        return embedded + self.classes(told * math.sqrt(self.classes.in_features))
 
 
 def edm_unet(
@@ -165,8 +177,8 @@ def edm_unet(
         attention_levels: levels with attention, 0 is the finest; as for
             :func:`~lit_purify.diffusion.score_sde_unet`.
         layers_per_block: residual blocks per level, besides the one that changes the resolution.
-        num_classes: labels of a class-conditional network (10 for CIFAR-10), which is then asked
-            without a label; 0 for an unconditional one.
+        num_classes: labels of a class-conditional network (10 for CIFAR-10); 0 for an
+            unconditional one.
         num_augmentations: parameters of its training's augmentations, 0 without; not used here.
         seed: as in :func:`~lit_purify.diffusion.ddpm_unet`; the defaults take 0.2 GB of memory.
 
@@ -205,4 +217,6 @@ def edm_unet(
         num_augmentations=num_augmentations,
     )
     shape = (channels, image_size, image_size)
-    return untrained("EDM DDPM++", seed, network, image_shape=shape, kind=EDMDenoiser)
+    denoiser = untrained("EDM DDPM++", seed, network, image_shape=shape, kind=EDMDenoiser)
+    denoiser.num_classes = num_classes
+    return denoiser

@@ -82,6 +82,9 @@ class Purifier(RecordsArguments, nn.Module, ABC):
         purified = self.purify(images, noise, indices)
         return purified, classifier(purified)
 
+    def use_classifier(self, classifier: Callable[[Tensor], Tensor]) -> None:
+        """Learn which classifier stands behind it in a defence; most purifiers need not know."""
+
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Raise :class:`InputError` unless images of this shape, (C, H, W), can be purified.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import cast
 
+from lit_purify.diffusion.class_labels import Label
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier, ForwardProcess
 from lit_purify.diffusion.samplers import Sampler
@@ -34,6 +35,7 @@ class RepeatedPurifier(DiffusionPurifier):
         clip_output: clip the result of the last round to [0, 1].
         memory_budget_gib: memory for keeping network activations of all rounds.
         resize_to: side in pixels of the images in the chain.
+        label: what a class-conditional denoiser is told, in all rounds.
 
     Raises:
         InputError: no rounds, another number of steps than of rounds, or what
@@ -51,6 +53,7 @@ class RepeatedPurifier(DiffusionPurifier):
         clip_output: bool = False,
         memory_budget_gib: float | Auto = 2.0,
         resize_to: int | None = None,
+        label: Label = "none",
     ) -> None:
         steps = list(num_steps) if isinstance(num_steps, Sequence) else [num_steps] * len(rounds)
         if not rounds or len(steps) != len(rounds):
@@ -68,6 +71,7 @@ class RepeatedPurifier(DiffusionPurifier):
             clip_output=clip_output,
             memory_budget_gib=memory_budget_gib,
             resize_to=resize_to,
+            label=label,
         )
         self._round_steps = [
             self.schedule.timesteps(t_star, count)

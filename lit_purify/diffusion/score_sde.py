@@ -130,8 +130,8 @@ class ScoreSDEUNet(nn.Module):
         self.norm_out = _group_norm(width)
         self.conv_out = nn.Conv2d(width, channels, 3, padding=1)
 
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        label = F.silu(self.label_out(F.silu(self.label_in(self.embed(labels)))))
+    def forward(self, x: Tensor, labels: Tensor, *given: Tensor) -> Tensor:
+        label = F.silu(self.label_out(F.silu(self.label_in(self.embed(labels, *given)))))
         h = self.conv_in(x)
         skips = [h]
         for block in self.encoder:

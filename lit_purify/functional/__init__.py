@@ -39,6 +39,7 @@ from lit_purify.functional.quadrature import (
     spectral_density,
 )
 from lit_purify.functional.robustness import correct, majority
+from lit_purify.functional.similarity import similarity_gradient
 from lit_purify.functional.smoothing import (
     ABSTAINED,
     Certificate,
@@ -128,6 +129,7 @@ __all__ = [
     "radius_along",
     "share_above",
     "share_below",
+    "similarity_gradient",
     "singular_values",
     "spectral_density",
     "standing_share",

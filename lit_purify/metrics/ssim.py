@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
+from lit_purify.functional.similarity import SMALLEST
 from lit_purify.types import InputError
-
-SMALLEST = 6
-"""Height and width that an image must have: the 11x11 window is reflected at the border."""
 
 
 def structural_similarity(images: Tensor, reference: Tensor) -> Tensor:

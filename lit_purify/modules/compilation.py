@@ -61,7 +61,7 @@ def compile_defence(
     """Have the networks of a defence compiled at their first call, in place.
 
     The denoiser of a :class:`DiffusionPurifier` is compiled together with its sampler, unless the
-    steps of the chain are chosen as it runs.
+    steps of the chain are chosen as it runs or the denoiser is told a class.
 
     Args:
         purifier: of the defence.
@@ -207,9 +207,9 @@ def _logits_and_gradient(defence: Defence, images: Tensor) -> list[Tensor]:
 
 
 def _chains(purifier: Purifier) -> dict[int, DiffusionPurifier]:
-    """The diffusion purifiers of known steps in a purifier, by the identity of their denoiser."""
+    """The diffusion purifiers with steps to compile, by the identity of their denoiser."""
     found = (module for module in purifier.modules() if isinstance(module, DiffusionPurifier))
-    return {id(chain.denoiser): chain for chain in found if chain.fixed_steps}
+    return {id(chain.denoiser): chain for chain in found if chain.compiles_steps}
 
 
 def _steps(purifier: Purifier) -> dict[int, CompiledStep]:
@@ -226,7 +226,8 @@ def _compile_network(network: nn.Module) -> None:
             torch._dynamo.maybe_mark_dynamic(x, 0)
         if isinstance(network, Denoiser) and not isinstance(arguments[0], Tensor):
             # The step t as a tensor: of a number, each value would have a graph of its own.
-            arguments = (torch.full((len(x),), arguments[0], device=x.device),)  # type: ignore[call-overload]
+            t, *classes = arguments
+            arguments = (torch.full((len(x),), t, device=x.device), *classes)  # type: ignore[call-overload]
         return compiled(x, *arguments)
 
     network._compiled_call_impl = call

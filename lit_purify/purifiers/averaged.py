@@ -117,6 +117,9 @@ class AveragedPurifier(Purifier):
             first, last = gradients_at(loss(logits), [image, added])
         return [State("forward", 0, first), State("reverse", 0, last)]
 
+    def use_classifier(self, classifier: Callable[[Tensor], Tensor]) -> None:
+        self.purifier.use_classifier(classifier)
+
     def check_shape(self, shape: tuple[int, ...]) -> None:
         self.purifier.check_shape(shape)
 

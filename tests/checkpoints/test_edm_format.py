@@ -19,11 +19,16 @@ def load(state: dict[str, Tensor], folder: Path) -> UNetDenoiser:
     return load_denoiser(str(folder / "edm.pt"))
 
 
-@pytest.mark.parametrize("classes", [0, 10])
+@pytest.mark.parametrize(("classes", "told"), [(0, None), (10, None), (10, [3, 0, 9])])
 @pytest.mark.parametrize("attention", [(), (16, 8)])
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_it_gives_the_noise_of_the_published_network(
-    classes: int, attention: tuple[int, ...], dtype: torch.dtype, atol: float, tmp_path: Path
+    classes: int,
+    told: list[int] | None,
+    attention: tuple[int, ...],
+    dtype: torch.dtype,
+    atol: float,
+    tmp_path: Path,
 ) -> None:
     state = state_of(classes=classes, attention=attention)
     denoiser = load(state, tmp_path).to(dtype)
@@ -33,11 +38,12 @@ def test_it_gives_the_noise_of_the_published_network(
     sigma = ((1 - alpha_bar) / alpha_bar).sqrt()
     of_edm = x.double() / alpha_bar.sqrt().view(-1, 1, 1, 1)
     exact = {name: value.double() for name, value in state.items()}
-    want = (of_edm - denoised(exact, of_edm, sigma)) / sigma.view(-1, 1, 1, 1)
+    given = [] if told is None else [torch.tensor(told)]
+    want = (of_edm - denoised(exact, of_edm, sigma, *given)) / sigma.view(-1, 1, 1, 1)
     assert want.std() > 0.3
-    torch.testing.assert_close(denoiser(x, t), want.to(dtype), rtol=0, atol=atol)
+    torch.testing.assert_close(denoiser(x, t, *given), want.to(dtype), rtol=0, atol=atol)
     for row, step in enumerate(t.tolist()):
-        alone = denoiser(x[row : row + 1], step)
+        alone = denoiser(x[row : row + 1], step, *(label[row : row + 1] for label in given))
         torch.testing.assert_close(alone, want[row : row + 1].to(dtype), rtol=0, atol=atol)
 
 
@@ -70,9 +76,11 @@ def test_every_value_has_one_place(tmp_path: Path) -> None:
     assert len(values) == sum(x.numel() for x in state.values())
 
 
-def test_a_label_that_is_not_known_is_said(tmp_path: Path) -> None:
-    assert load(state_of(), tmp_path).source == "edm"
-    assert "no label" in load(state_of(classes=10), tmp_path).source
+def test_a_class_conditional_network_is_said_to_be_one(tmp_path: Path) -> None:
+    plain, conditional = load(state_of(), tmp_path), load(state_of(classes=10), tmp_path)
+    assert (plain.source, plain.num_classes) == ("edm", 0)
+    assert conditional.num_classes == 10
+    assert "10 classes" in conditional.source
 
 
 def test_other_sizes_and_networks(tmp_path: Path) -> None:

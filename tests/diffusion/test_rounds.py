@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import ALPHA_BAR, TinyDenoiser, budget_for, draws, some_images, waves
+from oracles import ALPHA_BAR, TinyDenoiser, budget_for, draws, some_images, ssim, waves
 from torch import Tensor
 
 from lit_purify.diffusion import (
@@ -45,7 +45,12 @@ def guided(denoiser: Denoiser | None = None, **options: Any) -> GuidedPurifier:
 
 
 def by_hand(
-    images: Tensor, *, guidance: float = 0.0, clip: bool = True, detached: bool = False
+    images: Tensor,
+    *,
+    guidance: float = 0.0,
+    clip: bool = True,
+    detached: bool = False,
+    similar: bool = False,
 ) -> list[Tensor]:
     """States of stepwise DDPM with the larger variance, in plain loops, [0, 1] scale."""
     denoiser, start = TinyDenoiser(scale=3), 2 * images - 1
@@ -73,6 +78,8 @@ def by_hand(
                 z = draws(derive_seed(seed, "guidance", 0), INDICES, 2 * t, x)
                 target = a**0.5 * start + (1 - a) ** 0.5 * z
                 distance = (x - target).square().flatten(1).mean(1).sum()
+                if similar:
+                    distance = (1 - ssim((x + 1) / 2, (target + 1) / 2)).sum()
                 if guidance:
                     (slope,) = torch.autograd.grad(distance, x, create_graph=True)
                     slope = slope.detach() if detached else slope
@@ -81,7 +88,13 @@ def by_hand(
     return states
 
 
-KINDS = pytest.mark.parametrize(("make", "guidance"), [(repeated, 0.0), (guided, GUIDANCE)])
+def guided_by_ssim(denoiser: Denoiser | None = None, **options: Any) -> GuidedPurifier:
+    return guided(denoiser, **{"distance": "ssim", **options})
+
+
+KINDS = pytest.mark.parametrize(
+    ("make", "guidance"), [(repeated, 0.0), (guided, GUIDANCE), (guided_by_ssim, GUIDANCE)]
+)
 
 
 @KINDS
@@ -95,7 +108,7 @@ def test_states_and_gradient_are_those_of_plain_autograd(
         sampler=DDPMSampler(variance="fixed_large", clip=clip), memory_budget_gib=budget
     )
     x = some_images(2).requires_grad_()
-    want = by_hand(x, guidance=guidance, clip=clip)
+    want = by_hand(x, guidance=guidance, clip=clip, similar=make is guided_by_ssim)
     got = list(purifier.trajectory(x, NOISE, INDICES))
     assert [(state.process, state.t) for state in got] == purifier.depths
     for state, plain in zip(got, want, strict=True):
@@ -117,7 +130,7 @@ def test_the_gradient_at_every_state_pulls_back_to_that_at_the_input(
     purifier = make(sampler=DDPMSampler(variance="fixed_large"))
     images = some_images(2)
     x = images.clone().requires_grad_()
-    _, *plain = by_hand(x, guidance=guidance)
+    _, *plain = by_hand(x, guidance=guidance, similar=make is guided_by_ssim)
 
     def loss(images: Tensor) -> Tensor:
         return images.flatten(1).square().sum(1) / 2
@@ -129,11 +142,16 @@ def test_the_gradient_at_every_state_pulls_back_to_that_at_the_input(
     assert [(state.process, state.t) for state in found] == purifier.depths
 
 
-def test_a_guidance_taken_for_a_constant_has_another_gradient() -> None:
+@pytest.mark.parametrize(("similar", "guidance"), [(False, GUIDANCE), (True, 4 * GUIDANCE)])
+def test_a_guidance_taken_for_a_constant_has_another_gradient(
+    similar: bool, guidance: float
+) -> None:
     """The one that an attack gets where the guidance is computed without a graph."""
     x = some_images(2).requires_grad_()
     exact, cut = (
-        torch.autograd.grad(by_hand(x, guidance=GUIDANCE, detached=detached)[-1].sum(), x)[0]
+        torch.autograd.grad(
+            by_hand(x, guidance=guidance, detached=detached, similar=similar)[-1].sum(), x
+        )[0]
         for detached in (False, True)
     )
     assert (exact - cut).norm() > 0.05 * exact.norm()
@@ -155,11 +173,11 @@ def test_one_round_is_the_plain_purifier(forward: Any, sampler: Any) -> None:
     assert once.depths == plain.depths
 
 
-def test_guidance_of_zero_is_none_and_a_stronger_one_ends_nearer_to_the_input() -> None:
+@pytest.mark.parametrize("make", [guided, guided_by_ssim])
+def test_guidance_of_zero_is_none_and_a_stronger_one_ends_nearer_to_the_input(make: Any) -> None:
     images = some_images(2)
     found = [
-        guided(guidance=strength * GUIDANCE).purify(images, NOISE, INDICES)
-        for strength in (0, 1, 10)
+        make(guidance=strength * GUIDANCE).purify(images, NOISE, INDICES) for strength in (0, 1, 10)
     ]
     assert torch.equal(found[0], repeated().purify(images, NOISE, INDICES))
     distances = [float((purified - images).norm()) for purified in found]
@@ -260,7 +278,7 @@ def test_settings_say_what_the_rounds_are() -> None:
     assert settings["purifier_options"] == {"rounds": "30 in 3 steps x 2, 50 in 2 steps"}
     assert (settings["t_star"], settings["num_steps"]) == (50, 8)
     options = guided(rounds=[36] * 4, num_steps=None).settings()["purifier_options"]
-    assert options == {"rounds": "36 x 4", "guidance": GUIDANCE}
+    assert options == {"rounds": "36 x 4", "guidance": GUIDANCE, "distance": "mse"}
 
 
 @pytest.mark.parametrize(
@@ -272,6 +290,7 @@ def test_settings_say_what_the_rounds_are() -> None:
         (repeated, {"num_steps": 40}, "num_steps"),
         (guided, {"guidance": -1.0}, "guidance"),
         (guided, {"guidance": float("nan")}, "guidance"),
+        (guided, {"distance": "l2"}, "distance"),
         (guided, {"sampler": DDIMSampler()}, "variance"),
         (guided, {"sampler": DDPMSampler(variance="learned_range")}, "variance"),
     ],

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import warnings
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,17 @@ from torch import nn
 from torch._dynamo.utils import counters
 
 import lit_purify
-from lit_purify import embedded_denoiser, embedded_resnet18
+from lit_purify import Defence, embedded_denoiser, embedded_resnet18
 from lit_purify.attacks import PGD
 from lit_purify.callbacks import Records, Summary
 from lit_purify.data import CIFAR10DataModule
-from lit_purify.diffusion import AdaptiveFlowPurifier, DiffusionPurifier, FixedNoise, Purifier
+from lit_purify.diffusion import (
+    AdaptiveFlowPurifier,
+    DiffusionPurifier,
+    FixedNoise,
+    Purifier,
+    edm_unet,
+)
 from lit_purify.modules import PurifiedClassifier
 from lit_purify.modules.compilation import (
     NotCompiledWarning,
@@ -61,6 +68,21 @@ def test_of_steps_chosen_as_they_run_the_network_alone_is_compiled():
     compile_defence(purifier, classifier)  # nothing is called
     assert purifier.compiled is None
     assert compiled_parts(purifier, classifier) == ["purifier.denoiser", "classifier"]
+
+
+def test_of_a_chain_that_tells_a_class_the_network_alone_is_compiled(monkeypatch):
+    """And it is told the classes then, too."""
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="eager"))
+    sizes = {"model_channels": 8, "block_out_channels": (8, 8), "layers_per_block": 1}
+    denoiser, classifier = edm_unet(num_classes=10, **sizes).double(), tiny.classifier()
+    purifier = DiffusionPurifier(denoiser, t_star=24, num_steps=2, label="predicted")
+    defence = Defence(classifier, purifier).bind(FixedNoise(0), torch.arange(3))
+    images = tiny.images_and_labels(3)[0].double()
+    want = defence(images)
+    compile_defence(purifier, classifier)
+    assert purifier.compiled is None
+    assert compiled_parts(purifier, classifier) == ["purifier.denoiser", "classifier"]
+    torch.testing.assert_close(defence(images), want, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow
