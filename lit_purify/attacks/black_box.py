@@ -74,7 +74,7 @@ class BlackBox(Attack):
         per_pass = max(1, self.rows_per_pass // max(1, len(labels)))
         found = [
             defence(part.flatten(0, 1), indices, draws=len(part)).detach().double()
-            for part in images.split(per_pass)
+            for part in torch.split(images, per_pass)
         ]
         logits, labels = torch.cat(found), labels.repeat(len(images))
         finite = logits.isfinite().all(1)

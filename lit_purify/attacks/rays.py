@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import cycle
 
 import torch
 from torch import Tensor
 
 from lit_purify.attacks.black_box import BlackBox
 from lit_purify.defence import Defence
+from lit_purify.diffusion.noise import FixedNoise, NoiseSource
 from lit_purify.types import InputError
 
 
@@ -23,8 +26,12 @@ class RayS(BlackBox):
     radius so far (one query); its own radius is then found by bisection. Nothing is drawn.
 
     Its answer to a sample is the image at the best radius inside the ball, and where there is none
-    the one at eps along the best direction. On a random defence a decision is that of the majority
-    of the draws, an image at the very radius fools it half of the time, and all of eps is used.
+    the one at eps along the best direction.
+
+    On a random defence a decision is that of the majority of ``draws`` randomness configurations,
+    the first of its noise, the same for every decision: under new ones the radius would sink as
+    often as a decision is lucky. An image at the very radius fools half of the configurations, so
+    the answer is the one at eps.
 
     Args:
         eps: radius of the ball, a number or a fraction such as ``"8/255"``.
@@ -68,6 +75,9 @@ class RayS(BlackBox):
     def perturb(
         self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
+        if (source := defence.source) is not None and not defence.deterministic:
+            first = [source.next_configuration() for _ in range(self.draws)]
+            defence = defence.bind(_Again(first), indices)
         rays = _Rays(images, self.tolerance * self.eps, self.eps if self._stops(defence) else 0.0)
         for _ in range(self.num_queries(defence) // self._num_draws(defence)):
             rows = rays.unfinished.nonzero().squeeze(1)
@@ -82,6 +92,16 @@ class RayS(BlackBox):
         if not defence.deterministic:
             radius = radius.where(rays.best == 0, self.eps)
         return rays.at(radius, rays.direction)
+
+
+class _Again(NoiseSource):
+    """The same randomness configurations, one after the other, over and over."""
+
+    def __init__(self, configurations: Sequence[FixedNoise]) -> None:
+        self._endless = cycle(configurations)
+
+    def next_configuration(self) -> FixedNoise:
+        return next(self._endless)
 
 
 class _Rays:

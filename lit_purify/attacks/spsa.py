@@ -115,9 +115,10 @@ class SPSA(BlackBox):
         """The estimate, shape (B, C, H, W). An answer that is not finite adds nothing to it."""
         total = torch.zeros_like(x)
         per_pass = max(1, self.rows_per_pass // (2 * len(x)))
-        for numbers in torch.arange(self.directions).split(per_pass):
-            draws = [noise.derived("direction", j) for j in numbers.tolist()]
-            uniform = torch.stack([draw.uniform(indices, like=x) for draw in draws])
+        for start in range(0, self.directions, per_pass):
+            numbers = range(start, min(start + per_pass, self.directions))
+            draws = [noise.derived("direction", j).uniform(indices, like=x) for j in numbers]
+            uniform = torch.stack(draws)
             directions = torch.where(uniform < 0, -1.0, 1.0)
             steps = self.probe * directions
             ends = torch.cat([x + steps, x - steps], 1).clamp(0, 1)

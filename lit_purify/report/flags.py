@@ -107,6 +107,14 @@ RULES = (
         "stopped before it was done, so the robust accuracy is too high; raise attack.steps until "
         "it no longer falls.",
     ),
+    # Who sees less cannot find more, unless the gradient leads astray.
+    Rule(
+        "masking/lost_to_black_box",
+        lambda entry, _: _end(entry, "low", 0) > 0.05,
+        "An attack without gradients broke {share} of the {n} samples tried that had stood: their "
+        "gradient is masked, and they prove no robustness; make the purifier differentiable, or "
+        "attack with BPDA or without gradients (attack/square).",
+    ),
     # To know the noise cannot make an attack weaker.
     *(
         Rule(
