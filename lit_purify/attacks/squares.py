@@ -21,6 +21,10 @@ TILES = 5
 """Perturbations in l2 start as so many tiles to each side."""
 
 
+INSIDE = 1 - 1e-5
+"""Of the radius in l2, what is used: so far inside the ball no rounding asks for a projection."""
+
+
 class Linf:
     """Algorithm 2: a square of the image takes the sign of a fair coin, each colour its own."""
 
@@ -62,7 +66,10 @@ class Linf:
 
 
 class L2:
-    """Algorithm 3: one window gives all its length to another one, which takes a new shape."""
+    """Algorithm 3: one window gives all its length to another one, which takes a new shape.
+
+    Computed in float64, as sums in float32 depend on the size of the batch.
+    """
 
     def num_start(self, shape: torch.Size) -> int:
         channels, height, width = shape
@@ -76,32 +83,33 @@ class L2:
         count, channels, height, width = clean.shape
         side = _tile(clean.shape[1:])
         down, across = height // side, width // side
-        signs, turns = _signs(uniform).view(2, count, channels, down, across, 1, 1)
-        bump = opposites(side).to(clean)
+        signs, turns = _signs(uniform).view(count, 2, channels, down, across, 1, 1).unbind(1)
+        bump = opposites(side).to(clean.device)
         tiles = signs * torch.where(turns > 0, bump, bump.mT)
         covered = tiles.transpose(3, 4).reshape(count, channels, down * side, across * side)
         top, left = (height - down * side) // 2, (width - across * side) // 2
         rest = (left, width - across * side - left, top, height - down * side - top)
-        return (clean + _scaled(F.pad(covered, rest), (1, 2, 3), eps)).clamp(0, 1)
+        delta = _scaled(F.pad(covered, rest), (1, 2, 3), eps * INSIDE)
+        return (clean + delta).clamp(0, 1).to(clean)
 
     def move(
         self, images: Tensor, clean: Tensor, uniform: Tensor, eps: float, share: float
     ) -> Tensor:
         """As :meth:`Linf.move`; a window has an odd side of at least three where there is room."""
-        delta = images - clean
+        delta = images.double() - clean
         side = max(3, side_of(share, delta.shape))
         side = min(side + (side % 2 == 0), *delta.shape[2:])
         taker, giver = (Window.drawn(uniform[:, k : k + 2], side, delta) for k in (0, 2))
         emptied = delta.masked_fill(taker.mask() | giver.mask(), 0)
-        unused = (eps**2 - delta.square().sum((1, 2, 3), keepdim=True)).clamp(min=0)
+        unused = ((eps * INSIDE) ** 2 - delta.square().sum((1, 2, 3), keepdim=True)).clamp(min=0)
         freed = (delta.square() - emptied.square()).sum((2, 3), keepdim=True)
         length = (freed + unused / delta.shape[1]).sqrt()
-        bump = opposites(side).to(delta)
+        bump = opposites(side).to(delta.device)
         turns, signs = uniform[:, 4, None, None, None], _signs(uniform[:, 5:, None, None])
         shape = signs * torch.where(turns < 0, bump, bump.mT)
         shape = shape + _scaled(taker.read(delta), (2, 3))
         moved = taker.written(emptied, _scaled(shape, (2, 3)) * length)
-        return (clean + moved).clamp(0, 1)
+        return (clean + moved).clamp(0, 1).to(clean)
 
 
 class Window(NamedTuple):
