@@ -111,9 +111,9 @@ RULES = (
     Rule(
         "masking/lost_to_black_box",
         lambda entry, _: _end(entry, "low", 0) > 0.05,
-        "An attack without gradients broke {share} of the {n} samples tried that had stood: their "
-        "gradient is masked, and they prove no robustness; make the purifier differentiable, or "
-        "attack with BPDA or without gradients (attack/square).",
+        "An attack without gradients broke {share} of the {n} samples tried that had stood: the "
+        "gradient is masked, or was followed for too few steps, and the robust accuracy is too "
+        "high; make the purifier differentiable, or attack with BPDA or without gradients.",
     ),
     # To know the noise cannot make an attack weaker.
     *(
