@@ -116,21 +116,23 @@ class _Rays:
         best: smallest radius known to fool, shape (B,), float64; 1, which is a corner of [0, 1],
             where none is known.
         direction: along which it does, shape (B, C, H, W), of 1 and -1.
-        unfinished: samples with something left to ask, shape (B,), bool.
     """
 
     def __init__(self, images: Tensor, tolerance: float, enough: float) -> None:
-        count = len(images)
+        count, device = len(images), images.device
         self.clean, self.tolerance, self.enough = images, tolerance, enough
         self.direction = -torch.ones_like(images)
-        self.best = torch.ones(count, dtype=torch.float64, device=images.device)
-        self.unfinished = torch.ones(count, dtype=torch.bool, device=images.device)
+        self.best = torch.ones(count, dtype=torch.float64, device=device)
         self._started = False
-        self._level, self._block = torch.zeros(2, count, dtype=torch.int64, device=images.device)
-        # The radius of the direction on trial lies between these; until the first answer to it, at
-        # the best radius, nothing is known.
-        self._low, self._high = torch.zeros_like(self.best), self.best.clone()
-        self._bisecting = torch.zeros_like(self.unfinished)
+        self._level, self._block = torch.zeros(2, count, dtype=torch.int64, device=device)
+        # A flip that was accepted has its radius between this one and the best.
+        self._low = torch.zeros_like(self.best)
+        self._bisecting = torch.zeros(count, dtype=torch.bool, device=device)
+
+    @property
+    def unfinished(self) -> Tensor:
+        """Samples with something left to ask, shape (B,), bool."""
+        return self.best > self.enough
 
     def images(self) -> Tensor:
         """What is asked about now."""
@@ -143,49 +145,44 @@ class _Rays:
 
     def decide(self, fooled: Tensor) -> None:
         """Take the answer to :meth:`images`; of samples that were not asked about it is no."""
+        radius, trial = self._radius(), self._trial()
+        self.best = radius.where(fooled, self.best)
         if not self._started:
             self._started = True
-            self.best[fooled] = 0.0
-            self.unfinished = self.best > 0
             return
-        radius = self._radius()
-        self._high = radius.where(fooled, self._high)
+        self.direction = torch.where(fooled.view(-1, 1, 1, 1), trial, self.direction)
         self._low = radius.where(self._bisecting & ~fooled, self._low)
         refused = ~self._bisecting & ~fooled
         self._bisecting |= fooled
-        exact = (self._high - self._low <= self.tolerance) | (self._high <= self.enough)
-        found = self._bisecting & exact
-        self.direction = torch.where(found.view(-1, 1, 1, 1), self._trial(), self.direction)
-        self.best = self._high.where(found, self.best)
-        self.unfinished &= self.best > self.enough
-        self._next(refused | found)
+        exact = (self.best - self._low <= self.tolerance) | (self.best <= self.enough)
+        self._next(refused | (self._bisecting & exact))
+
+    def _next(self, done: Tensor) -> None:
+        """Go on to the next block, and after the last one of a size to the next size."""
+        self._bisecting &= ~done
+        self._low[done] = 0.0
+        self._block += done
+        over = self._block * self._size() >= self._pixels
+        self._block[over] = 0
+        deepest = math.ceil(math.log2(max(2, self._pixels)))
+        self._level = (self._level + over).clamp(max=deepest)
 
     def _radius(self) -> Tensor:
         if not self._started:
             return torch.zeros_like(self.best)
-        return ((self._low + self._high) / 2).where(self._bisecting, self._high)
+        return ((self._low + self.best) / 2).where(self._bisecting, self.best)
 
-    def _next(self, done: Tensor) -> None:
-        """Go on to the next block, and after the last one of a size to the next size."""
-        self._block += done
-        over = self._block * self._size() >= self._pixels
-        deepest = math.ceil(math.log2(max(2, self._pixels)))
-        self._level = (self._level + over).clamp(max=deepest)
-        self._block[over] = 0
-        self._bisecting &= ~done
-        self._low[done] = 0.0
-        self._high = self.best.where(done, self._high)
-
-    @property
-    def _pixels(self) -> int:
-        return self.clean[0].numel()
+    def _trial(self) -> Tensor:
+        """The direction, with the block flipped that is on trial."""
+        places = torch.arange(self._pixels, device=self.clean.device)
+        flipped = places // self._size()[:, None] == self._block[:, None]
+        flipped &= ~self._bisecting[:, None]
+        return torch.where(flipped.view_as(self.clean), -self.direction, self.direction)
 
     def _size(self) -> Tensor:
         """Pixels of a block, shape (B,)."""
         return (self._pixels / 2.0**self._level).ceil().long()
 
-    def _trial(self) -> Tensor:
-        """The direction with the block flipped that is on trial."""
-        places = torch.arange(self._pixels, device=self.clean.device)
-        flipped = places // self._size()[:, None] == self._block[:, None]
-        return torch.where(flipped.view_as(self.clean), -self.direction, self.direction)
+    @property
+    def _pixels(self) -> int:
+        return self.clean[0].numel()
