@@ -2,6 +2,7 @@
 
 from lit_purify.attacks.autoattack import AutoAttack
 from lit_purify.attacks.base import Attack
+from lit_purify.attacks.black_box import BlackBox
 from lit_purify.attacks.bpda import BPDA, BPDAEOT
 from lit_purify.attacks.eot import PGDEOT
 from lit_purify.attacks.external import ExternalAttack
@@ -22,6 +23,7 @@ __all__ = [
     "SPSA",
     "Attack",
     "AutoAttack",
+    "BlackBox",
     "ExternalAttack",
     "FoolboxAttack",
     "RayS",

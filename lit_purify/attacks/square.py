@@ -79,29 +79,20 @@ class Square(BlackBox):
     def perturb(
         self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
-        best, shape = images.clone(), images.shape[1:]
-        proposals, noise = Linf() if self.norm == "Linf" else L2(), FixedNoise(seed)
+        best, noise = images.clone(), FixedNoise(seed)
         active = torch.arange(len(images), device=images.device)
         if defence.deterministic:
             answers = self._ask(defence, images[None], labels, indices)
             lowest, fooled = answers.margins[0], answers.wrong[0]
         iterations = self._num_iterations(defence)
         for k in range(iterations):
+            share = share_at(k, iterations, self.first_share) if k else None
             if self._stops(defence):
                 active = active[~fooled[active]]
             if len(active) == 0:
                 break
-            incumbent, clean = best[active], images[active]
-            count = proposals.num_move(shape) if k else proposals.num_start(shape)
-            uniform = noise.derived("square", k).uniform(
-                indices[active], like=images.new_empty(0, count)
-            )
-            if k:
-                share = share_at(k, iterations, self.first_share)
-                proposal = proposals.move(incumbent, clean, uniform, self.eps, share)
-            else:
-                proposal = proposals.start(clean, uniform, self.eps)
-            candidate = self.project(proposal, clean)
+            incumbent, own = best[active], noise.derived("square", k)
+            candidate = self._candidate(incumbent, images[active], indices[active], own, share)
             if defence.deterministic:
                 answers = self._ask(defence, candidate[None], labels[active], indices[active])
                 new, old = answers.margins[0], lowest[active]
@@ -117,3 +108,17 @@ class Square(BlackBox):
                 better = new < old
             best[active] = torch.where(better.view(-1, 1, 1, 1), candidate, incumbent)
         return best
+
+    def _candidate(
+        self, found: Tensor, clean: Tensor, indices: Tensor, noise: FixedNoise, share: float | None
+    ) -> Tensor:
+        """What to try next: squares of a share of the pixels, ``None`` for what comes first."""
+        proposals = Linf() if self.norm == "Linf" else L2()
+        shape = clean.shape[1:]
+        count = proposals.num_start(shape) if share is None else proposals.num_move(shape)
+        uniform = noise.uniform(indices, like=clean.new_empty(0, count))
+        if share is None:
+            proposal = proposals.start(clean, uniform, self.eps)
+        else:
+            proposal = proposals.move(found, clean, uniform, self.eps, share)
+        return self.project(proposal, clean)
