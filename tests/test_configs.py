@@ -42,6 +42,9 @@ _VARIANCE = ["--measure.variance.inputs", "2", "--measure.variance.draws", "2"]
 _CURVE = ["--measure.base_curve.rates", "[0.5, 1]"]
 QUICK = {
     "attack/uniform.yaml": [],
+    "attack/square.yaml": ["--attack.queries", "20"],
+    "attack/spsa.yaml": ["--attack.queries", "9", "--attack.directions", "2"],
+    "attack/rays.yaml": ["--attack.queries", "20"],
     "attack/autoattack.yaml": ["--attack.attacks", "[apgd-ce]", "--data.limit", "3"],
     "attack/foolbox_l2pgd.yaml": _FOOLBOX,
     "attack/foolbox_deepfool.yaml": [*_FOOLBOX, "--attack.attack.candidates", "2"],
@@ -54,6 +57,7 @@ QUICK = {
     ],
     "measure/agreement.yaml": _AGREEMENT,
     "measure/all.yaml": [*_AGREEMENT, *_JACOBIAN, *_VARIANCE, *_CURVE],
+    "measure/black_box.yaml": ["--attack.steps", "2", "--measure.masking.black_box.queries", "20"],
     "measure/base_curve.yaml": ["--attack.steps", "2", *_CURVE],
     "measure/certified.yaml": [*("--attack.steps", "2"), *("--measure.certified.n", "20")],
     "measure/jacobian.yaml": _JACOBIAN,

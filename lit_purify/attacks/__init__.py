@@ -2,12 +2,16 @@
 
 from lit_purify.attacks.autoattack import AutoAttack
 from lit_purify.attacks.base import Attack
+from lit_purify.attacks.black_box import BlackBox
 from lit_purify.attacks.bpda import BPDA, BPDAEOT
 from lit_purify.attacks.eot import PGDEOT
 from lit_purify.attacks.external import ExternalAttack
 from lit_purify.attacks.foolbox_attack import FoolboxAttack
 from lit_purify.attacks.gradient import input_gradient
 from lit_purify.attacks.pgd import PGD
+from lit_purify.attacks.rays import RayS
+from lit_purify.attacks.spsa import SPSA
+from lit_purify.attacks.square import Square
 from lit_purify.attacks.uniform import Uniform
 from lit_purify.attacks.watch import Watch
 
@@ -16,10 +20,14 @@ __all__ = [
     "BPDAEOT",
     "PGD",
     "PGDEOT",
+    "SPSA",
     "Attack",
     "AutoAttack",
+    "BlackBox",
     "ExternalAttack",
     "FoolboxAttack",
+    "RayS",
+    "Square",
     "Uniform",
     "Watch",
     "input_gradient",

@@ -36,6 +36,9 @@ WRONG = 0.1
 """Relative error from which on a derivative counts as wrong. A sound one in float32 is a hundred
 times closer; a gradient that is no derivative of the loss is further off than this."""
 
+LONGER, BLACK_BOX = "lost_to_longer_attack", "lost_to_black_box"
+"""Shares of the images that stood, and fall to a further attack."""
+
 _SECTION = "Signs of masked gradients"
 _LABELS = {
     "gradient_growth_log10": "Gradient's norm, input over output of the chain, log10",
@@ -44,9 +47,10 @@ _LABELS = {
     "derivative_error": "Gradient against measured slope, relative error",
     "wrong_gradient": "Images whose gradient is off by more than 0.1 of the slope",
     "attack_loss_gain": "Rise of the loss during the attack",
-    "lost_to_longer_attack": "Images that stood and fall to a longer attack",
+    LONGER: "Images that stood and fall to a longer attack",
+    BLACK_BOX: "Images that stood and fall to an attack without gradients",
 }
-_COUNTED = ("nonfinite_gradient", "wrong_gradient", "lost_to_longer_attack")
+_COUNTED = ("nonfinite_gradient", "wrong_gradient", LONGER, BLACK_BOX)
 """What an image has or has not."""
 
 
@@ -78,17 +82,23 @@ class MaskingDiagnostics(Measurement):
     - ``masking/lost_to_longer_attack``: share that falls to a longer attack, at any iteration, of
       those of the first samples of the test set that stood at every iteration of the run's own.
       Only for attacks with ``steps``.
+    - ``masking/lost_to_black_box``: the share of the same that falls to ``black_box``. What stands
+      against the gradient and falls without it stood because its gradient is masked.
 
     What is left out is named in the settings of the run. The figures need
     :class:`~lit_purify.callbacks.Records`, as they show the samples of all processes and sessions.
 
     Args:
         longer: how many times more steps the longer attack takes, with all else equal.
-        samples: the longer attack is tried on those of so many first images of the test set that
-            stood; 0 leaves it out.
+        samples: further attacks are tried on those of so many first images of the test set that
+            stood; 0 leaves them out.
+        black_box: an attack without gradients, such as Square or RayS, in the norm of the run's
+            own, whose ``eps`` it takes over; ``None`` leaves it out.
     """
 
-    def __init__(self, *, longer: int = 10, samples: int = 8) -> None:
+    def __init__(
+        self, *, longer: int = 10, samples: int = 8, black_box: Attack | None = None
+    ) -> None:
         if longer < 2:
             raise InputError(
                 f"longer is {longer}; expected a factor of 2 or more for the steps of the attack"
@@ -99,30 +109,33 @@ class MaskingDiagnostics(Measurement):
             )
         self.longer = longer
         self.samples = samples
+        self.black_box = black_box
         self._gains = False
-        self._attack: Attack | None = None
+        self._further: dict[str, Attack] = {}
         self._first = torch.empty(0, dtype=torch.int64)
         self._left_out: list[str] = []
 
     def settings(self) -> dict[str, object]:
         """What a report must say about these measurements."""
         found: dict[str, object] = {"masking_longer": self.longer, "masking_samples": self.samples}
+        if self.black_box is not None:
+            found["masking_black_box"] = self.black_box.settings()
         return {**found, "masking_left_out": self._left_out} if self._left_out else found
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
-        self._gains, self._attack, self._left_out = False, None, []
+        self._gains, self._further, self._left_out = False, {}, []
         if "fixed" in module.protocols:
             attack = run_attack(trainer, self)
             self._gains = bool(attack.num_iterations(module.attacked("fixed", self._first)))
             if not self._gains:
                 why = "the attack does not know its iterations"
                 self._left_out.append(f"attack_loss ({why})")
-            self._attack = self._longer_attack(trainer, module, attack)
+            self._further = self._further_attacks(trainer, module, attack)
         else:
-            self._left_out.append("attack_loss and lost_to_longer_attack (no protocol fixed)")
+            self._left_out.append(f"attack_loss and {self._names_further} (no protocol fixed)")
         measured = {
             "attack_loss_gain": self._gains,
-            "lost_to_longer_attack": self._attack is not None,
+            **{name: name in self._further for name in (LONGER, BLACK_BOX)},
         }
         for name, label in _LABELS.items():
             if measured.get(name, True):
@@ -130,27 +143,42 @@ class MaskingDiagnostics(Measurement):
                 metric = IntervalAccuracy() if name in _COUNTED else MeanWithDeviation(unit=unit)
                 module.add_metric(f"masking/{name}", metric, section=_SECTION, label=label)
 
-    def _longer_attack(
+    def _further_attacks(
         self, trainer: Trainer, module: PurifiedClassifier, attack: Attack
-    ) -> Attack | None:
-        steps = getattr(attack, "steps", None)
-        images = evaluated_images(trainer)
-        if self.samples == 0:
-            why = "samples is 0"
-        elif not isinstance(steps, int):
-            why = f"{type(attack).__name__} has no steps"
-        elif images is None:
-            why = "the data say no order of the test set"
-        else:
-            self._first = images.indices[: self.samples]
+    ) -> dict[str, Attack]:
+        """Metric -> the attack that is tried on what stood."""
+        images, steps = evaluated_images(trainer), getattr(attack, "steps", None)
+        if self.samples == 0 or images is None:
+            why = "the data say no order of the test set" if self.samples else "samples is 0"
+            self._left_out.append(f"{self._names_further} ({why})")
+            return {}
+        self._first = images.indices[: self.samples]
+        found = {}
+        if isinstance(steps, int):
             longer = deepcopy(attack)
             longer.steps = steps * self.longer  # type: ignore[attr-defined]
             # A success at any iteration is the same, and sooner; that of a surrogate is none.
             if hasattr(longer, "early_stop") and not module.approximated("fixed"):
                 longer.early_stop = True
-            return longer
-        self._left_out.append(f"lost_to_longer_attack ({why})")
-        return None
+            found[LONGER] = longer
+        else:
+            self._left_out.append(f"{LONGER} ({type(attack).__name__} has no steps)")
+        if self.black_box is not None:
+            found[BLACK_BOX] = self._in_the_ball_of(attack, self.black_box)
+        return found
+
+    @property
+    def _names_further(self) -> str:
+        return LONGER if self.black_box is None else f"{LONGER} and {BLACK_BOX}"
+
+    @staticmethod
+    def _in_the_ball_of(attack: Attack, black_box: Attack) -> Attack:
+        if black_box.p != attack.p:
+            raise InputError(
+                f"measure.masking.black_box searches an l{black_box.p:g} ball and the run's attack "
+                f"an l{attack.p:g} one, which cannot be compared; give both the same norm"
+            )
+        return black_box.with_eps(attack.eps)
 
     def measure(
         self, trainer: Trainer, module: PurifiedClassifier, outputs: Outcomes, batch: Batch
@@ -160,15 +188,16 @@ class MaskingDiagnostics(Measurement):
             losses = batch["attack_trace"]["fixed"].loss
             module.record("masking/attack_loss", losses)
             module.record("masking/attack_loss_gain", first_to_last(losses))
-        if self._attack is not None:
+        if self._further:
             stood = outputs["fixed/adversarial"].correct
             # Right after the last iteration is not enough: one before it may have succeeded.
             if not module.approximated("fixed"):
                 stood = stood & module.recorded["fixed/robust_accuracy_any_iteration"].values
             tried = stood & torch.isin(batch["index"], self._first.to(stood.device))
-            fell = torch.zeros_like(tried)
-            fell[tried] = self._falls(trainer, module, self._attack, _part(batch, tried))
-            module.record("masking/lost_to_longer_attack", fell, where=tried)
+            for name, attack in self._further.items():
+                fell = torch.zeros_like(tried)
+                fell[tried] = self._falls(trainer, module, attack, _part(batch, tried))
+                module.record(f"masking/{name}", fell, where=tried)
 
     def _record_gradient(self, trainer: Trainer, module: PurifiedClassifier, batch: Batch) -> None:
         image, label, index = batch["image"], batch["label"], batch["index"]
@@ -212,7 +241,7 @@ class MaskingDiagnostics(Measurement):
             module.attacked("fixed", index),
             batch,
             seed=module.seed,
-            activity="MaskingDiagnostics: longer attack",
+            activity=f"MaskingDiagnostics: {type(attack).__name__}",
         )
         with trainer.precision_plugin.forward_context():
             logits = module(found, module.noise, index)

@@ -107,6 +107,14 @@ RULES = (
         "stopped before it was done, so the robust accuracy is too high; raise attack.steps until "
         "it no longer falls.",
     ),
+    # Who sees less cannot find more, unless the gradient leads astray.
+    Rule(
+        "masking/lost_to_black_box",
+        lambda entry, _: _end(entry, "low", 0) > 0.05,
+        "An attack without gradients broke {share} of the {n} samples tried that had stood: the "
+        "gradient is masked, or was followed for too few steps, and the robust accuracy is too "
+        "high; make the purifier differentiable, or attack with BPDA or without gradients.",
+    ),
     # To know the noise cannot make an attack weaker.
     *(
         Rule(

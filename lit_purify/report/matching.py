@@ -44,7 +44,10 @@ _CHAIN = (
     *("clip_output", "resize_to", "purifier_options", "precision", "tf32"),
     *("data", "data_sha256", "images"),
 )
-_ATTACKED = ("attack", "eps", *_ATTACK, "early_stop", "gradient", "attack_precision")
+_ATTACKED = (
+    *("attack", "eps", *_ATTACK, "early_stop", "gradient", "attack_precision"),
+    *("norm", "queries", "directions"),
+)
 
 
 class Match(NamedTuple):

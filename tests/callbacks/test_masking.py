@@ -14,13 +14,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier
 from torch import nn
 
-from lit_purify.attacks import BPDA, PGD, Uniform
+from lit_purify.attacks import BPDA, PGD, Square, Uniform
 from lit_purify.callbacks import AdversarialExamples, MaskingDiagnostics, Records
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule
 from lit_purify.functional import wilson_interval
 from lit_purify.modules import PurifiedClassifier
+from lit_purify.types import InputError
 
 N = 7
 GRADIENT = {
@@ -84,10 +85,19 @@ def pixels():
 
 
 def diagnose(
-    npz, folder, purifier, classifier=None, *, longer=10, samples=8, protocols=("fixed",), **options
+    npz,
+    folder,
+    purifier,
+    classifier=None,
+    *,
+    longer=10,
+    samples=8,
+    black_box=None,
+    protocols=("fixed",),
+    **options,
 ):
     """A run with the diagnostics."""
-    measure = MaskingDiagnostics(longer=longer, samples=samples)
+    measure = MaskingDiagnostics(longer=longer, samples=samples, black_box=black_box)
     options |= {"classifier": classifier, "protocols": protocols}
     return measured_run(folder, npz, purifier, measure, **options)
 
@@ -258,6 +268,53 @@ class TestLongerAttack:
         assert 0 < stood < 12
         assert column(run, "lost_to_longer_attack") == [False] * stood
         assert not any("longer attack" in flag for flag in run.summary["flags"])
+
+
+class TestBlackBox:
+    """What stood is asked about again, without gradients."""
+
+    SQUARE = Square(queries=100)
+    NAME = "masking/lost_to_black_box"
+
+    @pytest.fixture(scope="class")
+    def masked(self, npz, tmp_path_factory):
+        """Rounded pixels give no gradient, so that PGD stays where it starts."""
+        attack = PGD(eps="64/255", steps=2, random_start=False)
+        folder = tmp_path_factory.mktemp("masked")
+        return diagnose(npz, folder, Stairs(), attack=attack, samples=6, black_box=self.SQUARE)
+
+    def test_it_breaks_what_the_gradient_could_not(self, masked):
+        right = [row["fixed/robust_accuracy"] for row in masked.rows]
+        assert sum(right) >= 4
+        found = {row["index"]: row[self.NAME] for row in masked.rows if self.NAME in row}
+        assert found == {k: True for k in range(6) if right[k]}
+        assert masked.metrics[self.NAME]["value"] == 1
+        assert masked.metrics["masking/lost_to_longer_attack"]["value"] == 0
+        assert [flag for flag in masked.summary["flags"] if "without gradients broke" in flag]
+
+    def test_it_searches_the_runs_ball(self, masked):
+        """Not one of its own radius, which is what its settings say."""
+        said = masked.settings["masking_black_box"]
+        assert (said["attack"], said["queries"]) == ("Square", 100)
+        assert self.SQUARE.eps == 8 / 255
+        assert masked.settings["eps"] == 64 / 255
+
+    def test_a_sound_gradient_finds_as_much(self, npz, tmp_path):
+        attack = PGD(eps="1/255", steps=20, rel_stepsize=0.2)
+        run = diagnose(npz, tmp_path, IdentityPurifier(), attack=attack, black_box=self.SQUARE)
+        assert run.metrics[self.NAME]["n"] > 0
+        assert run.metrics[self.NAME]["value"] == 0
+        assert not [flag for flag in run.summary["flags"] if "without gradients broke" in flag]
+
+    def test_balls_of_two_norms_are_not_compared(self, npz, tmp_path):
+        with pytest.raises(InputError, match="the same norm"):
+            diagnose(npz, tmp_path, Stairs(), black_box=Square(eps=0.5, norm="L2"))
+
+    def test_it_is_named_where_it_is_left_out(self, npz, tmp_path):
+        run = diagnose(npz, tmp_path, IdentityPurifier(), samples=0, black_box=self.SQUARE)
+        (reason,) = run.settings["masking_left_out"]
+        assert "lost_to_black_box" in reason
+        assert self.NAME not in run.metrics
 
 
 class TestEarlyStop:

@@ -358,12 +358,16 @@ class TestDisagreements:
         assert classifier.endswith("; bbbbbbbbbbbb in other")
 
     def test_a_budget_is_in_255ths_and_other_numbers_are_as_they_are(self, tmp_path):
-        settings = ({"steps": 40, "eps": 8 / 255}, {"steps": 10, "eps": 4 / 255})
+        settings = (
+            {"steps": 40, "eps": 8 / 255, "queries": 500},
+            {"steps": 10, "eps": 4 / 255, "queries": 5000},
+        )
         folders = [write_run(tmp_path / f"r{n}", settings=its) for n, its in enumerate(settings)]
-        eps, steps = disagreements(read_runs(folders)[0])
+        eps, steps, queries = disagreements(read_runs(folders)[0])
         assert eps.endswith("8/255 in r0; 4/255 in r1")
         assert "attack steps" in steps
         assert steps.endswith("40 in r0; 10 in r1")
+        assert queries.endswith("500 in r0; 5000 in r1")
 
     @pytest.mark.parametrize(
         ("settings", "unlike"),

@@ -30,6 +30,7 @@ SOUND: dict[str, Any] = {
     "masking/gradient_growth_log10": mean(-0.9),
     "masking/attack_loss_gain": mean(5.0),
     "masking/lost_to_longer_attack": share(0, 8),
+    "masking/lost_to_black_box": share(0, 8),
     "fixed/attack_flag_zero_gradient": share(0, 100),
 }
 
@@ -45,6 +46,7 @@ MASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no rise": ({"masking/attack_loss_gain": mean(0.0)}, ["own loss by +0", "it did not work"]),
     "falls": ({"masking/attack_loss_gain": mean(-0.25)}, ["own loss by -0.25"]),
     "longer": ({"masking/lost_to_longer_attack": share(4, 8)}, ["50.0 % of the 8", "raise"]),
+    "black box": ({"masking/lost_to_black_box": share(4, 8)}, ["50.0 % of the 8", "is masked"]),
     "transfer": ({"transfer/robust_accuracy": share(4, 100)}, ["(transfer) only 4.0 %", "20.0 %"]),
     "blind": ({"blind/robust_accuracy": share(4, 100)}, ["(blind) only 4.0 %", "failed"]),
     "fresh": ({"fresh/robust_accuracy": share(4, 100)}, ["(fresh) only 4.0 %"]),
@@ -98,6 +100,7 @@ def test_each_sign_has_its_sentence(case: str) -> None:
         ("masking/gradient_growth_log10", mean(-3.0)),
         ("masking/attack_loss_gain", mean(0.1)),
         ("masking/lost_to_longer_attack", share(1, 8)),
+        ("masking/lost_to_black_box", share(1, 8)),
         ("transfer/robust_accuracy", share(12, 100)),  # the intervals overlap
         ("fixed/attack_seconds", mean(3.0)),
         ("fixed/my_attack_flag_x", mean(3.0)),
