@@ -3,6 +3,7 @@
 from lit_purify.attacks.autoattack import AutoAttack
 from lit_purify.attacks.base import Attack
 from lit_purify.attacks.bpda import BPDA, BPDAEOT
+from lit_purify.attacks.diffhammer import DiffHammer
 from lit_purify.attacks.eot import PGDEOT
 from lit_purify.attacks.external import ExternalAttack
 from lit_purify.attacks.foolbox_attack import FoolboxAttack
@@ -18,6 +19,7 @@ __all__ = [
     "PGDEOT",
     "Attack",
     "AutoAttack",
+    "DiffHammer",
     "ExternalAttack",
     "FoolboxAttack",
     "Uniform",
