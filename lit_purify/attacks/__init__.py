@@ -8,6 +8,7 @@ from lit_purify.attacks.eot import PGDEOT
 from lit_purify.attacks.external import ExternalAttack
 from lit_purify.attacks.foolbox_attack import FoolboxAttack
 from lit_purify.attacks.gradient import input_gradient
+from lit_purify.attacks.low_frequency import LowFrequency
 from lit_purify.attacks.pgd import PGD
 from lit_purify.attacks.uniform import Uniform
 from lit_purify.attacks.watch import Watch
@@ -22,6 +23,7 @@ __all__ = [
     "DiffHammer",
     "ExternalAttack",
     "FoolboxAttack",
+    "LowFrequency",
     "Uniform",
     "Watch",
     "input_gradient",
