@@ -9,6 +9,7 @@ from lit_purify.attacks.external import ExternalAttack
 from lit_purify.attacks.foolbox_attack import FoolboxAttack
 from lit_purify.attacks.gradient import input_gradient
 from lit_purify.attacks.low_frequency import LowFrequency
+from lit_purify.attacks.perceptual import Perceptual
 from lit_purify.attacks.pgd import PGD
 from lit_purify.attacks.uniform import Uniform
 from lit_purify.attacks.watch import Watch
@@ -24,6 +25,7 @@ __all__ = [
     "ExternalAttack",
     "FoolboxAttack",
     "LowFrequency",
+    "Perceptual",
     "Uniform",
     "Watch",
     "input_gradient",
