@@ -44,7 +44,9 @@ _CHAIN = (
     *("clip_output", "resize_to", "purifier_options", "precision", "tf32"),
     *("data", "data_sha256", "images"),
 )
-_ATTACKED = ("attack", "eps", *_ATTACK, "early_stop", "gradient", "attack_precision")
+_ATTACKED = (
+    *("attack", "threat_model", "eps", *_ATTACK, "early_stop", "gradient", "attack_precision"),
+)
 
 
 class Match(NamedTuple):
