@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_purify.attacks.base import Attack
 from lit_purify.attacks.gradient import input_gradient
@@ -33,11 +34,11 @@ class Perceptual(Attack):
     r"""Raises the loss within a distance of the features of a named network.
 
     The threat model is ``feature_l2``: :math:`\|\phi(x') - \phi(x)\|_2 \le \epsilon` and
-    :math:`x' \in [0, 1]`, with :math:`\phi` the input of the last layer of a classifier, as
-    :class:`~lit_purify.classifiers.features.ClassifierFeatures` finds it. No pixel has a bound: a
-    perturbation that the network does not see may be of any size, so the network must see what
-    people see. Of the perceptual distances of Laidlaw et al. (2021) it differs in that it takes one
-    layer, as it is, and not all of them normalised; it is not LPIPS.
+    :math:`x' \in [0, 1]`. With :class:`~lit_purify.classifiers.LPIPSFeatures` it is
+    :math:`\mathrm{LPIPS} \le \epsilon^2`. With a classifier :math:`\phi` is the input of its last
+    layer, one layer as it is, and the distance is not a perceptual one of Laidlaw et al. (2021),
+    which normalise and join several. No pixel has a bound: what the network does not see may change
+    by any amount.
 
     Like their Lagrangian attack it climbs :math:`L(x') - \lambda \, d(x')` with the distance d and
     goes back into the ball by bisection on the way to the clean image. The multiplier is the one
@@ -51,7 +52,9 @@ class Perceptual(Attack):
 
     Args:
         eps: radius of the ball in units of the features, a number or a fraction.
-        features: the network; frozen, and moved to where the images are.
+        features: the network; of a classifier the input of its last layer, of any other what it
+            returns, such as :class:`~lit_purify.classifiers.LPIPSFeatures`. It is frozen, and moved
+            to where the images are.
         steps: iterations.
         rel_stepsize: length of a step in units of the perturbation so far; it falls to 0 linearly.
         draws: randomness configurations that a gradient is averaged over, where there are several.
@@ -65,7 +68,7 @@ class Perceptual(Attack):
         self,
         *,
         eps: float | str,
-        features: Classifier,
+        features: nn.Module,
         steps: int = 40,
         rel_stepsize: float | str = 0.3,
         draws: int = 15,
@@ -84,7 +87,10 @@ class Perceptual(Attack):
         self.draws = draws
         self.rows_per_pass = rows_per_pass
         self._network = features.eval().requires_grad_(False)
-        self._features = ClassifierFeatures(features)
+        if isinstance(features, Classifier):
+            self._features: Callable[[Tensor], Tensor] = ClassifierFeatures(features)
+        else:
+            self._features = features
 
     def num_queries(self, defence: Defence) -> int:
         return self.steps * self._num_draws(defence)
@@ -137,10 +143,11 @@ class Perceptual(Attack):
         return in_range & (distance <= (1 + SLACK) * self.eps)
 
     def settings(self) -> dict[str, object]:
+        network = getattr(self._network, "source", type(self._network).__name__)
         return {
             **super().settings(),
-            "features": f"{self._features.source} ({self._network.source})",
-            "threat_model": f"feature_l2 of {self._network.source}",
+            "features": getattr(self._features, "source", network),
+            "threat_model": f"feature_l2 of {network}",
             "gradient": "exact",
         }
 

@@ -123,6 +123,7 @@ def test_settings_name_the_threat_model() -> None:
     assert said["eps"] == 2
     assert "feature_l2" in str(said["threat_model"])
     assert "logits" in str(said["features"])
+    assert "Tanh" in str(Perceptual(eps=2, features=nn.Tanh()).settings()["threat_model"])
 
 
 def test_a_radius_of_the_pixels_is_warned_about() -> None:
