@@ -20,9 +20,8 @@ def test_its_squared_distance_is_lpips(tmp_path: Path) -> None:
         shapes = {name: value.shape for name, value in alexnet().features.state_dict().items()}
     generator = torch.Generator().manual_seed(1)
     state = {name: 0.05 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-    torch.save(
-        {f"features.{name}": value for name, value in state.items()}, tmp_path / "alexnet.pth"
-    )
+    file = tmp_path / "alexnet.pth"
+    torch.save({f"features.{name}": value for name, value in state.items()}, file)
     slices = {name.split(".", 1)[1]: value for name, value in oracle.net.named_parameters()}
     for name, value in state.items():
         slices[name].data = value
