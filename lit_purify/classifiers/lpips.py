@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -85,11 +86,11 @@ class LPIPSFeatures(nn.Module):
         Returns:
             Shape (B, D), differentiable.
         """
-        x, found = (2 * images - 1 - self.shift) / self.scale, []
+        x = (2 * images - 1 - self.get_buffer("shift")) / self.get_buffer("scale")
+        found: list[Tensor] = []
         for number, layer in enumerate(self.layers[: _TAPS[-1] + 1]):
             x = layer(x)
             if number in _TAPS:
-                weight = self.get_buffer(f"weight_{len(found)}")
-                scale = (weight / (x.shape[2] * x.shape[3])).sqrt()
-                found.append((scale * F.normalize(x, dim=1)).flatten(1))
+                weight = self.get_buffer(f"weight_{len(found)}") / math.prod(x.shape[2:])
+                found.append((weight.sqrt() * F.normalize(x, dim=1)).flatten(1))
         return torch.cat(found, 1)
