@@ -4,10 +4,13 @@ from lit_purify.attacks.autoattack import AutoAttack
 from lit_purify.attacks.base import Attack
 from lit_purify.attacks.black_box import BlackBox
 from lit_purify.attacks.bpda import BPDA, BPDAEOT
+from lit_purify.attacks.diffhammer import DiffHammer
 from lit_purify.attacks.eot import PGDEOT
 from lit_purify.attacks.external import ExternalAttack
 from lit_purify.attacks.foolbox_attack import FoolboxAttack
 from lit_purify.attacks.gradient import input_gradient
+from lit_purify.attacks.low_frequency import LowFrequency
+from lit_purify.attacks.perceptual import Perceptual
 from lit_purify.attacks.pgd import PGD
 from lit_purify.attacks.rays import RayS
 from lit_purify.attacks.spsa import SPSA
@@ -24,8 +27,11 @@ __all__ = [
     "Attack",
     "AutoAttack",
     "BlackBox",
+    "DiffHammer",
     "ExternalAttack",
     "FoolboxAttack",
+    "LowFrequency",
+    "Perceptual",
     "RayS",
     "Square",
     "Uniform",

@@ -139,10 +139,12 @@ class RobustnessPrediction(Measurement):
             )
         attack = run_attack(trainer, self)
         self._p = attack.p
-        if attack.p not in (2, math.inf):
+        threat = attack.settings().get("threat_model")
+        if threat or attack.p not in (2, math.inf):
             raise InputError(
-                f"the run's attack is in l{attack.p:g}, and RobustnessPrediction knows l_inf and "
-                "l2; give the run an attack in one of these, such as lit_purify.attacks.PGD"
+                f"the run's attack is in {threat or f'l{attack.p:g}'}, and RobustnessPrediction "
+                "knows the balls of l_inf and l2; give the run an attack in one of these, such as "
+                "lit_purify.attacks.PGD"
             )
         self._find_means(trainer, attack)
         for eps in self.eps:

@@ -125,7 +125,7 @@ class Summary(Callback):
                     digest = model["sha256"]
                     known = f"sha256 {digest[:12]}" if digest else "weights not from a file"
                     print(f"  {role:<{width}}  {model['source']} ({known})")
-            elif name.split("_")[-1] == "eps":
+            elif name.split("_")[-1] == "eps" and value <= 1:  # above 1 it is not of pixels
                 print(f"  {name:<{width}}  {value:.6g} ({value * 255:.4g}/255)")
             else:
                 print(f"  {name:<{width}}  {_plain(value)}")

@@ -20,6 +20,7 @@ from lit_purify.functional.frechet import (
     frechet_distance,
     merge_feature_moments,
 )
+from lit_purify.functional.frequencies import low_pass, project_low_frequency, rms
 from lit_purify.functional.images import suspicious_range
 from lit_purify.functional.jacobian import JacobianOperator, pull_back, push_forward
 from lit_purify.functional.masking import (
@@ -115,6 +116,7 @@ __all__ = [
     "l2_norm",
     "lanczos",
     "largest_singular",
+    "low_pass",
     "lp_distance",
     "majority",
     "margin",
@@ -124,9 +126,11 @@ __all__ = [
     "moments",
     "normal_interval",
     "project",
+    "project_low_frequency",
     "pull_back",
     "push_forward",
     "radius_along",
+    "rms",
     "share_above",
     "share_below",
     "similarity_gradient",

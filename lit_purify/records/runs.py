@@ -29,7 +29,7 @@ def of_purified(accuracy: str) -> str:
 
 
 _ATTACK = (
-    *("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start"),
+    *("attack", "threat_model", "eps", "steps", "rel_stepsize", "gradient", "random_start"),
     *("norm", "queries", "directions"),
 )
 _SAME = (
@@ -287,8 +287,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def in_255ths(eps: float) -> str:
-    """A budget as it is written in the field, such as 8/255."""
-    return f"{255 * eps:.4g}/255"
+    """A budget as it is written in the field, such as 8/255; one above 1 is not of pixels."""
+    return f"{255 * eps:.4g}/255" if eps <= 1 else f"{eps:.4g}"
 
 
 def _plain(name: str, value: Any) -> str:

@@ -317,7 +317,7 @@ def _curve(runs: Sequence[FinishedRun]) -> Iterator[Evidence]:
 
 def _same_classifier(run: FinishedRun) -> tuple[str | None, ...]:
     """What a curve and the runs that it is held against must share."""
-    return tuple(run.fact(name) for name in ("classifier", "data_sha256", "attack"))
+    return tuple(run.fact(name) for name in ("classifier", "data_sha256", "attack", "threat_model"))
 
 
 def _promised(points: Sequence[tuple[float, Estimate]], budget: Estimate) -> Estimate:

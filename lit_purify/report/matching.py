@@ -45,7 +45,7 @@ _CHAIN = (
     *("data", "data_sha256", "images"),
 )
 _ATTACKED = (
-    *("attack", "eps", *_ATTACK, "early_stop", "gradient", "attack_precision"),
+    *("attack", "threat_model", "eps", *_ATTACK, "early_stop", "gradient", "attack_precision"),
     *("norm", "queries", "directions"),
 )
 

@@ -14,7 +14,7 @@ from known_budgets import BUDGETS, EPS, EXACT, Linear, linear, npz_file
 from measured_run import MeasuredRun, measured_run
 from torch import Tensor
 
-from lit_purify.attacks import PGD, Attack
+from lit_purify.attacks import PGD, Attack, LowFrequency
 from lit_purify.callbacks import CompressionRate, RobustnessPrediction
 from lit_purify.defence import Defence
 from lit_purify.diffusion import FreshNoise, NoiseConfiguration, Purifier
@@ -220,6 +220,8 @@ def test_runs_that_it_cannot_predict_are_refused(run: Any, tmp_path: Path) -> No
     diamond = type("Diamond", (Short,), {"p": 1.0})
     with pytest.raises(InputError, match="l1"):
         run(tmp_path / "l1", attack=diamond(eps=1), protocols=())
+    with pytest.raises(InputError, match="lowest DCT"):
+        run(tmp_path / "low", attack=LowFrequency(), protocols=())
 
 
 class TestOwnLaw:
@@ -283,6 +285,9 @@ class TestComparison:
         other = same._replace(settings={**same.settings, "seed": 1})
         with pytest.raises(InputError, match="differ in seed"):
             compare(same, other)
+        low = same._replace(settings={**same.settings, "threat_model": "l_inf, 8 x 8"})
+        with pytest.raises(InputError, match="differ in threat_model"):
+            compare(same, low)
         with pytest.raises(InputError, match="nothing"):
             compare(same, same._replace(settings={**same.settings, "eps": 0.2}))
 

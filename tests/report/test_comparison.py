@@ -392,6 +392,23 @@ class TestDisagreements:
         clean = write_run(run, settings=settings, metrics={"fixed/robust_accuracy": None})
         assert law_of(report([*sweep, clean], tmp_path / "out"))["measured"]["points"] == 5
 
+    def test_threat_models_are_not_mixed(self, tmp_path):
+        def run(name, rate, threat_model):
+            settings = {"attack": "LowFrequency", "threat_model": threat_model}
+            return write_run(tmp_path / name, rate=rate, settings=settings)
+
+        alike = "l_inf, 8 x 8 lowest DCT frequencies"
+        runs = [run(f"t{t}", rate, alike) for t, rate in DEPTHS.items()]
+        assert law_of(report(runs, tmp_path / "out"))["measured"] is not None
+        law = law_of(report([*runs, run("other", 0.22, alike.replace("8", "4"))], tmp_path / "out"))
+        assert law["measured"] is None
+        assert any("differ in threat_model;" in note for note in law["notes"])
+
+    def test_a_budget_above_1_is_not_one_of_pixels(self, tmp_path):
+        folders = [write_run(tmp_path / f"r{n}", settings={"eps": n}) for n in (2.0, 3.0)]
+        (eps,) = disagreements(read_runs(folders)[0])
+        assert "eps: 2 in r2.0; 3 in r3.0" in eps
+
     def test_another_budget_than_the_papers_is_said(self, sweep, tmp_path, capsys):
         report([*sweep, write_run(tmp_path / "a", settings={"eps": 4 / 255})], tmp_path / "out")
         assert (
