@@ -53,7 +53,7 @@ class Threshold(nn.Module):
 def climbed(attack: PGD, low: float) -> tuple[Threshold, list[float], Watch]:
     """The classifier, the brightness that the attack ends with, and what was seen of it."""
     images = START.view(-1, 1, 1, 1).repeat(1, 3, 2, 2)
-    classifier, watch = Threshold(low), Watch(LABELS, INDICES, iterations=STEPS)
+    classifier, watch = Threshold(low), Watch(LABELS, INDICES, iterations=[1] * STEPS)
     found = attack(Defence(classifier).observed(watch), images, LABELS, INDICES)
     return classifier, found[:, 0, 0, 0].tolist(), watch
 
