@@ -142,7 +142,9 @@ class Attack(RecordsArguments, ABC):
 
     def queries_per_iteration(self, defence: Defence) -> Sequence[int]:
         """Queries of each iteration in turn; none if the iterations are unknown."""
-        iterations = self.num_iterations(defence) or 0
+        iterations = self.num_iterations(defence)
+        if not iterations:
+            return []
         return [(self.num_queries(defence) or iterations) // iterations] * iterations
 
     @property

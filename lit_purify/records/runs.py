@@ -28,7 +28,11 @@ def of_purified(accuracy: str) -> str:
     return f"{accuracy}|{CLEAN}"
 
 
-_ATTACK = ("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start")
+_ATTACK = (
+    *("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start"),
+    *("norm", "loss", "targets", "restarts", "attack_schedule", "momentum", "keep"),
+    *("evaluations", "judged_by"),
+)
 _SAME = (
     *(*_ATTACK, "uniform_eps"),
     *("data", "data_sha256", "images", "seed", "test_draws", "precision", "attack_precision"),
