@@ -30,7 +30,7 @@ _MODELS: dict[Dataset, dict[str, tuple[str, ...]]] = {
 _EPS: dict[Dataset, float] = {"cifar10": 8 / 255, "imagenet": 4 / 255}
 _ATTACK = {"steps": 40, "rel_stepsize": 0.01 / 0.3, "random_start": True, "draws": 15}
 """The paper's Table S1, and PGD's start."""
-_PLAIN = {
+_PLAIN: dict[str, object] = {
     **{"norm": "Linf", "loss": "cross_entropy", "targets": "none", "restarts": 1},
     **{"attack_schedule": "constant", "momentum": 0.0, "keep": "last"},
     **{"evaluations": 0, "judged_by": "mean"},
@@ -201,8 +201,8 @@ def _other_attack(cell: PrintedCell, run: FinishedRun) -> Iterator[str]:
         value = run.setting(name)
         if value is not None and not math.isclose(value, own):
             yield _WORDS[name].format(value)
-    for name, own in _PLAIN.items():
-        if (value := run.setting(name)) not in (None, own):
+    for name, plain in _PLAIN.items():
+        if (value := run.setting(name)) not in (None, plain):
             yield f"{name.replace('_', ' ')} {value}"
     if run.settings.get("surrogate"):
         yield "attacked through a surrogate"
