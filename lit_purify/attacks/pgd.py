@@ -285,7 +285,7 @@ class PGD(Attack):
         """
         defence, images, labels, indices = batch
         schedule = SCHEDULES[self.schedule](self.steps, x)
-        before = x.clone() if self.momentum else x
+        before = x.clone() if self.momentum else x  # which nobody asks for
         for k in range(self.steps):
             here = x[active]
             gradient, logits = self.gradient(
@@ -305,10 +305,9 @@ class PGD(Attack):
             step = self.eps * self.rel_stepsize * size * steepest_step(gradient, here, self.p)
             moved = self.project(here + step, images[active])
             if self.momentum and k:
-                kept = (1 - self.momentum) * (moved - here) + self.momentum * (
-                    here - before[active]
-                )
-                moved = self.project(here + kept, images[active])
+                ahead, again = moved - here, here - before[active]
+                mixed = (1 - self.momentum) * ahead + self.momentum * again
+                moved = self.project(here + mixed, images[active])
             before[active], x[active] = here, moved
         if self.keep == "best":
             selection.offer(x[active], active, selection.ask(x[active], active))
