@@ -99,6 +99,22 @@ def test_every_norm_and_loss_reaches_the_optimum(norm: Any, loss: Any, options: 
         assert correct(defence(found, indices), labels).any() != all_fooled
 
 
+@pytest.mark.parametrize(("attack", "linear", "noise"), CASES)
+def test_all_of_its_kin_reach_the_optimum_in_l2(
+    attack: Any, linear: LinearDefence, noise: NoiseSource
+) -> None:
+    """Here noise has no part in the answer, so that none of the evaluations is lucky."""
+    images, labels, indices = linear.samples(DISTANCES[:6])
+    optimum = linear.optimum(images, 2).max().item()
+    options = {"norm": "L2", "steps": 20, "loss": "margin", "keep": "best", "evaluations": 2}
+    for factor, all_fooled in ((1.02, True), (1 / 1.02, False)):
+        search = attack(eps=factor * optimum, rel_stepsize=0.5, **options)
+        found = search(linear.defence(noise), images, labels, indices)
+        stands = correct(linear.defence()(found, indices), labels)
+        assert stands.any() != all_fooled
+        assert torch.equal(search.findings["standing_in_selection"] == 1, stands)
+
+
 def test_bpda_falls_short_where_the_purifier_mixes() -> None:
     """The exact gradient is worth more: what the straight-through one reaches is far less."""
     assert (gain(MIXING, PGD) > 1 / RATIO).all()
