@@ -71,6 +71,7 @@ def measured_run(
     attack: Attack | None = None,
     resume: bool = False,
     surrogate: Purifier | None = None,
+    test_draws: int = 1,
 ) -> MeasuredRun:
     """:func:`tiny.evaluate` with records and a summary; it leaves the global generators alone."""
     module = PurifiedClassifier(
@@ -79,6 +80,7 @@ def measured_run(
         protocols=protocols,
         seed=seed,
         surrogate=surrogate,
+        test_draws=test_draws,
     )
     images = data(source=source, batch_size=batch_size, indices=indices)
     callbacks = (*callbacks, Records(resume=resume), Summary())

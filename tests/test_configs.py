@@ -41,6 +41,9 @@ _JACOBIAN = [
 _VARIANCE = ["--measure.variance.inputs", "2", "--measure.variance.draws", "2"]
 _CURVE = ["--measure.base_curve.rates", "[0.5, 1]"]
 QUICK = {
+    "attack/pgd_eot_vote.yaml": [
+        *("--attack.steps", "1", "--attack.draws", "2", "--attack.evaluations", "2"),
+    ],
     "attack/uniform.yaml": [],
     "attack/square.yaml": ["--attack.queries", "20"],
     "attack/spsa.yaml": ["--attack.queries", "9", "--attack.directions", "2"],

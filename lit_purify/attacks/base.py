@@ -6,6 +6,7 @@ import copy
 import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Self
 
 import torch
@@ -38,7 +39,8 @@ class Attack(RecordsArguments, ABC):
             the caller.
         finding_names: what the attack finds out about each sample beside its image, such as
             warnings; the names are known before any batch.
-        findings: of the last batch, for every one of ``finding_names``: shape (B,), bool.
+        findings: of the last batch, for every one of ``finding_names``: shape (B,), bool, or shares
+            in [0, 1].
     """
 
     p: float = math.inf
@@ -135,8 +137,15 @@ class Attack(RecordsArguments, ABC):
         return None
 
     def num_iterations(self, defence: Defence) -> int | None:
-        """Iterations of that attack, each of as many queries; ``None`` if unknown."""
+        """Iterations of that attack; ``None`` if unknown."""
         return self.num_queries(defence)
+
+    def queries_per_iteration(self, defence: Defence) -> Sequence[int]:
+        """Queries of each iteration in turn; none if the iterations are unknown."""
+        iterations = self.num_iterations(defence)
+        if not iterations:
+            return []
+        return [(self.num_queries(defence) or iterations) // iterations] * iterations
 
     @property
     def stops_early(self) -> bool:
@@ -148,6 +157,6 @@ class Attack(RecordsArguments, ABC):
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this attack: its arguments and public attributes."""
-        hidden = ("p", "findings")
+        hidden = ("p", "findings", "finding_names")
         public = {k: v for k, v in vars(self).items() if k[0] != "_" and k not in hidden}
         return {**self._arguments, "attack": type(self).__name__, **public}

@@ -25,45 +25,20 @@ grafting); and an E-step sees the r of the M-step before it, and a step of the s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lit_purify.attacks.base import Attack
-from lit_purify.attacks.gradient import check_differentiable
+from lit_purify.attacks.gradient import check_differentiable, passes
+from lit_purify.attacks.losses import Goal, LossName
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise
 from lit_purify.functional import correct, margin
 from lit_purify.types import InputError, is_whole, ratio
-
-Loss = Literal["cross_entropy", "margin", "dlr"]
-
-
-def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Difference of logits ratio (Croce & Hein, 2020), above 0 where another class wins.
-
-    :math:`(\max_{k \ne y} z_k - z_y) / (z_{(1)} - z_{(3)})` with the logits in falling order.
-
-    Args:
-        logits: shape (B, K), K at least 3.
-        labels: shape (B,).
-
-    Returns:
-        Shape (B,).
-    """
-    first, _, third = logits.topk(3, dim=1).values.unbind(1)
-    return -margin(logits, labels) / (first - third + 1e-12)
-
-
-LOSSES: dict[Loss, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross_entropy": partial(F.cross_entropy, reduction="none"),
-    "margin": lambda logits, labels: -margin(logits, labels),
-    "dlr": dlr,
-}
 
 
 def shared_direction(
@@ -150,7 +125,7 @@ class DiffHammer(Attack):
         steps: int = 40,
         rel_stepsize: float | str = 0.01 / 0.3,
         draws: int = 10,
-        losses: Sequence[Loss] = ("cross_entropy", "margin", "dlr"),
+        losses: Sequence[LossName] = ("cross_entropy", "margin", "dlr"),
         em_steps: int = 3,
         sharpness: float = 1.0,
         averaging: float = 0.5,
@@ -164,10 +139,10 @@ class DiffHammer(Attack):
                     f"{name} of DiffHammer is {value!r}; expected a whole number, at least "
                     f"{minimum}"
                 )
-        if not losses or (unknown := set(losses) - set(get_args(Loss))):
+        if not losses or (unknown := set(losses) - set(get_args(LossName))):
             raise InputError(
                 f"losses of DiffHammer are {', '.join(sorted(unknown)) if losses else 'none'}; "
-                f"expected one for every restart, of {', '.join(get_args(Loss))}"
+                f"expected one for every restart, of {', '.join(get_args(LossName))}"
             )
         self.rel_stepsize = ratio(rel_stepsize)
         if not 0 < self.rel_stepsize < math.inf:
@@ -235,20 +210,19 @@ class DiffHammer(Attack):
         images: Tensor,
         labels: Tensor,
         indices: Tensor,
-        loss: Loss,
+        loss: LossName,
         *,
         gradients: bool,
     ) -> _Draws:
         """The answers of the next draws; those without gradients have none."""
         draws = self._num_draws(defence)
-        per_pass = max(1, self.rows_per_pass // len(images))
+        raised = Goal(loss)
         answers, slopes, losses = [], [], []
-        for begin in range(0, draws, per_pass):
-            n = min(per_pass, draws - begin)
+        for n in passes(draws, len(images), self.rows_per_pass):
             with torch.set_grad_enabled(gradients):
                 x = images.detach().repeat(n, 1, 1, 1).requires_grad_(gradients)
                 logits = defence(x, indices, draws=n)
-                value = LOSSES[loss](logits, labels.repeat(n))
+                value = raised(logits, labels.repeat(n))
                 if gradients:
                     check_differentiable(logits)
                     (slope,) = torch.autograd.grad(value.sum(), x)

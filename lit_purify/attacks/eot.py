@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from lit_purify.attacks.pgd import PGD
+from lit_purify.attacks.geometry import Norm
+from lit_purify.attacks.losses import LossName
+from lit_purify.attacks.pgd import PGD, Keep, Targets
+from lit_purify.attacks.schedule import ScheduleName
+from lit_purify.attacks.selection import JudgedBy
 from lit_purify.precision import Precision
 from lit_purify.types import InputError
 
@@ -14,13 +18,26 @@ class PGDEOT(PGD):
     deterministic defence (``base``, ``fixed``) all draws are the same, and it is PGD. So it is with
     a single draw.
 
+    With ``keep: best, evaluations: K, judged_by: majority`` the defence under attack is the
+    majority vote of K draws: the gradient is the mean over ``draws`` of them, and an image counts
+    as fooled when the vote of its K evaluations is wrong.
+
     Args:
         eps: radius of the ball, a number or a fraction such as ``"8/255"``.
         steps: iterations.
         rel_stepsize: step size in units of eps.
-        random_start: start from a uniform draw in the ball, keyed by sample.
+        random_start: start from a random perturbation, keyed by sample.
         early_stop: as for :class:`~lit_purify.attacks.PGD`, on deterministic defences only.
         precision: as for :class:`~lit_purify.attacks.PGD`.
+        norm: as for :class:`~lit_purify.attacks.PGD`, and so the arguments that follow it.
+        loss: what is raised.
+        targets: wrong classes to try.
+        restarts: attempts.
+        schedule: of the step size.
+        momentum: share of a step that repeats the one before.
+        keep: the last image or the best.
+        evaluations: configurations that an image is scored over.
+        judged_by: what of these answers counts as fooled.
         draws: randomness configurations that a gradient is averaged over; 15 in the paper.
         rows_per_pass: most images that go through the networks at once, draws counted. It changes
             time and memory, not the result.
@@ -35,6 +52,15 @@ class PGDEOT(PGD):
         random_start: bool = True,
         early_stop: bool = False,
         precision: Precision = "float32",
+        norm: Norm = "Linf",
+        loss: LossName = "cross_entropy",
+        targets: Targets = None,
+        restarts: int = 1,
+        schedule: ScheduleName = "constant",
+        momentum: float = 0.0,
+        keep: Keep = "last",
+        evaluations: int = 0,
+        judged_by: JudgedBy = "mean",
         draws: int = 15,
         rows_per_pass: int = 128,
     ) -> None:
@@ -45,6 +71,15 @@ class PGDEOT(PGD):
             random_start=random_start,
             early_stop=early_stop,
             precision=precision,
+            norm=norm,
+            loss=loss,
+            targets=targets,
+            restarts=restarts,
+            schedule=schedule,
+            momentum=momentum,
+            keep=keep,
+            evaluations=evaluations,
+            judged_by=judged_by,
         )
         if draws < 1 or rows_per_pass < 1:
             raise InputError(

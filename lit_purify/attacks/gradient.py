@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -49,11 +49,9 @@ def input_gradient(
     Raises:
         InputError: the logits do not depend differentiably on the images.
     """
-    per_pass = draws if rows_per_pass is None else max(1, rows_per_pass // max(1, len(images)))
     total = torch.zeros_like(images)
     found = []
-    for start in range(0, draws, per_pass):
-        n = min(per_pass, draws - start)
+    for n in passes(draws, len(images), rows_per_pass):
         with torch.enable_grad():
             x = images.detach().repeat(n, 1, 1, 1).requires_grad_()
             logits = defence(x, indices, draws=n, straight_through=straight_through)
@@ -63,6 +61,18 @@ def input_gradient(
             total += torch.where(draw.isnan(), 0, draw)
         found.append(logits.detach())
     return total / draws, torch.cat(found)
+
+
+def passes(draws: int, rows: int, rows_per_pass: int | None) -> Iterator[int]:
+    """How many draws of a batch of so many rows go into each pass, at least one.
+
+    Example:
+        >>> list(passes(5, 3, 8))
+        [2, 2, 1]
+    """
+    per_pass = draws if rows_per_pass is None else max(1, rows_per_pass // max(1, rows))
+    for start in range(0, draws, per_pass):
+        yield min(per_pass, draws - start)
 
 
 def check_differentiable(logits: Tensor) -> None:

@@ -29,6 +29,7 @@ class Judge:
     Attributes:
         searched: the same defence, for the search.
         fooled: whether an image of the sample was misclassified in float32, shape (B,), bool.
+        confirmed: whether the last image asked about was the first of the sample to be so, (B,).
     """
 
     def __init__(self, defence: Defence, labels: Tensor, indices: Tensor) -> None:
@@ -37,6 +38,7 @@ class Judge:
         self.labels = labels
         self.indices = indices
         self.fooled = torch.zeros_like(labels, dtype=torch.bool)
+        self.confirmed = self.fooled.clone()
         self._plain = Defence(*parts)
         self._told = defence.observers
 
@@ -51,13 +53,15 @@ class Judge:
     def _decided(self, images: Tensor, logits: Tensor, indices: Tensor) -> Tensor:
         """The logits, those of float32 in the place of a success that is not confirmed yet."""
         rows = rows_of(indices, self.indices)
+        self.confirmed = torch.zeros_like(self.fooled)
         doubted = ~correct(logits, self.labels[rows]) & ~self.fooled[rows]
         if not doubted.any():
             return logits
         rows = rows[doubted]
         with torch.no_grad(), arithmetic("float32", images.device):
             exact = self._plain(images[doubted], indices[doubted])
-        self.fooled[rows[~correct(exact, self.labels[rows])]] = True
+        self.confirmed[rows] = ~correct(exact, self.labels[rows])
+        self.fooled |= self.confirmed
         decided = logits.detach().clone()
         decided[doubted] = exact.to(decided)
         return decided

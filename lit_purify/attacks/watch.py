@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -23,8 +25,8 @@ class Watch:
         admits: (images, their rows in the batch) -> whether they count, shape (B,), bool: an image
             outside the ball of the attack fools nobody. ``None`` counts all.
         progress: called with the number of queries answered so far.
-        iterations: of the attack, to keep a trace of; 0 keeps none.
-        queries_per_iteration: randomness configurations that each of them asks for.
+        iterations: of the attack, to keep a trace of: the randomness configurations that each asks
+            for in turn; none keeps no trace.
 
     Attributes:
         fooled: whether a query for the sample was ever misclassified, shape (B,), bool.
@@ -40,21 +42,20 @@ class Watch:
         *,
         admits: Callable[[Tensor, Tensor], Tensor] | None = None,
         progress: Callable[[int], None] | None = None,
-        iterations: int = 0,
-        queries_per_iteration: int = 1,
+        iterations: Sequence[int] = (),
     ) -> None:
         self.labels = labels
         self.indices = indices
         self.admits = admits
         self.progress = progress
-        self.iterations = iterations
-        self.queries_per_iteration = queries_per_iteration
+        self.iterations = len(iterations)
+        self._ends = list(accumulate(iterations))
         self.queries = 0
         self.fooled = torch.zeros_like(labels, dtype=torch.bool)
         self.nonfinite_gradient = torch.zeros_like(self.fooled)
         self._zeros = torch.zeros_like(labels)
         self._pixels = torch.zeros_like(labels)
-        shape = (iterations, len(labels))
+        shape = (len(iterations), len(labels))
         # Sums over the images of a sample: how many, how many wrong, losses; gradients, norms.
         self._asked = labels.new_zeros(*shape, 3, dtype=torch.float64)
         self._followed = labels.new_zeros(*shape, 2, dtype=torch.float64)
@@ -67,7 +68,7 @@ class Watch:
         if self.admits is not None:
             wrong &= self.admits(images.detach(), rows)
         self.fooled |= self._counted(rows, wrong)
-        iteration = self.queries // self.queries_per_iteration
+        iteration = bisect_right(self._ends, self.queries)
         if iteration < self.iterations:
             losses = F.cross_entropy(logits.float(), self.labels[rows], reduction="none")
             found = torch.stack([torch.ones_like(losses), wrong, losses], 1).double()

@@ -215,14 +215,12 @@ def attack_batch(
     """
     image, label, index = batch["image"], batch["label"], batch["index"]
     num_queries = attack.num_queries(defence)
-    iterations = (attack.num_iterations(defence) if traced else None) or 0
     watch = Watch(
         label,
         index,
         admits=lambda images, rows: attack.admits(images, image[rows]),
         progress=lambda queries: show_activity(trainer, activity, queries, num_queries, part=part),
-        iterations=iterations,
-        queries_per_iteration=num_queries // iterations if num_queries and iterations else 1,
+        iterations=attack.queries_per_iteration(defence) if traced else (),
     )
     with torch.enable_grad(), trainer.precision_plugin.forward_context():
         return attack(defence.observed(watch), image, label, index, seed=seed), watch

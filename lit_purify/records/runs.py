@@ -30,7 +30,8 @@ def of_purified(accuracy: str) -> str:
 
 _ATTACK = (
     *("attack", "threat_model", "eps", "steps", "rel_stepsize", "gradient", "random_start"),
-    *("norm", "queries", "directions"),
+    *("norm", "loss", "targets", "restarts", "attack_schedule", "momentum", "keep"),
+    *("evaluations", "judged_by", "queries", "directions"),
 )
 _SAME = (
     *(*_ATTACK, "uniform_eps"),

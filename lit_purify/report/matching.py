@@ -30,6 +30,12 @@ _MODELS: dict[Dataset, dict[str, tuple[str, ...]]] = {
 _EPS: dict[Dataset, float] = {"cifar10": 8 / 255, "imagenet": 4 / 255}
 _ATTACK = {"steps": 40, "rel_stepsize": 0.01 / 0.3, "random_start": True, "draws": 15}
 """The paper's Table S1, and PGD's start."""
+_PLAIN: dict[str, object] = {
+    **{"norm": "Linf", "loss": "cross_entropy", "targets": "none", "restarts": 1},
+    **{"attack_schedule": "constant", "momentum": 0.0, "keep": "last"},
+    **{"evaluations": 0, "judged_by": "mean"},
+}
+"""What PGD is in the paper. Runs of versions that knew no other do not say it."""
 _WORDS = {
     "steps": "{} attack steps",
     "rel_stepsize": "attack steps of {:.3g} eps",
@@ -45,8 +51,8 @@ _CHAIN = (
     *("data", "data_sha256", "images"),
 )
 _ATTACKED = (
-    *("attack", "threat_model", "eps", *_ATTACK, "early_stop", "gradient", "attack_precision"),
-    *("norm", "queries", "directions"),
+    *("attack", "threat_model", "eps", *_ATTACK, *_PLAIN, "early_stop", "gradient"),
+    *("attack_precision", "queries", "directions"),
 )
 
 
@@ -134,6 +140,7 @@ def seeds_of_one(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
 
 def _settings(run: FinishedRun, names: Sequence[str]) -> str:
     found = {name: run.setting(name) for name in (*names, "purifier", "models")}
+    found |= {name: own for name, own in _PLAIN.items() if found.get(name, own) is None}
     return json.dumps(found, sort_keys=True, default=str)
 
 
@@ -197,6 +204,9 @@ def _other_attack(cell: PrintedCell, run: FinishedRun) -> Iterator[str]:
         value = run.setting(name)
         if value is not None and not math.isclose(value, own):
             yield _WORDS[name].format(value)
+    for name, plain in _PLAIN.items():
+        if (value := run.setting(name)) not in (None, plain):
+            yield f"{name.replace('_', ' ')} {value}"
     if run.settings.get("surrogate"):
         yield "attacked through a surrogate"
     if (searched := run.settings.get("attack_precision", "float32")) != "float32":

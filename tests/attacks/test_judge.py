@@ -53,7 +53,7 @@ class Threshold(nn.Module):
 def climbed(attack: PGD, low: float) -> tuple[Threshold, list[float], Watch]:
     """The classifier, the brightness that the attack ends with, and what was seen of it."""
     images = START.view(-1, 1, 1, 1).repeat(1, 3, 2, 2)
-    classifier, watch = Threshold(low), Watch(LABELS, INDICES, iterations=STEPS)
+    classifier, watch = Threshold(low), Watch(LABELS, INDICES, iterations=[1] * STEPS)
     found = attack(Defence(classifier).observed(watch), images, LABELS, INDICES)
     return classifier, found[:, 0, 0, 0].tolist(), watch
 
@@ -78,6 +78,16 @@ class TestThresholds:
         assert found == pytest.approx([0.505, 0.515, 0.515, 0.39])
         assert classifier.rows(low=True) == [4, 4, 3, 3, 2, 2]
         assert classifier.rows(low=False) == [2, 3, 2, 2, 1, 1]
+
+    @pytest.mark.parametrize("early_stop", [False, True])
+    def test_the_best_image_is_one_that_float32_confirmed(
+        self, kind: type[PGD], early_stop: bool
+    ) -> None:
+        attack = kind(**CLIMB, precision="bf16", keep="best", early_stop=early_stop)
+        _, found, watch = climbed(attack, 0.4)
+        assert watch.fooled.tolist() == [True, True, True, False]
+        # The first image of each that float32 gets wrong; of the last sample that of its top loss.
+        assert found == pytest.approx([0.505, 0.515, 0.515, 0.39])
 
     @pytest.mark.parametrize("early_stop", [False, True])
     def test_what_low_precision_does_not_see_is_not_counted(

@@ -15,6 +15,7 @@ from defences import LinearDefence
 from oracles import some_images
 
 from lit_purify.attacks import BPDA, BPDAEOT, PGD, PGDEOT
+from lit_purify.attacks.geometry import EXPONENTS
 from lit_purify.diffusion import FixedNoise, FreshNoise, NoiseSource
 from lit_purify.functional import correct
 
@@ -28,6 +29,7 @@ MIXING = LinearDefence(
 SCALING = LinearDefence(matrix=0.4 * torch.eye(64))
 """The identity stands in for its purifier: BPDA is exact here, but for the length."""
 
+APGD = {"schedule": "apgd", "rel_stepsize": 2, "momentum": 0.25, "keep": "best"}
 DISTANCES = tuple((torch.arange(24) / 1000 + 0.05).tolist())
 CASES: list[Any] = [
     (PGD, MIXING, FixedNoise(0)),
@@ -72,6 +74,45 @@ def test_additive_noise_does_not_move_the_optimum(
     found = gain(linear, attack, noise, level=0.01)
     assert (found > 1 / RATIO).all()
     assert (found < 1.0001).all()
+
+
+@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"schedule": "cosine"},
+        {"keep": "best", "restarts": 2},
+        {"targets": 1, "keep": "best"},
+        APGD,
+    ],
+)
+def test_every_norm_and_loss_reaches_the_optimum(norm: Any, loss: Any, options: Any) -> None:
+    images, labels, indices = MIXING.samples(DISTANCES[:6])
+    defence = MIXING.defence()
+    p = EXPONENTS[norm]
+    optimum = MIXING.optimum(images, p).max().item()
+    settings = {"steps": 40, "rel_stepsize": 0.25, "norm": norm, "loss": loss, **options}
+    for factor, all_fooled in ((1.02, True), (1 / 1.02, False)):
+        found = PGD(eps=factor * optimum, **settings)(defence, images, labels, indices)
+        assert correct(defence(found, indices), labels).any() != all_fooled
+
+
+@pytest.mark.parametrize(("attack", "linear", "noise"), CASES)
+def test_all_of_its_kin_reach_the_optimum_in_l2(
+    attack: Any, linear: LinearDefence, noise: NoiseSource
+) -> None:
+    """Here noise has no part in the answer, so that none of the evaluations is lucky."""
+    images, labels, indices = linear.samples(DISTANCES[:6])
+    optimum = linear.optimum(images, 2).max().item()
+    options = {"norm": "L2", "steps": 20, "loss": "margin", "keep": "best", "evaluations": 2}
+    for factor, all_fooled in ((1.02, True), (1 / 1.02, False)):
+        search = attack(eps=factor * optimum, rel_stepsize=0.5, **options)
+        found = search(linear.defence(noise), images, labels, indices)
+        stands = correct(linear.defence()(found, indices), labels)
+        assert stands.any() != all_fooled
+        assert torch.equal(search.findings["standing_in_selection"] == 1, stands)
 
 
 def test_bpda_falls_short_where_the_purifier_mixes() -> None:

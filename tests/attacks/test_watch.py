@@ -131,7 +131,7 @@ class TestTrace:
 
     @pytest.fixture
     def watch(self) -> Watch:
-        return Watch(torch.tensor([0, 0, 1]), INDICES, iterations=2, queries_per_iteration=2)
+        return Watch(torch.tensor([0, 0, 1]), INDICES, iterations=[2, 2])
 
     def test_every_iteration_is_kept(self, defence: Defence, watch: Watch) -> None:
         def loss(brightness: float, label: int) -> float:

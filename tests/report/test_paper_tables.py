@@ -91,6 +91,8 @@ class TestTheDifference:
         ({"forward_process": "one_shot"}, "one draw"),
         ({"attack_precision": "tf32"}, "tf32"),
         ({"early_stop": True}, "stopped early"),
+        ({"norm": "L2"}, "norm L2"),
+        ({"targets": 9, "keep": "best"}, "targets 9"),
     ],
 )
 def test_what_differs_is_said_and_not_compared(settings, word):
@@ -127,6 +129,13 @@ def test_runs_that_are_no_seeds_of_one_another_are_named():
     assert again.value is None
     twice = cell([run("a"), run("b")])
     assert (twice.seeds, twice.runs) == (1, ("a",))
+
+
+def test_an_attack_that_does_not_say_its_norm_is_the_plain_one():
+    """As in runs of versions that knew no other."""
+    plain = {"norm": "Linf", "loss": "cross_entropy", "targets": "none", "restarts": 1}
+    found = cell([run("a"), run("b", seed=1, **plain)])
+    assert (found.seeds, found.note) == (2, "")
 
 
 def test_an_early_stop_leaves_the_accuracy_at_any_iteration():
