@@ -1,12 +1,14 @@
 """Attacks on a defence; each is a class that a YAML can name."""
 
 from lit_purify.attacks.autoattack import AutoAttack
-from lit_purify.attacks.base import Attack
+from lit_purify.attacks.base import Attack, Finding
 from lit_purify.attacks.bpda import BPDA, BPDAEOT
+from lit_purify.attacks.cost import Cost
 from lit_purify.attacks.eot import PGDEOT
 from lit_purify.attacks.external import ExternalAttack
 from lit_purify.attacks.foolbox_attack import FoolboxAttack
 from lit_purify.attacks.gradient import input_gradient
+from lit_purify.attacks.ladder import Ladder
 from lit_purify.attacks.pgd import PGD
 from lit_purify.attacks.uniform import Uniform
 from lit_purify.attacks.watch import Watch
@@ -18,8 +20,11 @@ __all__ = [
     "PGDEOT",
     "Attack",
     "AutoAttack",
+    "Cost",
     "ExternalAttack",
+    "Finding",
     "FoolboxAttack",
+    "Ladder",
     "Uniform",
     "Watch",
     "input_gradient",

@@ -28,7 +28,10 @@ def of_purified(accuracy: str) -> str:
     return f"{accuracy}|{CLEAN}"
 
 
-_ATTACK = ("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start")
+_ATTACK = (
+    *("attack", "eps", "steps", "rel_stepsize", "gradient", "random_start"),
+    *("rungs", "budget", "selection_draws"),
+)
 _SAME = (
     *(*_ATTACK, "uniform_eps"),
     *("data", "data_sha256", "images", "seed", "test_draws", "precision", "attack_precision"),
