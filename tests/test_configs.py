@@ -43,6 +43,7 @@ _CURVE = ["--measure.base_curve.rates", "[0.5, 1]"]
 QUICK = {
     "attack/uniform.yaml": [],
     "attack/autoattack.yaml": ["--attack.attacks", "[apgd-ce]", "--data.limit", "3"],
+    "attack/strongest.yaml": [*("--attack.rungs.pgd.steps", "2"), *("--attack.budget", "1")],
     "attack/foolbox_l2pgd.yaml": _FOOLBOX,
     "attack/foolbox_deepfool.yaml": [*_FOOLBOX, "--attack.attack.candidates", "2"],
     "attack/foolbox_carlini_wagner.yaml": _FOOLBOX,

@@ -45,10 +45,11 @@ class Ladder(Attack):
 
     Attributes:
         finding_names: ``wrong_unattacked``: broken before any attack; ``broken_by_<rung>``, of the
-            samples that stood when the rung was given them, which n counts; ``broken_without_gradients``: broken by
-            a rung that took no gradient after one that did had failed; ``image_steps``, in all, and
-            ``image_steps_<rung>``, of those that it was given; with a budget ``not_run_<rung>``:
-            not given to the rung for want of it; and those of the rungs, true where one found so.
+            samples that stood when the rung was given them, which n counts;
+            ``broken_without_gradients``: broken by a rung that took no gradient after one that did
+            had failed; ``image_steps``, in all, and ``image_steps_<rung>``, of those that it was
+            given; with a budget ``not_run_<rung>``: not given to the rung for want of it; and those
+            of the rungs, true where one found so.
 
     Raises:
         InputError: no rung, one that is a ladder, norms that differ, a name that is no identifier,
