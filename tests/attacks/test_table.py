@@ -36,7 +36,7 @@ def test_every_attack_has_a_row() -> None:
         for kind in kinds
         if issubclass(kind, attacks.Attack) and not inspect.isabstract(kind)
     }
-    named = {name for row in rows()[1:] for name in re.findall(r"`(\w+)`", row[0])}
+    named = {name for row in rows()[1:] for name in re.findall(r"`(\w+)`", row[0])[:1]}
     assert not exported - named, f"docs/attacks.md has no row for {sorted(exported - named)}"
     assert not named - exported, f"docs/attacks.md names {sorted(named - exported)}, no attacks"
 
