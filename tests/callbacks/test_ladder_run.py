@@ -10,6 +10,8 @@ from measured_run import MeasuredRun, measured_run
 from tiny import Failing, same_row
 
 from lit_purify.attacks import BPDA, PGD, Ladder, Uniform
+from lit_purify.records.runs import read_runs
+from lit_purify.report.page.facts import run_facts
 
 BUDGET = 4
 PROTOCOLS = ("base", "fixed", "fresh")
@@ -78,6 +80,11 @@ def test_the_cost_is_counted_and_timed(whole: MeasuredRun) -> None:
     seconds = whole.header["sessions"][-1]["attack_seconds_per_image"]
     assert {"fixed/uniform", "fixed/bpda", "fresh/bpda"} <= seconds.keys()
     assert all(value > 0 for value in seconds.values())
+    (finished,), _ = read_runs([whole.folder])
+    told = run_facts(finished, "the run")
+    assert "fixed/bpda 0." in told.sessions[-1]["attack_seconds_per_image"]
+    labels = [row[0] for row in told.sections["Ladder of attacks"]]
+    assert "Purified (fixed): broken by bpda" in labels
 
 
 def test_what_was_not_run_is_said(whole: MeasuredRun) -> None:
