@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from lit_purify.report.ladder_flags import ladder_flags
 from lit_purify.report.numbers import percent
 from lit_purify.types import UNTRAINED
 
@@ -191,7 +192,7 @@ does; look for a saturated softmax, clipping or rounding, or attack with BPDA or
         *_of_chance(metrics, preflight.get("num_classes")),
         *_of_rules(metrics),
         *_of_autoattack(metrics),
-        *_of_ladder(metrics, settings),
+        *ladder_flags(metrics, settings.get("budget")),
         *_of_settings(metrics, settings),
     ]
 
@@ -303,32 +304,6 @@ def _of_autoattack(metrics: Metrics) -> Iterator[str]:
         meaning = AUTOATTACK.get(ending, "see its documentation")
         of = f"{ending}, {percent(share)} % of the samples"
         yield f"AutoAttack warns on {surface} ({of}): {meaning}."
-
-
-def _of_ladder(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]:
-    left_out: dict[str, list[str]] = {}
-    for name, entry in metrics.items():
-        surface, _, column = name.partition("/")
-        # Now and then an image at the edge of what fools falls to whatever is tried next.
-        if column == "attack_broken_without_gradients" and _end(entry, "low", 0) > 0.01:
-            yield (
-                f"On {surface} an attack without gradients broke {percent(entry['value'])} % of "
-                "the samples after those with gradients had failed, so the gradients mislead; try "
-                "BPDA or a longer attack."
-            )
-        elif column.startswith(_NOT_RUN) and entry.get("value"):
-            left_out.setdefault(surface, []).append(column.removeprefix(_NOT_RUN))
-    for surface, rungs in left_out.items():
-        share = metrics[f"{surface}/{_NOT_RUN}{rungs[-1]}"]["value"]  # what one leaves out all do
-        yield (
-            f"On {surface} the budget of {settings.get('budget')} image-steps per image was spent "
-            f"on {percent(share)} % of the samples while they stood, and {', '.join(rungs)} did "
-            "not run on all of them: the robust accuracy may be too high; raise attack.budget, "
-            "null for none."
-        )
-
-
-_NOT_RUN = "attack_not_run_"
 
 
 def _of_settings(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]:
