@@ -82,6 +82,7 @@ class Model(Protocol):
 
 
 ACCURACY = "Accuracy"
+LADDER = "Ladder of attacks"
 NOTED = "Noted on the way"
 OTHER = "Other measurements"
 """Titles of sections in reports."""

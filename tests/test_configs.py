@@ -49,6 +49,7 @@ QUICK = {
     "attack/spsa.yaml": ["--attack.queries", "9", "--attack.directions", "2"],
     "attack/rays.yaml": ["--attack.queries", "20"],
     "attack/autoattack.yaml": ["--attack.attacks", "[apgd-ce]", "--data.limit", "3"],
+    "attack/strongest.yaml": [*("--attack.rungs.pgd.steps", "2"), *("--attack.budget", "1")],
     "attack/foolbox_l2pgd.yaml": _FOOLBOX,
     "attack/foolbox_deepfool.yaml": [*_FOOLBOX, "--attack.attack.candidates", "2"],
     "attack/foolbox_carlini_wagner.yaml": _FOOLBOX,

@@ -31,6 +31,7 @@ from lit_purify.records import read_summary
 BASES = (
     ["test", "--config", "cifar_fixed"],
     ["test", "--config", "imagenet_fixed"],
+    ["test", "--config", "cifar_fixed", "--config", "attack/strongest"],
     ["fit", "--config", "train_cifar_small"],
     ["predict", "--config", "predict"],
     ["test", "--config", "cifar_fixed", "--config", "data/tiny_imagenet"],

@@ -1,14 +1,16 @@
 """Attacks on a defence; each is a class that a YAML can name."""
 
 from lit_purify.attacks.autoattack import AutoAttack
-from lit_purify.attacks.base import Attack
+from lit_purify.attacks.base import Attack, Finding
 from lit_purify.attacks.black_box import BlackBox
 from lit_purify.attacks.bpda import BPDA, BPDAEOT
+from lit_purify.attacks.cost import Cost
 from lit_purify.attacks.diffhammer import DiffHammer
 from lit_purify.attacks.eot import PGDEOT
 from lit_purify.attacks.external import ExternalAttack
 from lit_purify.attacks.foolbox_attack import FoolboxAttack
 from lit_purify.attacks.gradient import input_gradient
+from lit_purify.attacks.ladder import Ladder
 from lit_purify.attacks.low_frequency import LowFrequency
 from lit_purify.attacks.perceptual import Perceptual
 from lit_purify.attacks.pgd import PGD
@@ -27,9 +29,12 @@ __all__ = [
     "Attack",
     "AutoAttack",
     "BlackBox",
+    "Cost",
     "DiffHammer",
     "ExternalAttack",
+    "Finding",
     "FoolboxAttack",
+    "Ladder",
     "LowFrequency",
     "Perceptual",
     "RayS",

@@ -7,7 +7,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from lit_purify.arguments import RecordsArguments
 from lit_purify.defence import Defence
 from lit_purify.functional import lp_distance, project
 from lit_purify.precision import Precision
-from lit_purify.types import InputError, ratio
+from lit_purify.types import NOTED, InputError, ratio
 
 SLACK = 1e-6
 """How far outside its ball, in units of the pixels, rounding may put an image."""
@@ -25,6 +25,21 @@ SLACK = 1e-6
 CUSTOMARY = (4 / 255, 8 / 255)
 """Radii of l_inf. An attack in another norm that takes another's place in a configuration inherits
 them where it sets none of its own."""
+
+
+class Finding(NamedTuple):
+    """How reports show something that an attack finds out about each sample.
+
+    Attributes:
+        label: what it is, in plain words.
+        section: title of the rows that it stands among.
+        unit: ``%`` of what is true or false, whose share is shown; of numbers, whose mean is shown,
+            other text.
+    """
+
+    label: str
+    section: str = NOTED
+    unit: str = "%"
 
 
 class Attack(RecordsArguments, ABC):
@@ -39,8 +54,10 @@ class Attack(RecordsArguments, ABC):
             the caller.
         finding_names: what the attack finds out about each sample beside its image, such as
             warnings; the names are known before any batch.
-        findings: of the last batch, for every one of ``finding_names``: shape (B,), bool, or shares
-            in [0, 1].
+        findings: of the last batch, for every one of ``finding_names``: shape (B,), bool, or a
+            floating-point number that is nan for samples about which nothing was found out.
+        seconds: that the parts of the attack on the last batch took, of attacks that have parts,
+            and how many images each was given.
     """
 
     p: float = math.inf
@@ -49,6 +66,7 @@ class Attack(RecordsArguments, ABC):
 
     def __init__(self, *, eps: float | str) -> None:
         self.findings: dict[str, Tensor] = {}
+        self.seconds: dict[str, tuple[float, int]] = {}
         self.eps = self._checked_radius(ratio(eps))
         if self.p != math.inf and self.eps in CUSTOMARY:
             warnings.warn(
@@ -107,6 +125,10 @@ class Attack(RecordsArguments, ABC):
         """The nearest images inside the eps-ball around ``clean`` and inside [0, 1]."""
         return project(perturbed, clean, self.eps, self.p)
 
+    def shown(self, finding: str) -> Finding:
+        """How reports show one of ``finding_names``."""
+        return Finding(finding.replace("_", " "))
+
     def with_eps(self, eps: float) -> Self:
         """The same attack in a ball of another radius.
 
@@ -157,6 +179,6 @@ class Attack(RecordsArguments, ABC):
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this attack: its arguments and public attributes."""
-        hidden = ("p", "findings", "finding_names")
+        hidden = ("p", "findings", "finding_names", "seconds")
         public = {k: v for k, v in vars(self).items() if k[0] != "_" and k not in hidden}
         return {**self._arguments, "attack": type(self).__name__, **public}

@@ -33,17 +33,22 @@ class AdversarialExamples(Callback):
     the defence is deterministic, at any iteration. There an attack that stops early leaves only
     the second one known. Through a surrogate only the first is: its images are tested on the
     defence. What the attack finds out beside the images (``Attack.findings``) is
-    counted as ``<surface>/attack_<finding>``. Of the gradients that it asks for, whatever they are
-    of, ``<surface>/zero_gradient`` is the share of the pixels in which they are exactly zero, and
-    ``<surface>/nonfinite_gradient`` the share of the samples in which one is infinite or not a
-    number in some pixel.
+    counted, or averaged, as ``<surface>/attack_<finding>``. Of the gradients that it asks for,
+    whatever they are of, ``<surface>/zero_gradient`` is the share of the pixels in which they are
+    exactly zero, and ``<surface>/nonfinite_gradient`` the share of the samples in which one is
+    infinite or not a number in some pixel.
 
     Args:
         attack: the attack.
+
+    Attributes:
+        seconds: that the parts of the attack took on this process (``Attack.seconds``), and how
+            many images each was given, by ``<surface>/<part>``.
     """
 
     def __init__(self, attack: Attack) -> None:
         self.attack = attack
+        self.seconds: dict[str, tuple[float, int]] = {}
         self._surrogate = False
         self._watched: dict[Surface, Watch] = {}
         self._findings: dict[Surface, dict[str, Tensor]] = {}
@@ -51,12 +56,16 @@ class AdversarialExamples(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "test":
             module = PurifiedClassifier.tested_by(self, pl_module)
+            self.seconds = {}
             self._check_precision(trainer, module)
             self._surrogate = any(map(module.approximated, module.surfaces))
             for surface, name in product(module.surfaces, self.attack.finding_names):
-                label = module.named(surface, f"{SURFACES[surface]}: {name.replace('_', ' ')}")
+                shown = self.attack.shown(name)
+                label = module.named(surface, f"{SURFACES[surface]}: {shown.label}")
+                share = shown.unit == "%"
+                metric = IntervalAccuracy() if share else MeanWithDeviation(unit=shown.unit)
                 module.add_metric(
-                    _finding(surface, name), IntervalAccuracy(), section=NOTED, label=label
+                    _finding(surface, name), metric, section=shown.section, label=label
                 )
             for surface in module.surfaces:
                 label = module.named(surface, SURFACES[surface])
@@ -121,6 +130,9 @@ class AdversarialExamples(Callback):
             )
             self._watched[surface] = watched
             self._findings[surface] = self.attack.findings
+            for name, (seconds, images) in self.attack.seconds.items():
+                before = self.seconds.get(f"{surface}/{name}", (0.0, 0))
+                self.seconds[f"{surface}/{name}"] = (before[0] + seconds, before[1] + images)
             if watched.iterations:
                 batch["attack_trace"][surface] = watched.trace()
         show_activity(trainer, "test")
@@ -142,7 +154,8 @@ class AdversarialExamples(Callback):
             pl_module.record(f"{surface}/nonfinite_gradient", watched.nonfinite_gradient)
         for surface, findings in self._findings.items():
             for name, found in findings.items():
-                pl_module.record(_finding(surface, name), found)
+                known = ~found.isnan() if found.is_floating_point() else None
+                pl_module.record(_finding(surface, name), found, where=known)
         for name, images in batch["adversarial"].items():
             pl_module.record(f"{name}/adversarial", images)
 

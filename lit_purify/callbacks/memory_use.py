@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.utils.data import default_collate
 
+from lit_purify.attacks import Attack, Ladder
 from lit_purify.callbacks.attack import find_attack
 from lit_purify.data import ImageDataModule
 from lit_purify.data.dataset import ImageDataset
@@ -118,6 +119,11 @@ def _kept(chain: DiffusionPurifier | None, usable: int) -> int:
 def _rows_per_pass(trainer: Trainer, batch_size: int) -> int:
     """Most images that the run's attack sends through the networks at once, draws counted."""
     attack = find_attack(trainer)
+    rungs = attack.rungs.values() if isinstance(attack, Ladder) else [attack]
+    return max(_rows_of(rung, batch_size) for rung in rungs)
+
+
+def _rows_of(attack: Attack | None, batch_size: int) -> int:
     most = getattr(attack, "rows_per_pass", None) or batch_size
     return max(batch_size, min(batch_size * getattr(attack, "draws", 1), most))
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lit_purify.callbacks.attack import AdversarialExamples
 from lit_purify.callbacks.measurement import Measurement, save_figure
 from lit_purify.callbacks.run_folder import run_folder
 from lit_purify.callbacks.settings import HARDWARE, run_settings
@@ -148,7 +149,14 @@ class Records(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Before the module merges: every process must have come here, and one may be hours late.
         if self._header and (sampler := shared_sampler(trainer.test_dataloaders)):
-            self._header["sessions"][-1]["busy_seconds"] = sampler.peers.gather(self._busy)
+            session = self._header["sessions"][-1]
+            session["busy_seconds"] = sampler.peers.gather(self._busy)
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, AdversarialExamples) and callback.seconds:
+                    session["attack_seconds_per_image"] = {
+                        part: seconds / images
+                        for part, (seconds, images) in callback.seconds.items()
+                    }
         self._concluded = True
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -103,6 +103,11 @@ class Purifier(RecordsArguments, nn.Module, ABC):
         """Process and step of every state of a :meth:`trajectory`, known without computing one."""
         return [("forward", 0), ("reverse", 0)]
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of a purification, which the cost of attacks is counted in; 1 without a chain."""
+        return 1
+
     def state_gradients(
         self,
         images: Tensor,

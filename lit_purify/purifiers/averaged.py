@@ -100,6 +100,10 @@ class AveragedPurifier(Purifier):
             total = tuple(a + b for a, b in zip(total, found, strict=True)) if k else found
         return tuple(value / self.draws for value in total)
 
+    @property
+    def total_steps(self) -> int:
+        return self.draws * self.purifier.total_steps
+
     def state_gradients(
         self,
         images: Tensor,

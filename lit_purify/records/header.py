@@ -28,7 +28,8 @@ class Header(TypedDict):
         identity: everything that decides the numbers: ``config`` of the command line, ``settings``.
         samples: how many samples the run has in all; ``None`` if unknown.
         sessions: when, on what and with which versions the run was started and resumed; of one
-            that came to its end, how long each process worked on batches.
+            that came to its end, how long each process worked on batches, and how long the first
+            one took for each part of the attack, per image that the part was given.
     """
 
     format: str

@@ -32,6 +32,7 @@ _ATTACK = (
     *("attack", "threat_model", "eps", "steps", "rel_stepsize", "gradient", "random_start"),
     *("norm", "loss", "targets", "restarts", "attack_schedule", "momentum", "keep"),
     *("evaluations", "judged_by", "queries", "directions"),
+    *("rungs", "budget", "selection_draws"),
 )
 _SAME = (
     *(*_ATTACK, "uniform_eps"),

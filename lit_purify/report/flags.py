@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from lit_purify.report.ladder_flags import ladder_flags
 from lit_purify.report.numbers import percent
 from lit_purify.types import UNTRAINED
 
@@ -200,6 +201,7 @@ does; look for a saturated softmax, clipping or rounding, or attack with BPDA or
         *_of_chance(metrics, preflight.get("num_classes")),
         *_of_rules(metrics),
         *_of_autoattack(metrics),
+        *ladder_flags(metrics, settings.get("budget")),
         *_of_settings(metrics, settings),
     ]
 
@@ -320,7 +322,7 @@ def _of_settings(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]
             yield (
                 f"The attack stopped at the first image that fooled the {known}, at the edge of "
                 f"what fools, and such images transfer badly: {name}/robust_accuracy is too high; "
-                "set attack.early_stop to false to measure it."
+                "set attack.early_stop to false to measure it, or take one attack without a ladder."
             )
     if settings.get("protocols") and (approximate := settings.get("purifier_gradient")):
         yield (

@@ -8,7 +8,7 @@ import torch
 from measured_run import measured_run
 from tiny import IdentityPurifier
 
-from lit_purify.attacks import PGD, PGDEOT
+from lit_purify.attacks import PGD, PGDEOT, Ladder
 from lit_purify.callbacks import MemoryUse, memory_use
 from lit_purify.cli import main
 from lit_purify.data import CIFAR10DataModule
@@ -136,9 +136,12 @@ class TestMemoryBudget:
         assert found.settings["batch_size"] == 3
         assert found.settings["memory_budget_gib"] == pytest.approx(need(3) / GIB)
 
-    def test_draws_of_an_attack_count_as_images(self, run, usable):
+    @pytest.mark.parametrize("climbed", [False, True])
+    def test_draws_of_an_attack_count_as_images(self, run, usable, climbed):
         usable(GIB)
         attack = PGDEOT(eps="2/255", steps=1, draws=5, rows_per_pass=8)
+        if climbed:
+            attack = Ladder(eps="2/255", rungs={"cheap": PGD(steps=1), "dear": attack})
         found = run(chain("auto"), attack=attack, batch_size=3, protocols=("fresh",))
         assert found.settings["memory_budget_gib"] == pytest.approx(1 - need(8) / GIB)
 

@@ -146,6 +146,11 @@ def test_straight_through_takes_every_draw_for_the_identity():
     torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-15)
 
 
+def test_every_draw_costs_the_steps_of_its_chain():
+    assert averaged(draws=4).total_steps == 4 * 3
+    assert AveragedPurifier(Blur(sigma=1.0), draws=4).total_steps == 4
+
+
 def test_settings_name_what_is_averaged():
     settings = averaged(average="logits").settings()
     assert settings["purifier_options"] == {"averaged": "logits", "averaged_draws": 3}

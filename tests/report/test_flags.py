@@ -32,6 +32,8 @@ SOUND: dict[str, Any] = {
     "masking/lost_to_longer_attack": share(0, 8),
     "masking/lost_to_black_box": share(0, 8),
     "fixed/attack_flag_zero_gradient": share(0, 100),
+    "fixed/attack_broken_without_gradients": share(1, 100),
+    "fixed/attack_not_run_square": share(0, 100),
 }
 
 MASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -50,6 +52,18 @@ MASKED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "transfer": ({"transfer/robust_accuracy": share(4, 100)}, ["(transfer) only 4.0 %", "20.0 %"]),
     "blind": ({"blind/robust_accuracy": share(4, 100)}, ["(blind) only 4.0 %", "failed"]),
     "fresh": ({"fresh/robust_accuracy": share(4, 100)}, ["(fresh) only 4.0 %"]),
+    "gradients mislead": (
+        {"fixed/attack_broken_without_gradients": share(10, 100)},
+        ["On fixed", "broke 10.0 %", "BPDA"],
+    ),
+    "budget": (
+        {
+            "base/attack_not_run_pgd": share(0, 100),
+            "base/attack_not_run_fab_t": share(3, 100),
+            "base/attack_not_run_square": share(5, 100),
+        },
+        ["On base", "5.0 %", "fab_t, square did not run"],
+    ),
     "unknown warning": ({"base/attack_flag_new": share(3, 100)}, ["on base (new, 3.0 %"]),
     **{
         f"AutoAttack {ending}": (

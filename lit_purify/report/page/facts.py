@@ -45,7 +45,10 @@ COLUMNS = (
 )
 """In their order; those that no run has are left out."""
 
-_SESSION = ("started", "device", "processes", "batch_size", "busy_seconds")
+_SESSION = (
+    *("started", "device", "processes", "batch_size", "busy_seconds"),
+    "attack_seconds_per_image",
+)
 
 
 class Cell(NamedTuple):
@@ -159,6 +162,8 @@ def _shown(name: str, value: Any) -> str:
         return f"{value:.6g}"
     if isinstance(value, list):
         return ", ".join(_shown(name, item) for item in value) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(key, item)}" for key, item in value.items())
     if value is None or isinstance(value, bool):
         return {None: "none", True: "yes", False: "no"}[value]
     return value if isinstance(value, str) else json.dumps(value)
