@@ -364,11 +364,9 @@ class PurifiedClassifier(RecordingModule):
                 transfer_noise(self.seed, k).seed for k in range(self.test_draws)
             ]
         wanted = self.classifier.preprocessing
-        approximate = getattr(self.purifier, "approximate_gradient", "")
         return {
-            **self.purifier.settings(),
-            **({"purifier_gradient": approximate} if approximate else {}),
-            **({} if self.surrogate is None else {"surrogate": self.surrogate.settings()}),
+            **_said_of(self.purifier),
+            **({} if self.surrogate is None else {"surrogate": _said_of(self.surrogate)}),
             **({"classifier_preprocessing": wanted} if wanted else {}),
             "protocols": list(self.protocols),
             "test_draws": self.test_draws,
@@ -382,3 +380,9 @@ class PurifiedClassifier(RecordingModule):
         models = {} if self.surrogate is None else self.surrogate.models()
         surrogate = {f"surrogate's {role}": model for role, model in models.items()}
         return {**self.purifier.models(), **surrogate, "classifier": self.classifier}
+
+
+def _said_of(purifier: Purifier) -> dict[str, object]:
+    """The settings of a purifier, and what of its gradient is none."""
+    approximate = purifier.approximate_gradient
+    return {**purifier.settings(), **({"purifier_gradient": approximate} if approximate else {})}

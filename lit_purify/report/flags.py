@@ -312,14 +312,15 @@ def _of_settings(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]
             "what fools, and such images transfer badly: transfer/robust_accuracy is too high; "
             "set attack.early_stop to false to measure it."
         )
-    if settings.get("protocols") and (approximate := settings.get("purifier_gradient")):
-        yield (
-            f"The gradient of the purifier is approximate ({approximate}), so that an attack which "
-            "follows it may miss what a better one finds: the robust accuracy may be too high; "
-            "compare with an attack without gradients."
-        )
     chains = [name for name in settings.get("protocols", []) if name != "base"]
-    if chains and (surrogate := settings.get("surrogate")):
+    surrogate = settings.get("surrogate")
+    if chains and (approximate := (surrogate or settings).get("purifier_gradient")):
+        yield (
+            f"The gradient of the {'surrogate' if surrogate else 'purifier'} is approximate "
+            f"({approximate}), so that an attack which follows it may miss what a better one "
+            "finds: the robust accuracy may be too high; compare with an attack without gradients."
+        )
+    if chains and surrogate:
         steps = surrogate.get("num_steps")
         what = surrogate["purifier"] + ("" if steps is None else f" of {steps} steps")
         yield (
