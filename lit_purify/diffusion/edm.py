@@ -92,7 +92,7 @@ class EDMDenoiser(UNetDenoiser):
 
     def forward(self, x_t: Tensor, t: int | Tensor) -> Tensor:
         self.check_shape(tuple(x_t.shape[1:]))
-        alpha_bar = self._alpha_bar(torch.as_tensor(t, device=x_t.device)).reshape(-1, 1, 1, 1)
+        alpha_bar = self._alpha_bar(torch.as_tensor(t, device=x_t.device).view(-1, 1, 1, 1))
         sigma = ((1 - alpha_bar) / alpha_bar).sqrt()
         c_in = (sigma.square() + SIGMA_DATA**2).rsqrt()
         of_input, of_state, of_output = (
@@ -107,7 +107,7 @@ class EDMDenoiser(UNetDenoiser):
         return of_state * x_t - of_output * output
 
     def _alpha_bar(self, t: Tensor) -> Tensor:
-        """Cumulative alphas of steps, float64; between two of them their logarithm is linear."""
+        """Cumulative alphas of steps, same shape, float64; between two of them their logarithm is linear."""
         known = self._alpha_bar_bits.to(t.device).view(torch.float64)
         if not t.is_floating_point():
             return known[t]
