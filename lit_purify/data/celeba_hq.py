@@ -162,8 +162,8 @@ def read_attribute(file: Path, attribute: str) -> dict[str, int]:
         stem = Path(row[0]).stem
         if stem in found:
             raise InputError(
-                f"{file} names {stem} twice; expected a line for every image, of a name that it has "
-                "up to the suffix: mend it, or get it again"
+                f"{file} names {stem} twice; expected one line for every image, whose name differs "
+                "before the suffix; mend it, or get it again"
             )
         found[stem] = values[row[column]]
     return found

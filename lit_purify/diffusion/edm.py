@@ -107,7 +107,10 @@ class EDMDenoiser(UNetDenoiser):
         return of_state * x_t - of_output * output
 
     def _alpha_bar(self, t: Tensor) -> Tensor:
-        """Cumulative alphas of steps, same shape, float64; between two of them their logarithm is linear."""
+        """Cumulative alphas of steps, float64, same shape; between two their logarithm is linear.
+
+        At least one dimension: by a number a tensor on a GPU would be waited for.
+        """
         known = self._alpha_bar_bits.to(t.device).view(torch.float64)
         if not t.is_floating_point():
             return known[t]
