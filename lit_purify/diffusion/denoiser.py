@@ -83,42 +83,6 @@ def frozen_copy(denoiser: Denoiser) -> Denoiser:
     return copy.deepcopy(denoiser, weights).eval()  # deepcopy takes these for copies made already
 
 
-def check_output(output: object, x: Tensor, denoiser: Denoiser) -> None:
-    """Raise :class:`InputError` unless a denoiser has given noise for the state x."""
-    batch, channels, *sides = x.shape
-    shapes = [(batch, width, *sides) for width in (channels, 2 * channels)]
-    types = [x.dtype]
-    if torch.is_autocast_enabled(x.device.type):
-        types.append(torch.get_autocast_dtype(x.device.type))
-    found: str = type(output).__name__
-    if isinstance(output, Tensor):
-        if tuple(output.shape) in shapes and output.dtype in types:
-            return
-        found = f"shape {tuple(output.shape)} of {output.dtype}"
-    raise InputError(
-        f"the denoiser {type(denoiser).__name__} ({denoiser.source}) gives {found} for a state of "
-        f"shape {tuple(x.shape)} of {x.dtype}; expected a tensor of that type and of shape "
-        f"{shapes[0]}, or {shapes[1]} where it learns its variance: mend its forward"
-    )
-
-
-def check_size(resize_to: int | None, denoiser: Denoiser) -> None:
-    """Raise :class:`InputError` unless a denoiser takes images that are brought to this side."""
-    if resize_to is None:
-        return
-    if resize_to < 1:
-        raise InputError(
-            f"resize_to is {resize_to}; expected a side in pixels, 1 or more, or null to purify "
-            "images at their own size"
-        )
-    expected = denoiser.image_shape
-    if expected is not None and expected[1:] != (resize_to, resize_to):
-        raise InputError(
-            f"resize_to is {resize_to}, but the denoiser is made for {expected[1]} x {expected[2]} "
-            "pixels; give that side, or choose another denoiser"
-        )
-
-
 class UNetDenoiser(Denoiser):
     """A U-Net as a :class:`Denoiser`.
 

@@ -13,11 +13,12 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from lit_purify.diffusion.brownian import increment
 from lit_purify.diffusion.compiled_step import CompiledStep, can_run_compiled
-from lit_purify.diffusion.denoiser import Denoiser, check_output, check_size
+from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.noise import NoiseConfiguration, as_indices
 from lit_purify.diffusion.purifier import Purifier, State, identity
 from lit_purify.diffusion.recompute import (
@@ -76,7 +77,7 @@ class DiffusionPurifier(Purifier):
         resize_to: int | None = None,
     ) -> None:
         super().__init__()
-        check_size(resize_to, denoiser)
+        _check_size(resize_to, denoiser)
         self.denoiser = denoiser.eval().requires_grad_(False)
         self.t_star = t_star
         self.num_steps = num_steps
@@ -244,7 +245,7 @@ class DiffusionPurifier(Purifier):
     def _predict(self, x: Tensor, t: int | Tensor) -> Tensor:
         """What the denoiser gives for the state x at step t."""
         output = self.denoiser(x, t)
-        check_output(output, x, self.denoiser)
+        _check_output(output, x, self.denoiser)
         return output
 
     def settings(self) -> dict[str, object]:
@@ -346,3 +347,38 @@ def _steps(visited: list[int]) -> list[tuple[int, int]]:
 def _to_images(x: Tensor, images: Tensor) -> Tensor:
     """A state of the chain as the images that came in: their size, [0, 1] scale."""
     return resize((x + 1) / 2, (images.shape[-2], images.shape[-1]))
+
+
+def _check_output(output: object, x: Tensor, denoiser: Denoiser) -> None:
+    """Raise :class:`InputError` unless a denoiser has given noise for the state x."""
+    batch, channels, *sides = x.shape
+    shapes = [(batch, width, *sides) for width in (channels, 2 * channels)]
+    types = [x.dtype]
+    if torch.is_autocast_enabled(x.device.type):
+        types.append(torch.get_autocast_dtype(x.device.type))
+    found: str = type(output).__name__
+    if isinstance(output, Tensor):
+        if tuple(output.shape) in shapes and output.dtype in types:
+            return
+        found = f"shape {tuple(output.shape)} of {output.dtype}"
+    raise InputError(
+        f"the denoiser {type(denoiser).__name__} ({denoiser.source}) gives {found} for a state of "
+        f"shape {tuple(x.shape)} of {x.dtype}; expected a tensor of that type and of shape "
+        f"{shapes[0]}, or {shapes[1]} where it learns its variance: mend its forward"
+    )
+
+
+def _check_size(resize_to: int | None, denoiser: Denoiser) -> None:
+    if resize_to is None:
+        return
+    if resize_to < 1:
+        raise InputError(
+            f"resize_to is {resize_to}; expected a side in pixels, 1 or more, or null to purify "
+            "images at their own size"
+        )
+    expected = denoiser.image_shape
+    if expected is not None and expected[1:] != (resize_to, resize_to):
+        raise InputError(
+            f"resize_to is {resize_to}, but the denoiser is made for {expected[1]} x {expected[2]} "
+            "pixels; give that side, or choose another denoiser"
+        )

@@ -73,8 +73,6 @@ class RepeatedPurifier(DiffusionPurifier):
             self.schedule.timesteps(t_star, count)
             for t_star, count in zip(rounds, steps, strict=True)
         ]
-        for visited in self._round_steps:
-            denoiser.check_steps(visited)
 
     @property
     def round_steps(self) -> list[list[int]]:

@@ -19,7 +19,6 @@ from lit_purify.diffusion import (
     FixedNoise,
     KarrasSchedule,
     LinearSchedule,
-    RepeatedPurifier,
 )
 from lit_purify.types import InputError
 
@@ -205,11 +204,3 @@ def test_its_probability_flow_is_the_closed_form_by_an_adaptive_solver() -> None
     want = ((2 * start.image - 1) * math.sqrt(m_1 / m_star) + 1) / 2
     assert (found.process, found.t) == ("reverse", 1)
     torch.testing.assert_close(found.image, want, rtol=0, atol=1e-8)
-
-
-def test_every_round_asks_for_its_own_steps() -> None:
-    denoiser = small(seed=None)
-    denoiser.schedule = LinearSchedule(10, 1e-7, 1e-6)  # its first steps are below 0.002
-    RepeatedPurifier(denoiser, rounds=[10, 9], num_steps=1)
-    with pytest.raises(InputError, match="step 5"):
-        RepeatedPurifier(denoiser, rounds=[10, 5], num_steps=1)
