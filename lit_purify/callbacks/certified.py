@@ -60,7 +60,7 @@ class CertifiedRobustness(Measurement):
         n0: answers that choose the class.
         n: answers that are counted for it; 100,000 in the literature.
         alpha: probability that the certificate of an image is wrong, at most.
-        radii: where the accuracy is reported, beside 0.
+        radii: where the accuracy is reported, beside 0, rounded to six digits.
         reversals: K, denoisings of the same noised image that vote on each answer (DensePure); 1
             takes the first.
         rows_per_pass: images that are purified at once, at most, or the reversals of one answer. It
@@ -97,7 +97,7 @@ class CertifiedRobustness(Measurement):
         self.n0 = n0
         self.n = n
         self.alpha = alpha
-        self.radii = sorted({0.0, *map(float, radii)})
+        self.radii = sorted({0.0, *(float(f"{radius:g}") for radius in radii)})
         self.reversals = reversals
         self.rows_per_pass = rows_per_pass
         self._smoothed: SmoothedClassifier | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeGuard
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,7 +17,7 @@ from lit_purify.data import ImageDataModule
 from lit_purify.data.dataset import ImageDataset
 from lit_purify.data.peers import peers_of
 from lit_purify.defence import Defence
-from lit_purify.diffusion import DiffusionPurifier
+from lit_purify.diffusion import DiffusionPurifier, Purifier
 from lit_purify.diffusion.free_memory import GIB, usable_bytes
 from lit_purify.diffusion.live_bytes import LiveBytes
 from lit_purify.diffusion.memory import memory_plan
@@ -37,7 +39,8 @@ class MemoryUse(Callback):
 
     What a gradient needs is planned for one image and for two (:mod:`lit_purify.diffusion.memory`),
     for a purifier of another kind it is measured, and taken to grow by the same for every further
-    one. No number of a run depends on the choice, and a resumed run may choose another.
+    one. Of the purifier and a surrogate that is attacked in its place the one counts that needs
+    more. No number of a run depends on the choice, and a resumed run may choose another.
 
     It stands before all other callbacks, which may report what was chosen.
 
@@ -61,26 +64,29 @@ class MemoryUse(Callback):
             return
         assert isinstance(data, ImageDataModule)
         module = PurifiedClassifier.tested_by(self, pl_module)
-        chain = _chain(module)
-        auto_budget = chain is not None and chain.memory_budget_gib == "auto"
-        if not (data.auto_batch_size or auto_budget):
+        purifiers = _differentiated(module)
+        chains = [chain for chain in purifiers if _is_planned(chain)]
+        auto_budgets = [chain.budget for chain in chains if chain.memory_budget_gib == "auto"]
+        if not (data.auto_batch_size or auto_budgets):
             return
-        one, two = (_peak(trainer, module, images, rows) for rows in (1, 2))
-        added = max(1, two - one)
+        peaks = [[_peak(trainer, module, p, images, rows) for rows in (1, 2)] for p in purifiers]
+        one, added = max(one for one, _ in peaks), max(1, *(two - one for one, two in peaks))
         device = trainer.strategy.root_device
         on_gpu = device.type == "cuda"
         usable = usable_bytes(device) // (1 if on_gpu else trainer.num_devices)
         if data.auto_batch_size:
-            fits = 1 + (usable - _kept(chain, usable) - one) // added
+            fits = 1 + (usable - _kept(chains, usable) - one) // added
             share = -(-len(images) // trainer.world_size)
             chosen = images_that_fit(fits, min(share, LARGEST if on_gpu else LARGEST_ON_CPU))
             data.batch_size = int(min(peers_of(trainer).gather(chosen)))
         planned = one + (_rows_per_pass(trainer, data.batch_size) - 1) * added
         said = f"batch size {data.batch_size}: {planned / GIB:.3g} GiB"
-        if chain is not None and auto_budget:
-            chain.budget.gib = max(0, usable - planned) / GIB
-            self._said = {"memory_budget_gib": chain.budget.gib}
-            said += f" and {chain.budget.gib:.3g} GiB for activations"
+        if auto_budgets:
+            left = max(0, usable - planned) / GIB
+            for budget in auto_budgets:  # they are never in use together
+                budget.gib = left
+            self._said = {"memory_budget_gib": left}
+            said += f" and {left:.3g} GiB for activations"
         if self.verbose and trainer.is_global_zero:
             print(f"{said} of {usable / GIB:.3g} GiB usable", file=sys.stderr, flush=True)
 
@@ -101,19 +107,22 @@ def images_that_fit(fits: int, wanted: int) -> int:
     return max(1, fits if fits < 8 else fits // 8 * 8)
 
 
-def _chain(module: PurifiedClassifier) -> DiffusionPurifier | None:
-    """The purifier of the test, if it is one whose memory can be planned."""
-    purifier = module.purifier
-    planned = isinstance(purifier, DiffusionPurifier) and purifier.fixed_steps
-    return purifier if module.purifies and planned else None  # type: ignore[return-value]
+def _differentiated(module: PurifiedClassifier) -> Sequence[Purifier | None]:
+    """What gradients of the run go through: the purifier, and what is attacked in its place."""
+    if not module.purifies:
+        return [None]
+    return [module.purifier] if module.surrogate is None else [module.purifier, module.surrogate]
 
 
-def _kept(chain: DiffusionPurifier | None, usable: int) -> int:
+def _is_planned(purifier: Purifier | None) -> TypeGuard[DiffusionPurifier]:
+    """Whether it is one whose memory can be planned."""
+    return isinstance(purifier, DiffusionPurifier) and purifier.fixed_steps
+
+
+def _kept(chains: Sequence[DiffusionPurifier], usable: int) -> int:
     """Bytes that are set aside for activations."""
-    if chain is None:
-        return 0
-    gib = chain.memory_budget_gib
-    return usable // 2 if gib == "auto" else int(gib * GIB)
+    budgets = [chain.memory_budget_gib for chain in chains]
+    return max((usable // 2 if gib == "auto" else int(gib * GIB) for gib in budgets), default=0)
 
 
 def _rows_per_pass(trainer: Trainer, batch_size: int) -> int:
@@ -128,18 +137,23 @@ def _rows_of(attack: Attack | None, batch_size: int) -> int:
     return max(batch_size, min(batch_size * getattr(attack, "draws", 1), most))
 
 
-def _peak(trainer: Trainer, module: PurifiedClassifier, images: ImageDataset, rows: int) -> int:
-    """Bytes that the gradient of an attack on so many images needs, no activations kept."""
+def _peak(
+    trainer: Trainer,
+    module: PurifiedClassifier,
+    purifier: Purifier | None,
+    images: ImageDataset,
+    rows: int,
+) -> int:
+    """Bytes that a gradient at so many images through a purifier needs, no activations kept."""
     shape = images[0]["image"].shape
-    chain = _chain(module)
-    if chain is not None:
+    if _is_planned(purifier):
         mixed = trainer.precision == "bf16-mixed"
-        plan = memory_plan(chain, module.classifier, shape, rows, mixed=mixed)
+        plan = memory_plan(purifier, module.classifier, shape, rows, mixed=mixed)
         return replace(plan, steps_kept=0).peak
     module.to(trainer.strategy.root_device)  # where Lightning will bring it
     batch = default_collate([images[i % len(images)] for i in range(rows)])
     batch = trainer.strategy.batch_to_device(batch)
-    defence = module.defence if module.purifies else Defence(module.classifier)
+    defence = Defence(module.classifier, purifier)
     with (
         torch.enable_grad(),
         trainer.precision_plugin.forward_context(),
@@ -147,7 +161,7 @@ def _peak(trainer: Trainer, module: PurifiedClassifier, images: ImageDataset, ro
         LiveBytes() as live,
     ):
         x = batch["image"].clone().requires_grad_()
-        bound = defence.bind(module.noise if module.purifies else None, batch["index"])
+        bound = defence.bind(None if purifier is None else module.noise, batch["index"])
         logits = bound(x)
         if logits.requires_grad:
             torch.autograd.grad(logits.sum(), x, allow_unused=True)

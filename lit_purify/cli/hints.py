@@ -10,7 +10,10 @@ from importlib import import_module
 
 from lit_purify.types import did_you_mean
 
-_CLASSES = ("attacks", "callbacks", "checkpoints", "classifiers", "data", "diffusion", "modules")
+_CLASSES = (
+    *("attacks", "callbacks", "checkpoints", "classifiers", "data", "diffusion", "modules"),
+    "purifiers",
+)
 _PLACES = {
     "model": "lit_purify.PurifiedClassifier",
     "model.purifier": "lit_purify.DiffusionPurifier",
@@ -26,6 +29,7 @@ _WRONG_OPTION = re.compile(
 _WRONG_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _NO_CLASS = re.compile(r"class_path 'lightning\.[\w.]*Lightning(?:Data)?Module':\s+Option")
 _WRONG_KIND = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
+_ABSTRACT = re.compile(r'"(\w+)":.*?Expected an instantiatable class, but', re.DOTALL)
 _CALLBACKS = re.compile(r'Parser key "trainer\.callbacks"')
 
 
@@ -36,6 +40,8 @@ def hint(message: str) -> str:
         return did_you_mean(word, getattr(import_module(module), "__all__", ()))
     if found := _WRONG_KIND.search(message):
         return _annotation(pydoc.locate(found[1]), found[2])
+    if found := _ABSTRACT.search(message):
+        return f"; name a class that can be made as {found[1]}, before its arguments"
     if not (found := _WRONG_OPTION.search(message)):
         return ""
     # The class that refuses the option stands last before it; without one any may be meant.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from lit_purify.data.image_files import Labelled, is_picture, visible
+from lit_purify.data.image_files import Labelled, pictures
 from lit_purify.data.photographs_module import PhotographsDataModule
 from lit_purify.types import Auto, InputError, did_you_mean
 
@@ -159,18 +159,19 @@ def read_attribute(file: Path, attribute: str) -> dict[str, int]:
                 f"{file} has the line {' '.join(row)[:60]!r}; expected a file name and 1 or -1 for "
                 f"each of {count} attributes; mend it, or get it again"
             )
-        found[Path(row[0]).stem] = values[row[column]]
+        stem = Path(row[0]).stem
+        if stem in found:
+            raise InputError(
+                f"{file} names {stem} twice; expected one line for every image, whose name differs "
+                "before the suffix; mend it, or get it again"
+            )
+        found[stem] = values[row[column]]
     return found
 
 
 def _labelled(folder: Path, attributes: dict[str, int], file: Path) -> Labelled:
     """The images of a folder in the order of the list."""
-    files = {path.stem: path for path in visible(folder) if is_picture(path)}
-    if not files:
-        raise InputError(
-            f"the folder {str(folder)!r} holds no images; expected files such as 00001.jpg "
-            "directly in it; check --data.source"
-        )
+    files = pictures(folder)
     unknown = [path.name for stem, path in files.items() if stem not in attributes]
     if unknown:
         raise InputError(

@@ -46,6 +46,27 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
+def pictures(folder: Path) -> dict[str, Path]:
+    """The images directly in a folder, in the order of their names, by their stems.
+
+    Raises:
+        InputError: it holds none, or two of one stem.
+    """
+    found: dict[str, Path] = {}
+    for path in visible(folder):
+        if is_picture(path) and path.is_file() and found.setdefault(path.stem, path) != path:
+            raise InputError(
+                f"the folder {str(folder)!r} holds {found[path.stem].name} and {path.name}; "
+                "expected no two images of one name up to the suffix; rename all but one"
+            )
+    if not found:
+        raise InputError(
+            f"the folder {str(folder)!r} holds no images; expected files that end in "
+            f"{', '.join(SUFFIXES)} directly in it; check the path"
+        )
+    return found
+
+
 def read_pixels(path: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
     """Read an 8-bit image of one size, pixels as stored (no colour or orientation correction).
 

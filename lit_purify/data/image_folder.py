@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from lit_purify.data import sources
 from lit_purify.data.arrays import ImageArrays
 from lit_purify.data.base import ImageDataModule
-from lit_purify.data.image_files import SUFFIXES, is_picture, read_pixels, visible
+from lit_purify.data.image_files import pictures, read_pixels
 from lit_purify.types import Auto, Batch, InputError
 
 
@@ -63,11 +63,11 @@ class ImageFolderDataModule(ImageDataModule):
             )
         path = Path(self.source)
         if path.is_dir() and self.source != "embedded":
-            files = _pictures(path)[: self.limit]
+            files = dict(itertools.islice(pictures(path).items(), self.limit))
             self.predict_set = ImageArrays(
-                np.stack([read_pixels(file, self.image_shape) for file in files]), None
+                np.stack([read_pixels(file, self.image_shape) for file in files.values()]), None
             )
-            self.names = [file.stem for file in files]
+            self.names = list(files)
         else:
             self.predict_set = self.take(*self._arrays(path))
             self.names = [f"image_{i:05d}" for i in range(len(self.predict_set))]
@@ -84,23 +84,3 @@ class ImageFolderDataModule(ImageDataModule):
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         return self.evaluation_loader(self.predict_set)
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """The images of a folder by name, each of a stem of its own."""
-    files = [path for path in visible(folder) if is_picture(path) and path.is_file()]
-    if not files:
-        raise InputError(
-            f"the folder {str(folder)!r} holds no images; expected files that end in "
-            f"{', '.join(SUFFIXES)} directly in it; check the path"
-        )
-    by_stem = defaultdict(list)
-    for path in files:
-        by_stem[path.stem].append(path.name)
-    for same in by_stem.values():
-        if len(same) > 1:
-            raise InputError(
-                f"the folder {str(folder)!r} holds {' and '.join(same)}, which would get the same "
-                "output name; rename all but one"
-            )
-    return files

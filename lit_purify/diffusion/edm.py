@@ -38,10 +38,11 @@ ROUNDING = 1e-6
 
 
 class EDMDenoiser(UNetDenoiser):
-    """A network of EDM's as a :class:`~lit_purify.diffusion.Denoiser`.
+    r"""A network of EDM's as a :class:`~lit_purify.diffusion.Denoiser`.
 
     It was trained on all noise levels at once, so any schedule is one of its own: every step t is
-    told the network by its noise level, exactly.
+    told the network by its noise level, exactly. Between whole steps :math:`\ln \bar\alpha_t` is
+    linear, as :class:`~lit_purify.diffusion.AdaptiveFlowPurifier` takes it.
 
     Args:
         network: called with the scaled state (B, C, H, W) and ln(sigma) / 4, shape (B,); it has
@@ -93,8 +94,7 @@ class EDMDenoiser(UNetDenoiser):
 
     def forward(self, x_t: Tensor, t: int | Tensor, classes: Tensor | None = None) -> Tensor:
         self.check_shape(tuple(x_t.shape[1:]))
-        t = t if isinstance(t, int) else t.to(x_t.device)
-        alpha_bar = self._alpha_bar_bits.to(x_t.device).view(torch.float64)[t].reshape(-1, 1, 1, 1)
+        alpha_bar = self._alpha_bar(torch.as_tensor(t, device=x_t.device).view(-1, 1, 1, 1))
         sigma = ((1 - alpha_bar) / alpha_bar).sqrt()
         c_in = (sigma.square() + SIGMA_DATA**2).rsqrt()
         of_input, of_state, of_output = (
@@ -109,6 +109,17 @@ class EDMDenoiser(UNetDenoiser):
         levels = (sigma.log() / 4).flatten().expand(len(x_t))
         output = self.evaluate(of_input * x_t, levels, *given)
         return of_state * x_t - of_output * output
+
+    def _alpha_bar(self, t: Tensor) -> Tensor:
+        """Cumulative alphas of steps, float64, same shape; between two their logarithm is linear.
+
+        At least one dimension: by a number a tensor on a GPU would be waited for.
+        """
+        known = self._alpha_bar_bits.to(t.device).view(torch.float64)
+        if not t.is_floating_point():
+            return known[t]
+        below = t.floor().long().clamp(max=len(known) - 2)
+        return known[below] * (known[below + 1] / known[below]) ** (t - below)
 
 
 class EDMUNet(ScoreSDEUNet):

@@ -116,8 +116,7 @@ class Schedule(ABC):
 
         In the [0, 1] scale of images it is half of that.
         """
-        alpha_bar = self.alpha_bar[t].item()
-        return math.sqrt((1 - alpha_bar) / alpha_bar)
+        return self.sigmas[t].item()
 
     def step_of(self, sigma: float) -> int:
         """The step t whose :meth:`sigma` is nearest to the one given, [-1, 1] scale.
@@ -135,8 +134,7 @@ class Schedule(ABC):
                 f"the noise of standard deviation {sigma:g} ([-1, 1] scale) is none of the "
                 f"schedule's ({self}); expected {first:.4g} to {last:.4g}"
             )
-        found = ((1 - self.alpha_bar) / self.alpha_bar).sqrt()[1:]
-        return 1 + int((found - sigma).abs().argmin())
+        return 1 + int((self.sigmas[1:] - sigma).abs().argmin())
 
     def settings(self) -> dict[str, object]:
         """What a report must say about this schedule."""

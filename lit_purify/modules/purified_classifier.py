@@ -14,11 +14,18 @@ from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise, NoiseSource
 from lit_purify.diffusion.purifier import Purifier, State
 from lit_purify.diffusion.seeds import check_seed
-from lit_purify.functional import majority
-from lit_purify.metrics import IntervalAccuracy
 from lit_purify.modules.compilation import compile_defence, networks, settle_compilation
 from lit_purify.modules.numerics import Float32Mode, check_precision
-from lit_purify.modules.outcomes import Outcome, Outcomes, judged
+from lit_purify.modules.outcomes import (
+    VOTES,
+    Outcome,
+    Outcomes,
+    add_accuracy,
+    add_judged,
+    judged,
+    record_tests,
+    record_votes,
+)
 from lit_purify.modules.preflight import Preflight, first_images, preflight
 from lit_purify.modules.protocols import (
     ATTACK_NOISE,
@@ -28,13 +35,7 @@ from lit_purify.modules.protocols import (
     transfer_noise,
 )
 from lit_purify.modules.recording import RecordingModule
-from lit_purify.types import ACCURACY, NOTED, Auto, Batch, InputError, Model, is_whole
-
-VOTES = {
-    "worst_of_n": "new noise, correct at every one of N tries",
-    "majority": "new noise, majority of N tries",
-}
-"""What several tests of an image under fresh noise also tell."""
+from lit_purify.types import Auto, Batch, InputError, Model, is_whole
 
 
 class PurifiedClassifier(RecordingModule):
@@ -218,28 +219,16 @@ class PurifiedClassifier(RecordingModule):
         """The module's own metrics, without those of a run's callbacks, and nothing recorded."""
         self.clear_records()
         self.preflight = Preflight()
-        self._add_judged("base/clean", "Classifier alone, clean images")
+        add_judged(self, "base/clean", "Classifier alone, clean images")
         if self.purifies:
-            self._add_judged("purified/clean", "Purified, clean images")
+            add_judged(self, "purified/clean", "Purified, clean images")
         for protocol in self.protocols:
             surface, label = PROTOCOLS[protocol].surface, PROTOCOLS[protocol].label
-            self._add_judged(f"{protocol}/robust", self.named(surface, label))
+            add_judged(self, f"{protocol}/robust", self.named(surface, label))
         if self.test_draws > 1 and "fresh" in self.protocols:
             for vote, words in VOTES.items():
                 label = self.named("fresh", f"Purified, attacked: {words}")
-                self._add_accuracy(f"fresh/robust_accuracy_{vote}", label)
-
-    def _add_judged(self, name: str, label: str) -> None:
-        self._add_accuracy(f"{name}_accuracy", label)
-        self.add_metric(
-            f"{name}_nonfinite",
-            IntervalAccuracy(),
-            section=NOTED,
-            label=f"{label}: pixels or logits not finite",
-        )
-
-    def _add_accuracy(self, name: str, label: str) -> None:
-        self.add_metric(name, IntervalAccuracy(), section=ACCURACY, label=label)
+                add_accuracy(self, f"fresh/robust_accuracy_{vote}", label)
 
     @classmethod
     def tested_by(cls, callback: Callback, module: LightningModule) -> PurifiedClassifier:
@@ -310,17 +299,17 @@ class PurifiedClassifier(RecordingModule):
                 "to [] to measure clean images only"
             )
         outcomes = {"base/clean": judged(image, self.classifier(image), label)}
-        self._record_tests("base/clean", [outcomes["base/clean"]])
+        record_tests(self, "base/clean", [outcomes["base/clean"]])
         if self.purifies:
             answer = self.purifier.answer(image, self.noise, index, self.classifier)
             outcomes["fixed/clean"] = judged(*answer, label)
-            self._record_tests("purified/clean", [outcomes["fixed/clean"]])
+            record_tests(self, "purified/clean", [outcomes["fixed/clean"]])
         for name in self.protocols:
             tests = self._test(name, batch)
             outcomes[f"{name}/adversarial"] = tests[0]
-            self._record_tests(f"{name}/robust", tests)
+            record_tests(self, f"{name}/robust", tests)
             if f"{name}/robust_accuracy_majority" in self.registered:
-                self._record_votes(name, tests, label)
+                record_votes(self, name, tests, label)
         return outcomes
 
     def predict_step(self, batch: Batch, batch_idx: int) -> list[State]:
@@ -339,23 +328,6 @@ class PurifiedClassifier(RecordingModule):
             tests.append(judged(*answer, label))
         return tests
 
-    def _record_tests(self, name: str, tests: list[Outcome]) -> None:
-        first = tests[0]
-        right = torch.stack([test.correct for test in tests])
-        nonfinite = torch.stack([test.nonfinite for test in tests])
-        self.record(f"{name}_nonfinite", nonfinite.any(0))
-        # An attack that stops early leaves the success after its last iteration unknown.
-        if f"{name}_accuracy" in self.registered:
-            share = first.correct if len(tests) == 1 else right.double().mean(0)
-            self.record(f"{name}_accuracy", share)
-            self.record(f"{name}_prediction", first.logits.argmax(1))
-
-    def _record_votes(self, name: str, tests: list[Outcome], label: Tensor) -> None:
-        winner = majority(torch.stack([test.logits for test in tests]))
-        right = torch.stack([test.correct for test in tests])
-        self.record(f"{name}/robust_accuracy_worst_of_n", right.all(0))
-        self.record(f"{name}/robust_accuracy_majority", winner == label)
-
     def settings(self) -> dict[str, object]:
         """What a report must say about this run: how it purifies, its protocols, seeds, models."""
         seeds: dict[str, object] = {"seed": self.seed}
@@ -364,11 +336,9 @@ class PurifiedClassifier(RecordingModule):
                 transfer_noise(self.seed, k).seed for k in range(self.test_draws)
             ]
         wanted = self.classifier.preprocessing
-        approximate = getattr(self.purifier, "approximate_gradient", "")
         return {
-            **self.purifier.settings(),
-            **({"purifier_gradient": approximate} if approximate else {}),
-            **({} if self.surrogate is None else {"surrogate": self.surrogate.settings()}),
+            **_said_of(self.purifier),
+            **({} if self.surrogate is None else {"surrogate": _said_of(self.surrogate)}),
             **({"classifier_preprocessing": wanted} if wanted else {}),
             "protocols": list(self.protocols),
             "test_draws": self.test_draws,
@@ -382,3 +352,9 @@ class PurifiedClassifier(RecordingModule):
         models = {} if self.surrogate is None else self.surrogate.models()
         surrogate = {f"surrogate's {role}": model for role, model in models.items()}
         return {**self.purifier.models(), **surrogate, "classifier": self.classifier}
+
+
+def _said_of(purifier: Purifier) -> dict[str, object]:
+    """The settings of a purifier, and what of its gradient is none."""
+    approximate = purifier.approximate_gradient
+    return {**purifier.settings(), **({"purifier_gradient": approximate} if approximate else {})}

@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_purify.records.discovery import run_folders
+from lit_purify.records.discovery import SUMMARY, run_folders
 from lit_purify.records.rows import read_numbers
 from lit_purify.records.summary import read_summary, versions
 from lit_purify.statistics import wilson_interval
@@ -143,26 +143,28 @@ def read_runs(folders: Iterable[str | Path]) -> tuple[list[FinishedRun], list[st
 
     Returns:
         The finished ones, each once, in the order given; and a line for every folder left out that
-        says why and what to do.
+        says why and what to do. Runs whose summaries are the same to the byte are one: a run and
+        its exported copy, say.
     """
-    runs: dict[Path, FinishedRun] = {}
+    runs: dict[bytes, FinishedRun] = {}
     left_out = []
     for folder in (run for given in folders for run in run_folders(Path(given))):
-        if folder.resolve() in runs:
-            left_out.append(f"{folder}: named twice, and counted once")
-            continue
         found = _read(folder)
         if isinstance(found, str):
             left_out.append(f"{folder}: {found}")
-        else:
-            runs[folder.resolve()] = found
+            continue
+        first = runs.setdefault((folder / SUMMARY).read_bytes(), found)
+        if first is not found:
+            same = first.folder.resolve() == folder.resolve()
+            why = "named twice" if same else f"the same as {first.folder}"
+            left_out.append(f"{folder}: {why}, and counted once")
     return list(runs.values()), left_out
 
 
 def _read(folder: Path) -> FinishedRun | str:
     """The run in a folder, or why there is none."""
     try:
-        summary = read_summary(folder / "summary.json")
+        summary = read_summary(folder / SUMMARY)
     except OSError as error:
         return (
             f"its summary.json cannot be read ({error.strerror}); name the folder that a test "

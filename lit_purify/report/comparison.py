@@ -76,6 +76,7 @@ def report(
             f"the report goes into a folder, and {output} is an address; give a path by --output"
         )
     output = Path(output)
+    _check_targets(output, html)
     runs, left_out = read_runs(folders)
     if not runs:
         raise InputError(f"none of the folders holds a finished run: {'; '.join(left_out)}")
@@ -140,6 +141,23 @@ def report(
     stale = [output / f"{name}.png" for name in FIGURES if name not in figures]
     _write(written, stale)
     return output
+
+
+def _check_targets(output: Path, html: Path | None) -> None:
+    """Raise :class:`InputError` where it shows before the work that it cannot be written."""
+    if html is not None and html.is_dir():
+        raise InputError(f"--html names the folder {html}; expected a file, such as report.html")
+    for folder in [output] if html is None else [output, html.absolute().parent]:
+        places = (place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not (place := next(places)).is_dir() or not os.access(place, os.W_OK):
+            raise _unwritable(f"{folder} ({place} is no folder that may be written to)")
+
+
+def _unwritable(what: str) -> InputError:
+    return InputError(
+        f"the report cannot be written to {what}; choose another folder by --output, or another "
+        "file by --html"
+    )
 
 
 def _check_measured(runs: Sequence[FinishedRun], name: str, option: str) -> None:
@@ -221,7 +239,4 @@ def _write(files: Mapping[Path, bytes], stale: Iterable[Path]) -> None:
         for path in stale:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(
-            f"the report cannot be written to {error.filename} ({error.strerror}); choose another "
-            "folder by --output, or another file by --html"
-        ) from error
+        raise _unwritable(f"{error.filename} ({error.strerror})") from error

@@ -25,7 +25,7 @@ from lit_purify.records.runs import (
     short_names,
 )
 from lit_purify.report.classifier_curve import classifier_curve
-from lit_purify.report.law import Law, accuracy_of, fitted_law
+from lit_purify.report.law import Law, accuracy_of, at_zero, fitted_law
 from lit_purify.report.numbers import percent
 from lit_purify.statistics import SigmoidFit
 from lit_purify.types import Estimate
@@ -280,10 +280,10 @@ def _fitted(law: Law, shares: Sequence[Estimate]) -> tuple[Judgement, str]:
 
 
 def _fit(fit: SigmoidFit) -> str:
-    low, high = (float(edge) for edge in fit.band(0.0))
+    start = at_zero(fit)
     return (
         f"R2 = {fit.r_squared:.3f}, k = {fit.steepness:.1f}, m = {fit.middle:.3f}; at rate 0 the "
-        f"curve has {percent(fit.at_zero)} % ({percent(low)} to {percent(high)})."
+        f"curve {'says nothing' if start is None else f'has {_percent(start)}'}."
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lit_purify.report.ladder_flags import ladder_flags
 from lit_purify.report.numbers import percent
+from lit_purify.report.preflight_flags import PROBABILITIES, of_preflight
 from lit_purify.types import UNTRAINED
 
 Metrics = Mapping[str, Mapping[str, Any]]
@@ -149,14 +150,10 @@ CLEAN = {
 }
 """Accuracies without an attack: whose they are, and what to look at where it is that of chance."""
 
-_PROBABILITIES = (
-    "the outputs look like probabilities and not like logits, and the loss then saturates; have "
-    "the classifier give logits"
-)
 AUTOATTACK = {
     "randomized": "the defence answers the same image differently, and an attack meant for "
     "deterministic defences is misled by that; use version rand, or the protocol fixed",
-    "probabilities": _PROBABILITIES,
+    "probabilities": PROBABILITIES,
     "zero_gradient": "the gradient is zero, so only attacks without gradients mean something; look "
     "for a saturated or quantised output, and try the Square attack with more queries",
     "dynamic": "the defence does more than a forward pass when it is asked, optimises or changes "
@@ -196,7 +193,7 @@ does; look for a saturated softmax, clipping or rounding, or attack with BPDA or
     """
     settings, preflight = settings or {}, preflight or {}
     return [
-        *_of_preflight(preflight, settings, metrics),
+        *of_preflight(preflight, settings, tested=bool(metrics)),
         *_of_broken_answers(metrics),
         *_of_chance(metrics, preflight.get("num_classes")),
         *_of_rules(metrics),
@@ -204,69 +201,6 @@ does; look for a saturated softmax, clipping or rounding, or attack with BPDA or
         *ladder_flags(metrics, settings.get("budget")),
         *_of_settings(metrics, settings),
     ]
-
-
-def _of_preflight(
-    preflight: Mapping[str, Any], settings: Mapping[str, Any], metrics: Metrics
-) -> Iterator[str]:
-    if odd := preflight.get("odd_values"):
-        yield odd
-    for module in preflight.get("training", []):
-        yield (
-            f"The module {module} is in training mode, so that its answers may change from pass to "
-            "pass and with the batch: no number of this run can be repeated; call its eval()."
-        )
-    tolerance = _tolerance(settings)
-    for role, difference in preflight.get("differs_alone", {}).items():
-        again = preflight["differs_again"][role]
-        if again > tolerance:
-            yield (
-                f"The {role} answers the same image differently when it is asked again (by "
-                f"{again:.2g}), although everything random is keyed by the image: the numbers "
-                "depend on chance that is not recorded; look for dropout at work in evaluation or "
-                "noise that is not taken from the noise argument."
-            )
-        elif difference > tolerance:
-            yield (
-                f"The {role} answers an image differently when it is alone (by {difference:.2g}): "
-                "the numbers depend on how the images are batched; look for batch normalisation "
-                "without running statistics or a statistic over the batch."
-            )
-    if preflight.get("probabilities"):
-        yield f"For the first images {_PROBABILITIES}."
-    low, high = preflight.get("purified_range", (0, 1))
-    # A chain that clips nothing, and one that adds noise, ends outside [0, 1] on both sides alike.
-    if low < -1 or high > 2 or (low < -0.75 and high <= 1.01):
-        yield (
-            f"The purified images range over [{low:.3g}, {high:.3g}], and the classifier expects "
-            "[0, 1]: return images in the scale that they came in."
-        )
-    for role in preflight.get("nonfinite", []):
-        yield (
-            f"The {role} gives numbers that are not finite for one of the first images: they count "
-            "as wrong; look for a division by zero or an overflow."
-        )
-    if reason := preflight.get("not_compiled"):
-        yield (
-            f"The networks run uncompiled although they were to be compiled: {reason}. The numbers "
-            "are as good, and the run takes longer; set model.compile to false if that is all "
-            "right."
-        )
-    # Afterwards the gradients are counted that the attack did ask for.
-    if preflight.get("zero_gradient", 0.0) in (None, 1.0) and not metrics:
-        none = preflight["zero_gradient"] is None
-        yield (
-            f"{'No gradient' if none else 'A gradient of exactly zero'} reaches the images, so "
-            "that an attack that follows it finds no direction; make the purifier differentiable, "
-            "or attack with BPDA or without gradients."
-        )
-
-
-def _tolerance(settings: Mapping[str, Any]) -> float:
-    """How far rounding takes the answers to an image in two batches apart."""
-    if settings.get("precision", "32-true") != "32-true":
-        return 0.1
-    return 0.02 if settings.get("tf32") else 1e-3
 
 
 def _of_broken_answers(metrics: Metrics) -> Iterator[str]:
@@ -324,14 +258,15 @@ def _of_settings(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]
                 f"what fools, and such images transfer badly: {name}/robust_accuracy is too high; "
                 "set attack.early_stop to false to measure it, or take one attack without a ladder."
             )
-    if settings.get("protocols") and (approximate := settings.get("purifier_gradient")):
-        yield (
-            f"The gradient of the purifier is approximate ({approximate}), so that an attack which "
-            "follows it may miss what a better one finds: the robust accuracy may be too high; "
-            "compare with an attack without gradients."
-        )
     chains = [name for name in settings.get("protocols", []) if name not in ("base", "blind")]
-    if chains and (surrogate := settings.get("surrogate")):
+    surrogate = settings.get("surrogate")
+    if chains and (approximate := (surrogate or settings).get("purifier_gradient")):
+        yield (
+            f"The gradient of the {'surrogate' if surrogate else 'purifier'} is approximate "
+            f"({approximate}), so that an attack which follows it may miss what a better one "
+            "finds: the robust accuracy may be too high; compare with an attack without gradients."
+        )
+    if chains and surrogate:
         steps = surrogate.get("num_steps")
         what = surrogate["purifier"] + ("" if steps is None else f" of {steps} steps")
         yield (

@@ -16,7 +16,7 @@ from lit_purify.records.runs import (
 )
 from lit_purify.report.numbers import percent
 from lit_purify.statistics import SigmoidFit, fit_sigmoid
-from lit_purify.types import InputError
+from lit_purify.types import Estimate, InputError
 
 _Z = NormalDist().inv_cdf(0.975)
 
@@ -173,9 +173,17 @@ def sentence(fit: SigmoidFit) -> str:
     """A fit in words."""
     k, m, a = fit.standard_errors
     ceiling = f"A = {fit.ceiling:.3f} ± {a:.3f}" if fit.parameters == 3 else "A = 1 (not fitted)"
-    low, high = map(float, fit.band(0.0))
+    start = "not told by these points"
+    if (known := at_zero(fit)) is not None:
+        value, low, high = map(percent, known)
+        start = f"{value} % (95 %: {low} to {high})"
     return (
         f"k = {fit.steepness:.3f} ± {k:.3f}, m = {fit.middle:.4f} ± {m:.4f}, {ceiling}, "
-        f"R2 = {fit.r_squared:.4f}, {fit.points} points; accuracy at 0: {percent(fit.at_zero)} % "
-        f"(95 %: {percent(low)} to {percent(high)})"
+        f"R2 = {fit.r_squared:.4f}, {fit.points} points; accuracy at 0: {start}"
     )
+
+
+def at_zero(fit: SigmoidFit) -> Estimate | None:
+    """The curve at rate 0; ``None`` where its interval is as wide as [0, 1], and says nothing."""
+    low, high = map(float, fit.band(0.0))
+    return None if high - low >= 1 else Estimate(fit.at_zero, low, high)

@@ -42,6 +42,8 @@ _WORDS = {
     "random_start": "no random start",
     "draws": "{} draws of EOT",
 }
+_SCHEDULE = "linear, 1000 steps, beta 0.0001 to 0.02"
+"""Whose steps the paper's t* counts."""
 _VARIABILITY = ("variance", "direction", "centroid")
 _PAIRS = 50
 """Inputs and draws per image of the paper's Tables S5 and S6."""
@@ -52,7 +54,7 @@ _CHAIN = (
 )
 _ATTACKED = (
     *("attack", "threat_model", "eps", *_ATTACK, *_PLAIN, "early_stop", "gradient"),
-    *("attack_precision", "queries", "directions"),
+    *("attack_precision", "queries", "directions", "surrogate"),
 )
 
 
@@ -160,6 +162,9 @@ def _differences(cell: PrintedCell, run: FinishedRun) -> Iterator[str]:
     steps = run.settings.get("num_steps")
     if steps not in (None, cell.depth):
         yield f"{steps} chain steps, not all"
+    schedule = run.settings.get("schedule", _SCHEDULE)
+    if schedule != _SCHEDULE:
+        yield f"another noise schedule ({schedule})"
     if run.settings.get("forward_process") == "one_shot":
         yield "noised in one draw, not step by step"
     if (precision := run.settings.get("precision", "32-true")) != "32-true":

@@ -37,7 +37,8 @@ ATTACKED = {"fixed": ANY_ITERATION, "fresh": "fresh/robust_accuracy"}
 
 _SAME = (
     *("purifier", "purifier_options", "t_star", "num_steps", "sampler", "sampler_options"),
-    *("forward_process", "seed", "data", "data_sha256", "models", "threat_model"),
+    *("schedule", "forward_process", "clip_output", "resize_to", "threat_model"),
+    *("seed", "data", "data_sha256", "models"),
 )
 """Settings in which a prediction must not differ from what it is compared with."""
 

@@ -155,12 +155,12 @@ def _round(
 
 def finished(sweep: Sweep) -> dict[str, FinishedRun]:
     """The results of a sweep by the names of its runs."""
-    runs, _ = read_runs(sweep.finished_folders())
-    by_folder: dict[Path | None, FinishedRun] = {run.folder: run for run in runs}
+    folders = sweep.finished_folders()
     return {
-        name: by_folder[progress.folder]
+        name: run
         for name, progress in sweep.progress.items()
-        if progress.folder in by_folder
+        if progress.folder in folders
+        for run in read_runs([progress.folder])[0]
     }
 
 

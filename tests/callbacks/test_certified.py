@@ -185,6 +185,11 @@ def test_wrong_arguments(arguments: dict[str, Any], word: str) -> None:
     CertifiedRobustness(n=10, alpha=0.001)
 
 
+def test_a_radius_has_a_name_of_its_own() -> None:
+    """Six digits of it."""
+    assert CertifiedRobustness(radii=[0.5, 1 / 3, 0.333333, 0]).radii == [0, 0.333333, 0.5]
+
+
 def test_a_purifier_that_is_no_smoothing_is_refused(npz: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="smoothing"):
         run(tmp_path, npz, IdentityPurifier())

@@ -86,6 +86,8 @@ class TestBatchSize:
 
         usable(needed(4))
         assert run(purifier).settings["batch_size"] == 4
+        replaced = run(IdentityPurifier(), "replaced", surrogate=Copies())
+        assert replaced.settings["batch_size"] == 4  # what is attacked in the place of another
         usable(needed(4) - 1)
         assert run(purifier, "less").settings["batch_size"] == 3
 
@@ -144,6 +146,14 @@ class TestMemoryBudget:
             attack = Ladder(eps="2/255", rungs={"cheap": PGD(steps=1), "dear": attack})
         found = run(chain("auto"), attack=attack, batch_size=3, protocols=("fresh",))
         assert found.settings["memory_budget_gib"] == pytest.approx(1 - need(8) / GIB)
+
+    def test_a_surrogate_has_the_same(self, run, usable):
+        purifier, surrogate = chain(0.5), chain("auto")
+        usable(GIB)
+        found = run(purifier, surrogate=surrogate, batch_size=4)
+        assert surrogate.budget.gib == found.settings["memory_budget_gib"]
+        assert surrogate.budget.gib == pytest.approx(1 - need(4) / GIB)
+        assert purifier.budget.gib == 0.5
 
     def test_on_its_own_it_is_half_of_what_is_usable(self, monkeypatch):
         monkeypatch.setattr("lit_purify.diffusion.recompute.usable_bytes", lambda device: 3 * GIB)

@@ -67,6 +67,7 @@ LISTS = {
     "no names": ("00001.jpg 1 -1\n00002.jpg 1 1\n", "no list of attributes"),
     "short line": ("Smiling Male\n00001.jpg 1 -1\n00002.jpg 1\n", r"00002\.jpg 1'"),
     "other values": ("Smiling Male\n00001.jpg yes -1\n", "yes"),
+    "twice": ("Smiling\n00001.jpg 1\n00001.png -1\n", "00001 twice"),
     "not all images": ("Smiling Male\n00001.jpg 1 -1\n00002.jpg 1 1\n", r"00003\.png"),
 }
 
@@ -87,6 +88,10 @@ def test_refused_folders_and_names(faces):
     with pytest.raises(InputError, match=r"hq\.txt and .*expected one"):
         _data(faces)
     (faces.parent / ATTRIBUTE_FILES[0]).unlink()
+    first = min(faces.iterdir())
+    (faces / f"{first.stem}.webp").write_bytes(first.read_bytes())
+    with pytest.raises(InputError, match=rf"{first.name} and {first.stem}\.webp"):
+        _data(faces)
     for path in faces.iterdir():
         path.unlink()
     with pytest.raises(InputError, match="no images"):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unets import small_edm as small
 
 from lit_purify.diffusion import (
+    AdaptiveFlowPurifier,
     CosineSchedule,
     DDIMSampler,
     DiffusionPurifier,
@@ -177,3 +178,29 @@ def test_impossible_sizes(sizes: dict[str, object], message: str) -> None:
 def test_impossible_noise_levels(wrong: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="expected"):
         KarrasSchedule(*wrong)
+
+
+def test_between_steps_the_noise_level_is_that_of_the_ode() -> None:
+    """A solver that chooses its steps takes -ln abar for linear in t, which the network is told."""
+    network = Optimal(0.5)
+    denoiser = EDMDenoiser(network)
+    x = torch.zeros(3, 3, 4, 4, dtype=torch.float64)
+    denoiser(x, torch.tensor([1.0, 40.25, 1000.0], dtype=torch.float64))
+    log = torch.from_numpy(ALPHA_BAR).log()
+    want = torch.stack([log[1], 0.75 * log[40] + 0.25 * log[41], log[1000]])
+    _, labels = network.seen[-1]
+    torch.testing.assert_close(labels, ((-want).expm1().log() / 8), rtol=0, atol=1e-12)
+
+
+def test_its_probability_flow_is_the_closed_form_by_an_adaptive_solver() -> None:
+    """Data of standard deviation s are scaled by sqrt(m_1 / m_t*), m_t = abar s^2 + 1 - abar."""
+    s, t_star = 0.4, 300
+    purifier = AdaptiveFlowPurifier(
+        EDMDenoiser(Optimal(s)), t_star=t_star, rtol=1e-10, atol=1e-10
+    ).double()
+    images, indices = some_images(2), torch.arange(2)
+    _, start, found, _ = purifier.trajectory(images, FixedNoise(3), indices)
+    m_1, m_star = (ALPHA_BAR[t] * s**2 + 1 - ALPHA_BAR[t] for t in (1, t_star))
+    want = ((2 * start.image - 1) * math.sqrt(m_1 / m_star) + 1) / 2
+    assert (found.process, found.t) == ("reverse", 1)
+    torch.testing.assert_close(found.image, want, rtol=0, atol=1e-8)

@@ -133,9 +133,16 @@ def test_the_preflight_is_content_and_an_approximation_is_named(purifier, photog
     found = preflight(module.defence, module.noise, batch, attacked=True)
     assert found["zero_gradient"] == 0.0
     said = flags({}, module.settings(), found)
-    assert [("approximate" in flag) for flag in said] == [True] * bool(
-        purifier.approximate_gradient
+    approximate = bool(purifier.approximate_gradient)
+    assert ["purifier is approximate" in flag for flag in said] == [True] * approximate
+    # Of the classifier alone nothing of it is attacked; of a surrogate its gradient is followed.
+    alone = PurifiedClassifier(purifier, tiny.classifier(), protocols=["base"])
+    assert flags({}, alone.settings()) == []
+    replaced = PurifiedClassifier(
+        tiny.IdentityPurifier(), tiny.classifier(), protocols=["fixed"], surrogate=purifier
     )
+    said = [flag for flag in flags({}, replaced.settings()) if "is approximate" in flag]
+    assert ["surrogate is" in flag for flag in said] == [True] * approximate
 
 
 def test_a_sample_does_not_depend_on_its_batch(photographs):

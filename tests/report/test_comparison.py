@@ -94,6 +94,18 @@ class TestTheLaw:
         assert law["paper"]["ceiling"] == pytest.approx(1.0269, abs=1e-4)
         assert law_of(report(runs, tmp_path / "out"))["measured"]["ceiling_error"] is None
 
+    def test_no_accuracy_is_told_where_the_curve_says_nothing(self, tmp_path, capsys):
+        """Points that scatter far from rate 0: the interval there is as wide as the scale."""
+        scattered = {20: (0.3, 0.3), 50: (0.33, 0.1), 100: (0.36, 0.25), 150: (0.39, 0.15)}
+        runs = [
+            write_run(tmp_path / str(t), t, rate, metrics={"fixed/robust_accuracy": share(right)})
+            for t, (rate, right) in scattered.items()
+        ]
+        measured = law_of(report(runs, tmp_path / "out"))["measured"]
+        assert measured["at_zero_high"] - measured["at_zero_low"] > 1
+        (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("measured: ")]
+        assert line.endswith("accuracy at 0: not told by these points")
+
     def test_weights_make_a_run_of_few_images_count_less(self, sweep, tmp_path):
         wrong = {"fixed/robust_accuracy": share(0.9, 10)}
         runs = [*sweep, write_run(tmp_path / "few", 70, 0.22, metrics=wrong)]
@@ -320,6 +332,16 @@ class TestWhatIsLeftOut:
         assert capsys.readouterr().out.count("left out: ") == len(words)
         assert law["measured"]["points"] == 5
 
+    def test_an_exported_copy_is_the_run_again(self, sweep, tmp_path, capsys):
+        copied = tmp_path / "exported" / "t20"
+        copied.mkdir(parents=True)
+        (copied / "summary.json").write_bytes((sweep[0] / "summary.json").read_bytes())
+        law = law_of(report([*sweep, copied], tmp_path / "out"))
+        assert law["runs"] == [f"{run.parent.name}/version_0" for run in sweep]
+        (line,) = law["left_out"]
+        assert line.startswith("exported/t20: ")
+        assert "the same as t20/version_0" in line
+
     @pytest.mark.parametrize(
         "changes",
         [
@@ -345,7 +367,7 @@ class TestDisagreements:
     def test_what_runs_should_share(self, tmp_path):
         other = {"eps": 4 / 255, "models": {"classifier": {"source": "c", "sha256": "b" * 64}}}
         folders = [
-            *(write_run(tmp_path / f"same{n}") for n in range(5)),
+            *(write_run(tmp_path / f"same{n}", t_star=10 + n) for n in range(5)),
             write_run(tmp_path / "other", settings=other),
             write_run(tmp_path / "old", version="0.0.1"),
             write_run(tmp_path / "deep", t_star=900, settings={"num_steps": 3}),
@@ -424,7 +446,8 @@ class TestDisagreements:
 
     def test_short_names(self, tmp_path):
         def names(*paths):
-            return short_names(read_runs([write_run(tmp_path / path) for path in paths])[0])
+            folders = [write_run(tmp_path / path, 10 + n) for n, path in enumerate(paths)]
+            return short_names(read_runs(folders)[0])
 
         assert names("a/logs/version_0", "b/logs/version_0") == ["a", "b"]
         assert names("x/version_0", "x/version_1") == ["version_0", "version_1"]
@@ -457,6 +480,8 @@ class TestCommand:
             (["{run}", "--key", "x/y"], ["x/y", "--key", "fixed/robust_accuracy"]),
             (["{run}", "--accuracy", "x/y"], ["x/y", "--accuracy", "fixed/robust_accuracy"]),
             (["{run}", "--output", "{run}/summary.json"], ["summary.json", "folder"]),
+            (["{run}", "--html", "{run}"], ["--html", "run", "report.html"]),
+            (["{run}", "--html", "{run}/summary.json/page.html"], ["summary.json", "--html"]),
             (["{run}", "--outpt", "there"], ["did you mean output"]),
             (["{run}", "--output", "s3://bucket/report"], ["s3://bucket/report", "--output"]),
         ],
@@ -465,7 +490,9 @@ class TestCommand:
         monkeypatch.chdir(tmp_path)
         run = write_run(tmp_path / "run")
         assert main(["report", *(word.format(run=run) for word in args)]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
+        printed = capsys.readouterr()
+        (line,) = printed.err.splitlines()
         assert line.startswith("error: ")
         assert all(word in line for word in words)
+        assert printed.out == ""  # before any work
         assert [path.name for path in tmp_path.iterdir()] == ["run"]

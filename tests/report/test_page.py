@@ -206,7 +206,8 @@ class TestTheFile:
 
     def test_many_images_do_not_make_it_large(self, tmp_path, monkeypatch):
         monkeypatch.setattr(build, "LARGEST", 400_000)
-        runs, _ = read_runs(write_run(tmp_path / str(n), size=16, count=20) for n in range(3))
+        folders = (write_run(tmp_path / str(n), size=16, count=20, seed=n) for n in range(3))
+        runs, _ = read_runs(folders)
         text = page_of(runs, {})
         assert 200_000 < len(text.encode()) < 400_000
         assert text.count("of 20 images, so that the page stays small") == 3

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lit_purify.checkpoints.denoisers import OFFICIAL
+from lit_purify.diffusion import CosineSchedule, LinearSchedule
 from lit_purify.paper import PAPER_ATTACKED, PAPER_CENTROID, PAPER_UNIFORM, PRINTED_TABLES
 from lit_purify.records.runs import FinishedRun
 from lit_purify.report.matching import _MODELS
@@ -82,6 +83,7 @@ class TestTheDifference:
     [
         ({"models": {"denoiser": {"source": "small"}}}, "other models"),
         ({"num_steps": 10}, "10 chain steps"),
+        (CosineSchedule(4000).settings(), "schedule"),
         ({"eps": 2 / 255}, "eps 2/255"),
         ({"steps": 10}, "10 attack steps"),
         ({"rel_stepsize": 0.1}, "0.1 eps"),
@@ -121,12 +123,18 @@ def test_another_experiment_feeds_nothing(settings):
     assert cell([run("a", **settings)]).value is None
 
 
+def test_the_papers_schedule_is_no_difference():
+    assert cell([run("a", **LinearSchedule().settings())]).difference_se is not None
+
+
 def test_runs_that_are_no_seeds_of_one_another_are_named():
     found = cell([run("a", images=1000), run("b", images=500), run("far", num_steps=10)])
     assert found.value is None
     assert found.note.endswith("another: a; b")
     again = cell([run("a"), run("b", 0.3)])  # one seed and two values
     assert again.value is None
+    surrogates = [run(f"{k}", seed=k, surrogate={"t_star": k}) for k in (1, 2)]
+    assert cell(surrogates).note.endswith("another: 1; 2")
     twice = cell([run("a"), run("b")])
     assert (twice.seeds, twice.runs) == (1, ("a",))
 

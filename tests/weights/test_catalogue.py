@@ -16,6 +16,8 @@ from weights_files import saved
 
 from lit_purify.types import InputError
 from lit_purify.weights import (
+    CACHE,
+    MIRROR,
     WEIGHTS,
     Weights,
     cache_folder,
@@ -23,7 +25,6 @@ from lit_purify.weights import (
     verified_copy,
     weights_file,
 )
-from lit_purify.weights import catalogue as registry
 
 CONTENT = saved({"weight": torch.arange(256.0)})
 OTHER = saved({"weight": -torch.arange(256.0)})
@@ -118,7 +119,7 @@ class TestRegistry:
 class TestPlaces:
     def test_the_cache_folder(self, cache, monkeypatch, tmp_path):
         assert cache_folder() == cache
-        monkeypatch.setenv(registry.CACHE, "~/weights")
+        monkeypatch.setenv(CACHE, "~/weights")
         monkeypatch.setenv("HOME", str(tmp_path))
         assert cache_folder() == tmp_path / "weights"
 
@@ -144,9 +145,9 @@ class TestPlaces:
 
     @pytest.mark.parametrize("value", [None, ""])
     def test_without_the_variable_it_is_the_users(self, value, monkeypatch, tmp_path):
-        monkeypatch.delenv(registry.CACHE)
+        monkeypatch.delenv(CACHE)
         if value is not None:
-            monkeypatch.setenv(registry.CACHE, value)
+            monkeypatch.setenv(CACHE, value)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         assert cache_folder().name == "lit_purify"
 
@@ -313,19 +314,19 @@ class TestMirrors:
     def test_they_have_files_by_their_names(self, example, server, folder, kind, monkeypatch):
         web = server.url.removesuffix("/weights.pth") + "/base"
         mirror = {"file://": folder.as_uri(), "http://": web, "folder/": f"{folder}/"}
-        monkeypatch.setenv(registry.MIRROR, mirror.get(kind, str(folder)))
+        monkeypatch.setenv(MIRROR, mirror.get(kind, str(folder)))
         assert weights_file("example").read_bytes() == CONTENT
         assert server.paths == (["/base/some/folder/example.pth"] if kind == "http://" else [])
 
     @pytest.mark.parametrize("kind", ["source", "mirror"])
     def test_an_argument_goes_before_the_variable(self, example, folder, monkeypatch, kind):
-        monkeypatch.setenv(registry.MIRROR, "/nowhere")
+        monkeypatch.setenv(MIRROR, "/nowhere")
         given = {"source": folder / example.file_name, "mirror": folder}
         assert fetch(example, **{kind: str(given[kind])}).read_bytes() == CONTENT
         assert (folder / example.file_name).exists()
 
     def test_what_a_mirror_lacks_is_not_taken_elsewhere(self, example, server, monkeypatch):
-        monkeypatch.setenv(registry.MIRROR, "/nowhere")
+        monkeypatch.setenv(MIRROR, "/nowhere")
         with pytest.raises(InputError, match=r"from /nowhere/some/.*: there is no"):
             weights_file("example")
         assert server.requests == []
