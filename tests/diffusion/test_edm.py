@@ -16,6 +16,7 @@ from lit_purify.diffusion import (
     DDIMSampler,
     DiffusionPurifier,
     EDMDenoiser,
+    EDMSampler,
     FixedNoise,
     KarrasSchedule,
     LinearSchedule,
@@ -204,3 +205,29 @@ def test_its_probability_flow_is_the_closed_form_by_an_adaptive_solver() -> None
     want = ((2 * start.image - 1) * math.sqrt(m_1 / m_star) + 1) / 2
     assert (found.process, found.t) == ("reverse", 1)
     torch.testing.assert_close(found.image, want, rtol=0, atol=1e-8)
+
+
+def test_its_stochastic_sampler_is_algorithm_2() -> None:
+    """The denoiser's own noise levels, between the steps of the schedule too."""
+    s, churn, steps = 0.4, 3.0, 10
+    purifier = DiffusionPurifier(
+        EDMDenoiser(Optimal(s)),
+        t_star=300,
+        num_steps=steps,
+        forward_process="none",
+        sampler=EDMSampler(s_churn=churn),
+    ).double()
+    images, noise, indices = some_images(2), FixedNoise(3), torch.arange(2)
+    visited = [0, *purifier.timesteps]
+    sigmas = [math.sqrt((1 - ALPHA_BAR[t]) / ALPHA_BAR[t]) for t in visited]
+    y = (2 * images - 1) / math.sqrt(ALPHA_BAR[300])
+    for t, low, high in zip(visited[:0:-1], sigmas[-2::-1], sigmas[:0:-1], strict=True):
+        raised = (1 + churn / steps) * high
+        y = y + math.sqrt(raised**2 - high**2) * noise.normal(indices, "reverse", t, like=y)
+        slope = raised * y / (s**2 + raised**2)
+        z = y + (low - raised) * slope
+        if low > 0:
+            slope = (slope + low * z / (s**2 + low**2)) / 2
+        y = y + (low - raised) * slope
+    found = purifier.purify(images, noise, indices)
+    torch.testing.assert_close(found, (y + 1) / 2, rtol=0, atol=1e-12)
