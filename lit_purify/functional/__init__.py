@@ -44,6 +44,7 @@ from lit_purify.functional.smoothing import (
     Certificate,
     certificate,
     certified_radius,
+    check_answers,
 )
 from lit_purify.functional.spectral import (
     largest_singular,
@@ -95,6 +96,7 @@ __all__ = [
     "centroid_distances",
     "certificate",
     "certified_radius",
+    "check_answers",
     "clopper_pearson_lower",
     "compression_rate",
     "correct",
