@@ -159,25 +159,13 @@ def read_attribute(file: Path, attribute: str) -> dict[str, int]:
                 f"{file} has the line {' '.join(row)[:60]!r}; expected a file name and 1 or -1 for "
                 f"each of {count} attributes; mend it, or get it again"
             )
-        stem = Path(row[0]).stem
-        if stem in found:
-            raise InputError(
-                f"{file} has {row[0]} more than once; expected a line for every image; mend it, or "
-                "get it again"
-            )
-        found[stem] = values[row[column]]
+        found[Path(row[0]).stem] = values[row[column]]
     return found
 
 
 def _labelled(folder: Path, attributes: dict[str, int], file: Path) -> Labelled:
     """The images of a folder in the order of the list."""
-    pictures = [path for path in visible(folder) if is_picture(path)]
-    files = {path.stem: path for path in pictures}
-    if twice := [path.name for path in pictures if path != files[path.stem]]:
-        raise InputError(
-            f"the folder {str(folder)!r} holds {', '.join(twice[:3])} and files of the same name "
-            "with another ending; expected each image once; move one of them away"
-        )
+    files = {path.stem: path for path in visible(folder) if is_picture(path)}
     if not files:
         raise InputError(
             f"the folder {str(folder)!r} holds no images; expected files such as 00001.jpg "
