@@ -16,6 +16,7 @@ from run_files import RunFiles
 from safetensors.torch import save_file
 from torchvision.models import resnet50
 
+from lit_purify.checkpoints.denoisers import PARAMETERS, TRAINED, load_denoiser
 from lit_purify.classifiers.robustbench_import import import_robustbench
 from lit_purify.cli import main
 from lit_purify.diffusion import ddpm_unet
@@ -81,6 +82,10 @@ def publish(tmp_path, monkeypatch):
         digest = f"sha256:{sha256(path)}"
         entry = dataclasses.replace(WEIGHTS[name], size=path.stat().st_size, hash=digest)
         monkeypatch.setitem(WEIGHTS, name, entry)
+        if name in PARAMETERS:
+            network = load_denoiser(str(path), **TRAINED.get(name, {})).network
+            size = sum(x.numel() for x in network.parameters())
+            monkeypatch.setitem(PARAMETERS, name, size)
 
     yield put
     for path in made:  # pytest keeps its folders, and these are large

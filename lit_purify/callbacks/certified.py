@@ -13,14 +13,14 @@ from torch import Tensor
 
 from lit_purify.callbacks.measurement import Measurement
 from lit_purify.figures import certified_figure
-from lit_purify.functional import ABSTAINED, certificate, certified_radius
+from lit_purify.functional import ABSTAINED, certificate, certified_radius, check_answers
 from lit_purify.metrics import IntervalAccuracy, MeanWithDeviation
 from lit_purify.modules.outcomes import Outcomes
 from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.purifiers import SmoothedClassifier
 from lit_purify.records import SampleTable
 from lit_purify.records.runs import estimate
-from lit_purify.types import Batch, InputError, is_whole
+from lit_purify.types import Batch, InputError
 
 RADII = (0.25, 0.5, 0.75, 1.0)
 _SECTION = "Certified robustness (l2)"
@@ -77,19 +77,7 @@ class CertifiedRobustness(Measurement):
         reversals: int = 1,
         rows_per_pass: int = 128,
     ) -> None:
-        for name, value in (("n0", n0), ("n", n)):
-            if not (is_whole(value) and value >= 1):
-                raise InputError(
-                    f"{name} of CertifiedRobustness must be a whole number, at least 1, got "
-                    f"{value!r}; 100 choose and 1000 count, say"
-                )
-        if not 0 < alpha < 1:
-            raise InputError(f"alpha must lie in (0, 1), got {alpha}; 0.001 is usual")
-        if alpha ** (1 / n) <= 0.5:
-            raise InputError(
-                f"n {n} answers can certify nothing at alpha {alpha:g}, even where all agree; take "
-                f"{math.floor(math.log(alpha) / math.log(0.5)) + 1} or more"
-            )
+        check_answers(n0, n, alpha)
         if not all(0 <= radius < math.inf for radius in radii):
             raise InputError(
                 f"radii must be finite numbers of at least 0, got {list(radii)}; 0.25 is usual"

@@ -43,6 +43,18 @@ OFFICIAL = {
 }
 """Published denoisers by the names of :func:`official_denoiser`, and what a report calls them."""
 
+PARAMETERS = {
+    "ddpm_cifar10": 35_746_307,
+    "google_ddpm_cifar10_32": 35_746_307,
+    "guided_diffusion_256_uncond": 552_814_086,
+    "score_sde_cifar10": 106_632_579,
+    "improved_diffusion_cifar10": 52_546_438,
+    "ddpm_celebahq_256": 113_673_219,
+    "edm_cifar10_uncond_vp": 55_733_891,
+    "edm_cifar10_cond_vp": 55_735_299,
+}
+"""Their sizes: where no hash is published, a file of another network is known by this."""
+
 TRAINED: dict[str, dict[str, Any]] = {
     "improved_diffusion_cifar10": {
         "schedule": CosineSchedule(4000),
@@ -155,13 +167,21 @@ def official_denoiser(*, name: str) -> UNetDenoiser:
             ``edm_cifar10_uncond_vp``, ``edm_cifar10_cond_vp`` or ``guided_diffusion_256_uncond``.
 
     Raises:
-        InputError: another name, or the weights are not here and cannot be fetched.
+        InputError: another name, the weights are not here and cannot be fetched, or the file is
+            that of another network.
     """
     if name not in OFFICIAL:
         raise InputError(f"there is no official denoiser {name!r}; expected {', '.join(OFFICIAL)}")
     from lit_purify.weights import weights_file
 
-    denoiser = load_denoiser(str(weights_file(name)), **TRAINED.get(name, {}))
+    file = weights_file(name)
+    denoiser = load_denoiser(str(file), **TRAINED.get(name, {}))
+    if (found := sum(p.numel() for p in denoiser.network.parameters())) != PARAMETERS[name]:
+        raise InputError(
+            f"{file} holds a network of {found:,} parameters, and {name} has "
+            f"{PARAMETERS[name]:,}: it is another file; remove it (and its .sha256), and hand over "
+            f"the right one by 'python -m lit_purify weights fetch {name} --from FILE'"
+        )
     denoiser.source = OFFICIAL[name]
     return denoiser
 

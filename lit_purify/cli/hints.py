@@ -30,6 +30,8 @@ _WRONG_CLASS = re.compile(r"module '([\w.]+)' has no attribute '(\w+)'")
 _NO_CLASS = re.compile(r"class_path 'lightning\.[\w.]*Lightning(?:Data)?Module':\s+Option")
 _WRONG_KIND = re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")
 _ABSTRACT = re.compile(r'"(\w+)":.*?Expected an instantiatable class, but', re.DOTALL)
+_ONLY_IN_TESTS = re.compile(r"Subcommand '(\w+)' does not accept option '(attack|measure)\.")
+_PLACE = re.compile(r'Parser key "([\w.]+)"')
 _CALLBACKS = re.compile(r'Parser key "trainer\.callbacks"')
 
 
@@ -44,11 +46,19 @@ def hint(message: str) -> str:
         return f"; name a class that can be made as {found[1]}, before its arguments"
     if not (found := _WRONG_OPTION.search(message)):
         return ""
+    if of_tests := _ONLY_IN_TESTS.search(message):
+        command, section = of_tests.groups()
+        return f"; {command} has no section {section}: leave the overlay out that names it, or test"
     # The class that refuses the option stands last before it; without one any may be meant.
     classes = re.findall(r"given class_path '([\w.]+)'", message[: found.start()])
     known = _arguments(pydoc.locate(classes[-1])) if classes else _every_argument()
     wrong = [part for part in found[1].strip("+").split(".") if part not in known]
-    meant = (wrong and did_you_mean(wrong[0], known)) or _elsewhere(found[1])
+    place = ".".join(_PLACE.findall(message[: found.start()]))
+    meant = (
+        (wrong and did_you_mean(wrong[0], known))
+        or _elsewhere(found[1], place)
+        or (_taken(classes[-1], known) if classes else "")
+    )
     if _CALLBACKS.search(message):
         meant += "; measurements are changed by their names, such as --measure.jacobian.top_k 8"
     if _NO_CLASS.search(message):
@@ -59,15 +69,20 @@ def hint(message: str) -> str:
     return meant
 
 
-def _elsewhere(option: str) -> str:
+def _elsewhere(option: str, given: str) -> str:
     """The places that an argument has, which was given at another one."""
     name = option.rpartition(".")[2]
     places = [
         f"--{place}.{name}"
         for place, made in _PLACES.items()
-        if name in _arguments(pydoc.locate(made))
+        if place != given and name in _arguments(pydoc.locate(made))
     ]
     return f"; did you mean {' or '.join(places)}?" if places else ""
+
+
+def _taken(made: str, known: set[str]) -> str:
+    """What a class does take in the place of an argument that is not its own."""
+    return f"; {made.rpartition('.')[2]} takes {', '.join(sorted(known)) or 'no arguments'}"
 
 
 def _annotation(function: object, kind: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -86,6 +87,7 @@ class TinyImageNetDataModule(InMemoryDataModule):
         if not folder.is_dir():
             raise InputError(f"there is no folder {source!r}; {_LAYOUT}; type --data.source FOLDER")
         wnids = [line for line in _lines(folder / "wnids.txt") if line]
+        _check_once(wnids, folder / "wnids.txt")
         if self.class_order == "sorted":
             wnids.sort()
         self.num_classes = len(wnids)
@@ -106,6 +108,14 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path} cannot be read ({reason}); {_LAYOUT}; unpack it again") from error
 
 
+def _check_once(names: list[str], path: Path) -> None:
+    if repeated := [name for name, times in Counter(names).items() if times > 1]:
+        raise InputError(
+            f"{path} names {', '.join(repeated[:3])} more than once; expected each once, as its "
+            "place decides the label or the index; unpack it again"
+        )
+
+
 def _validation_files(folder: Path, wnids: list[str]) -> Labelled:
     """The files of ``val``, in the order of their annotations."""
     annotations = folder / "val" / "val_annotations.txt"
@@ -120,6 +130,7 @@ def _validation_files(folder: Path, wnids: list[str]) -> Labelled:
         samples.append((folder / "val" / "images" / name, wnids.index(wnid)))
     if not samples:
         raise InputError(f"{annotations} names no images; {_LAYOUT}; unpack it again")
+    _check_once([path.name for path, _ in samples], annotations)
     return samples
 
 

@@ -24,6 +24,8 @@ from lit_purify.diffusion.reverse_step import ReverseStep
 from lit_purify.types import Auto, InputError
 
 Solver = Literal["dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun"]
+_FINEST = 1e-13
+"""Tolerance that float64 can tell from rounding."""
 
 
 class AdaptiveFlowPurifier(DiffusionPurifier):
@@ -60,7 +62,7 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
 
     Raises:
         InputError: what a :class:`DiffusionPurifier` refuses, another solver, or a tolerance that
-            is not above 0.
+            is not finite or finer than 1e-13.
     """
 
     approximate_gradient = "step sizes of the solver taken as constants"
@@ -93,8 +95,11 @@ class AdaptiveFlowPurifier(DiffusionPurifier):
         solvers = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
         if method not in solvers:
             raise InputError(f"method must be one of {', '.join(solvers)}, got {method!r}")
-        if not (rtol > 0 and atol > 0):
-            raise InputError(f"rtol and atol must be above 0, got {rtol} and {atol}; such as 1e-3")
+        if not (_FINEST <= rtol < math.inf and _FINEST <= atol < math.inf):
+            raise InputError(
+                f"rtol and atol must be finite, and {_FINEST:g} or more, below which no step is "
+                f"fine enough, got {rtol} and {atol}; such as 1e-3"
+            )
         self.method = method
         self.rtol = rtol
         self.atol = atol

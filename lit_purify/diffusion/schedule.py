@@ -131,8 +131,9 @@ class Schedule(ABC):
         first, last = self.sigma(1), self.sigma(self.num_train_steps)
         if not first <= sigma <= last:
             raise InputError(
-                f"the noise of standard deviation {sigma:g} ([-1, 1] scale) is none of the "
-                f"schedule's ({self}); expected {first:.4g} to {last:.4g}"
+                f"the noise of standard deviation {sigma:g} ([-1, 1] scale; {sigma / 2:g} for "
+                f"pixels in [0, 1]) is none of the schedule's ({self}); expected {first:.7g} to "
+                f"{last:.7g}, which is {first / 2:.7g} to {last / 2:.7g} for pixels"
             )
         return 1 + int((self.sigmas[1:] - sigma).abs().argmin())
 

@@ -46,6 +46,7 @@ from lit_purify.functional.smoothing import (
     Certificate,
     certificate,
     certified_radius,
+    check_answers,
 )
 from lit_purify.functional.spectral import (
     largest_singular,
@@ -97,6 +98,7 @@ __all__ = [
     "centroid_distances",
     "certificate",
     "certified_radius",
+    "check_answers",
     "clopper_pearson_lower",
     "compression_rate",
     "correct",

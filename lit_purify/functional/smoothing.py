@@ -18,12 +18,14 @@ class is chosen by other answers than those that are counted for it; else the bo
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lit_purify.statistics import clopper_pearson_lower
+from lit_purify.types import InputError, is_whole
 
 ABSTAINED = -1
 """In the place of a class: no class is certified to be answered in more than half of the cases."""
@@ -61,6 +63,29 @@ def certified_radius(successes: Tensor, n: int, *, sigma: float, alpha: float) -
     lower = [clopper_pearson_lower(k, n, alpha) for k in successes.tolist()]
     bounds = torch.tensor(lower, dtype=torch.float64, device=successes.device)
     return sigma * torch.special.ndtri(bounds.where(bounds > 0.5, torch.nan))
+
+
+def check_answers(n0: int, n: int, alpha: float) -> None:
+    """Raise :class:`InputError` unless so many answers can certify something.
+
+    Args:
+        n0: answers that choose the class.
+        n: answers that are counted for it.
+        alpha: probability that the certificate of an image is wrong, at most.
+    """
+    for name, value in (("n0", n0), ("n", n)):
+        if not (is_whole(value) and value >= 1):
+            raise InputError(
+                f"{name} of the answers must be a whole number, at least 1, got {value!r}; 100 "
+                "choose and 1000 count, say"
+            )
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha must lie in (0, 1), got {alpha}; 0.001 is usual")
+    if alpha ** (1 / n) <= 0.5:
+        raise InputError(
+            f"n {n} answers can certify nothing at alpha {alpha:g}, even where all agree; take "
+            f"{math.floor(math.log(alpha) / math.log(0.5)) + 1} or more"
+        )
 
 
 def certificate(

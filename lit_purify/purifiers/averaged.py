@@ -31,7 +31,7 @@ class AveragedPurifier(Purifier):
     so that a gradient takes the memory of one draw. It is exact where that of the purifier is.
 
     Args:
-        purifier: what is averaged, of any kind.
+        purifier: what is averaged, of any kind but this one.
         draws: K, 1 or more.
         average: ``images`` shows the classifier the mean purified image; ``logits`` averages what
             the classifier makes of each. The purified image is the mean either way, and what is
@@ -47,6 +47,11 @@ class AveragedPurifier(Purifier):
             raise InputError(
                 f"AveragedPurifier got a {type(purifier).__name__} to average; expected a "
                 "lit_purify.Purifier, such as DiffusionPurifier(embedded_denoiser())"
+            )
+        if isinstance(purifier, AveragedPurifier):
+            raise InputError(
+                "AveragedPurifier got an average to average; expected the purifier itself: give "
+                "the draws of both, multiplied, to one AveragedPurifier"
             )
         if not (is_whole(draws) and draws >= 1):
             raise InputError(

@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 from lit_purify.diffusion.noise import FixedNoise, NoiseConfiguration, StackedNoise
 from lit_purify.diffusion.purifier import Purifier
 from lit_purify.diffusion.split_noise import SplitNoise
-from lit_purify.functional import Certificate, certificate, majority
+from lit_purify.functional import Certificate, certificate, check_answers, majority
 from lit_purify.types import InputError, is_whole
 
 
@@ -56,10 +56,11 @@ class SmoothedClassifier:
     ) -> None:
         if purifier.smoothing_sigma is None:
             raise InputError(
-                f"{type(purifier).__name__} is no randomized smoothing as it is used here: its "
-                "output does not depend on the image through the image and Gaussian noise alone; "
-                "take a DiffusionPurifier that noises images of their own size, such as "
-                "lit_purify.purifiers.denoised_smoothing, or set smoothing_sigma of your own class"
+                f"{type(purifier).__name__} is no randomized smoothing as far as it says: "
+                "nothing tells that its output depends on the image through the image and Gaussian "
+                "noise alone; take a DiffusionPurifier that noises images of their own size, such "
+                "as lit_purify.purifiers.denoised_smoothing, or set smoothing_sigma of a class of "
+                "your own"
             )
         for name, value in (("reversals", reversals), ("rows_per_pass", rows_per_pass)):
             if not (is_whole(value) and value >= 1):
@@ -82,7 +83,11 @@ class SmoothedClassifier:
             n0: answers that choose the class, the first ones.
             n: answers that are counted for it, those after.
             alpha: probability that the certificate of an image is wrong, at most.
+
+        Raises:
+            InputError: so many answers can certify nothing.
         """
+        check_answers(n0, n, alpha)
         selection = self.votes(images, indices, range(n0))
         votes = self.votes(images, indices, range(n0, n0 + n))
         return certificate(selection, votes, n, sigma=self.sigma, alpha=alpha)

@@ -50,7 +50,8 @@ def conclusion(summary: Mapping[str, Any]) -> str | None:
 the attacker knows the noise, on only 6.0 %: 46.0 points of the robustness were randomness.
     """
     said = _said(summary)
-    if said and summary.get("settings", {}).get("surrogate"):
+    purified = any(f"{name}/robust_accuracy" in summary["metrics"] for name in ("fixed", "fresh"))
+    if said and purified and summary.get("settings", {}).get("surrogate"):
         said += " The attacks on it followed a surrogate, so that it may be less robust than that."
     return said
 

@@ -88,10 +88,15 @@ def _columns(runs: Sequence[FinishedRun], key: str, accuracy: str) -> dict[str, 
 
 
 def _purification(run: FinishedRun) -> str:
-    """Sampler and forward process, or the name of a purifier that has none."""
+    """Sampler and forward process, and what else it is than a single chain, such as guided."""
     if run.settings.get("sampler") is None:
         return run.method
-    return f"{_setting(run, 'sampler').removesuffix('Sampler')}\n{_setting(run, 'forward_process')}"
+    lines = [_setting(run, "sampler").removesuffix("Sampler"), _setting(run, "forward_process")]
+    if (purifier := run.settings.get("purifier", "DiffusionPurifier")) != "DiffusionPurifier":
+        lines.append(purifier)
+    if "averaged" in run.settings.get("purifier_options", {}):
+        lines.append("averaged")
+    return "\n".join(lines)
 
 
 def _setting(run: FinishedRun, name: str) -> str:

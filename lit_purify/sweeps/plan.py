@@ -36,6 +36,7 @@ OPTIONS = {
 """Short names of options."""
 OVERLAYS = {
     "preset": "purifier",
+    "defence": "defence",
     "attack": "attack",
     "measure": "measure",
     "models": "models",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from lit_purify.weights.content import is_web_page
 TORCH_SUFFIXES = (".pt", ".pth", ".th", ".ckpt", ".bin", ".tar")
 SAFETENSORS_SUFFIX = ".safetensors"
 PICKLE_SUFFIXES = (".pkl", ".pickle")
+_TORCH_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
+"""What files of torch before 1.6, which are pickles in a row, begin with."""
 
 
 class LeftOut:
@@ -131,11 +134,7 @@ def _check_file(path: Path) -> None:
             f"there is no weights file {str(path)!r}; check the path, or download the file first"
         )
     if path.suffix in PICKLE_SUFFIXES:
-        raise InputError(
-            f"the weights file {str(path)!r} is a pickle of Python objects, and loading those "
-            "could run code, so it is refused; load it with the code of its project, once, and "
-            "convert it by torch.save(network.state_dict(), 'model.pt'); docs/models.md has EDM's"
-        )
+        raise _pickled(path)
     if path.suffix not in (SAFETENSORS_SUFFIX, *TORCH_SUFFIXES):
         raise InputError(
             f"the weights file {str(path)!r} ends in {path.suffix!r}; expected "
@@ -169,6 +168,8 @@ def _load_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise nearly anything
         # "Unsupported operand" is a damaged file; these are intact ones that want a class or call.
+        if _is_pickle(path):
+            raise _pickled(path) from error
         unpickling = isinstance(error, pickle.UnpicklingError)
         if not (unpickling and "unsupported global" in str(error).lower()):
             raise _damaged(path, error) from error
@@ -177,6 +178,22 @@ def _load_torch(path: Path) -> Any:
             "those could run code, so it is refused; save only the tensors: "
             "torch.save(model.state_dict(), path), or use a .safetensors file"
         ) from error
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a whole file is one pickle, as Python's own ``pickle.dump`` writes it."""
+    with path.open("rb") as file:
+        start = file.read(16)
+        file.seek(-1, os.SEEK_END)
+        return start[:1] == b"\x80" and _TORCH_MAGIC not in start and file.read() == b"."
+
+
+def _pickled(path: Path) -> InputError:
+    return InputError(
+        f"the weights file {str(path)!r} is a pickle of Python objects, and loading those could "
+        "run code, so it is refused; load it with the code of its project, once, and convert it by "
+        "torch.save(network.state_dict(), 'model.pt'); docs/models.md has EDM's"
+    )
 
 
 def _damaged(path: Path, error: Exception) -> InputError:

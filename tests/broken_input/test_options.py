@@ -123,6 +123,10 @@ OPTIONS = {
         ),
         "unknown measurement": ("--measure.jacobain.top_k=1", "did you mean jacobian"),
         "argument of the purifier": ("--model.t_star=50", "did you mean --model.purifier.t_star"),
+        "argument of another purifier": (
+            "--config=defence/lee_kim --model.purifier.t_star=50",
+            "RepeatedPurifier takes",
+        ),
         "argument of the model": ("--purifier=x.Y", "did you mean --model.purifier"),
         "misspelt argument": ("--model.purifier.tstar=5", "did you mean t_star"),
         "misspelt trainer option": ("--trainer.max_stepz=3", "max_steps"),
@@ -150,6 +154,7 @@ OPTIONS = {
         "limit negative": ("--data.limit=-1", "is -1"),
         "image_shape of one channel": ("--data.image_shape=[1,32,32]", "image_shape"),
         "folder missing": ("--data.source=nowhere", "neither"),
+        "overlay of a test in predict": ("--config=measure/certified", "no section measure"),
         "data of test in predict": ("--data=lit_purify.data.CIFAR10DataModule", "predict"),
         "root directory below a file": (
             "--trainer.default_root_dir={sound}/sound.npz/below",

@@ -109,7 +109,11 @@ WEIGHTS: dict[str, tuple[Make, str] | tuple[Make, str, str]] = {
     "error of a server": (write('{"message": "Not Found"}'), DAMAGED),
     "Git LFS pointer": (write("version https://git-lfs.github.com"), "lfs pull"),
     "pickle in disguise": (lambda p: p.write_bytes(pickle.dumps(evil(p))), DAMAGED),
-    "pickle with code": (lambda p: p.write_bytes(pickle.dumps(evil(p))), "w.pt", "w.pt"),
+    "pickle with code": (
+        lambda p: p.write_bytes(pickle.dumps(evil(p))),
+        "network.state_dict()",
+        "w.pt",
+    ),
     "pickle by its name": (
         lambda p: p.write_bytes(pickle.dumps(evil(p))),
         "network.state_dict()",

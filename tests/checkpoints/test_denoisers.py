@@ -20,7 +20,7 @@ from lit_purify.checkpoints import (
     official_denoiser,
     save_denoiser,
 )
-from lit_purify.checkpoints.denoisers import OFFICIAL, TRAINED
+from lit_purify.checkpoints.denoisers import OFFICIAL, PARAMETERS, TRAINED
 from lit_purify.data import sources
 from lit_purify.diffusion import CosineSchedule, LinearSchedule
 from lit_purify.types import InputError
@@ -98,6 +98,11 @@ class TestOfficial:
         asked = []
         weights = SimpleNamespace(weights_file=lambda name: asked.append(name) or file)
         monkeypatch.setitem(sys.modules, "lit_purify.weights", weights)
+        with pytest.raises(InputError, match=f"parameters, and {name} has"):
+            official_denoiser(name=name)
+        asked.clear()
+        size = sum(x.numel() for x in load_denoiser(str(file)).parameters())
+        monkeypatch.setitem(PARAMETERS, name, size)
         denoiser = official_denoiser(name=name)
         assert asked == [name]
         assert denoiser.source == OFFICIAL[name]

@@ -75,7 +75,10 @@ CALLBACKS = "trainer: {callbacks%s: [lightning.pytorch.callbacks.%s]}\n"
     ("files", "lost"),
     [
         (["attack/foolbox_deepfool", "cifar_fixed"], "attack: lit_purify.attacks.Foolbox"),
-        (["cifar_fixed", "protocol/all", "protocol/fixed"], "protocols: base, transfer, fresh"),
+        (
+            ["cifar_fixed", "protocol/all", "protocol/fixed"],
+            "protocols: base, blind, transfer, fresh",
+        ),
         (["cifar_fixed", "purifier/ddim", "purifier/ddpm"], "lit_purify.diffusion.DDIMSampler"),
         (["cifar_fixed", "attack/pgd_eot", "attack/bpda"], "attack: lit_purify.attacks.PGDEOT"),
         (

@@ -57,6 +57,11 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty annotations": (_annotate(""), "names no images"),
     "unknown id": (_annotate("val_0.JPEG\tn77\t0\n"), "n77"),
     "no tab": (_annotate("val_0.JPEG n01\n"), "a tab"),
+    "an id twice": (
+        lambda folder: (folder / "wnids.txt").write_text("n01\nn02\nn03\nn01\n"),
+        "n01 more than once",
+    ),
+    "an image twice": (_annotate("val_0.JPEG\tn01\nval_0.JPEG\tn02\n"), "more than once"),
     "missing image": (_annotate("val_8.JPEG\tn01\n"), r"val_8\.JPEG"),
     "other size": (
         lambda folder: Image.new("RGB", (32, 64)).save(folder / "val/images/val_0.JPEG"),

@@ -135,6 +135,10 @@ def test_what_it_says() -> None:
     assert settings["purifier_options"] == {"method": "bosh3", "rtol": 1e-3, "atol": 1e-3}
     assert "num_steps" not in settings
     assert "constants" in model.approximate_gradient
-    for options, word in ({"method": "euler"}, "dopri5"), ({"rtol": 0}, "rtol"):
+    for options, word in (
+        ({"method": "euler"}, "dopri5"),
+        ({"rtol": 0}, "rtol"),
+        ({"atol": 1e-30}, "1e-13"),
+    ):
         with pytest.raises(InputError, match=word):
             AdaptiveFlowPurifier(Smooth(), **options)  # type: ignore[arg-type]

@@ -172,3 +172,5 @@ def test_wrong_arguments(arguments, word):
         AveragedPurifier(chain(), **arguments)
     with pytest.raises(InputError, match="Purifier"):
         AveragedPurifier(torch.nn.Identity())
+    with pytest.raises(InputError, match="multiplied"):
+        AveragedPurifier(averaged())

@@ -185,13 +185,21 @@ def test_answers_that_are_not_finite_are_none():
     assert votes.sum() < 60
 
 
+def certify(**other):
+    images = torch.full((1, 1, 1, 2), 0.5)
+    return smoothed().certify(images, INDICES[:1], **{"n0": 2, "n": 10, "alpha": 0.001} | other)
+
+
 @pytest.mark.parametrize(
     ("make", "word"),
     [
         (lambda: GaussianNoise(sigma=0), "sigma"),
         (lambda: denoised_smoothing(TinyDenoiser(), sigma=math.inf), "sigma"),
-        (lambda: denoised_smoothing(TinyDenoiser(), sigma=100.0), "schedule"),
+        (lambda: denoised_smoothing(TinyDenoiser(), sigma=100.0), r"to 78\.\d+ for pixels"),
         (lambda: denoised_smoothing(TinyDenoiser(), sigma=0.001), "schedule"),
+        (lambda: certify(n0=0), "n0"),
+        (lambda: certify(alpha=2.0), "alpha"),
+        (lambda: certify(n=9), "10 or more"),
         (lambda: smoothed(reversals=0), "reversals"),
         (lambda: smoothed(rows_per_pass=1.5), "rows_per_pass"),
     ],

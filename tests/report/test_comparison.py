@@ -260,6 +260,16 @@ class TestFiles:
         report([write_run(tmp_path / "blur", settings=settings)], tmp_path / "out")
         assert "Blur" in capsys.readouterr().out
 
+    def test_what_is_more_than_a_single_chain_says_so(self, tmp_path, capsys):
+        options = {"rounds": "36 x 4", "averaged": "images", "averaged_draws": 2}
+        settings = {"purifier": "RepeatedPurifier", "purifier_options": options}
+        report([write_run(tmp_path / "rounds", settings=settings)], tmp_path / "out")
+        shown = capsys.readouterr().out
+        assert "RepeatedPurifier" in shown
+        assert "averaged" in shown
+        report([write_run(tmp_path / "single")], tmp_path / "out")
+        assert "Purifier" not in capsys.readouterr().out
+
 
 class TestTheTable:
     def test_the_csv_has_every_digit(self, sweep, tmp_path):

@@ -9,14 +9,16 @@ from lit_purify.functional import wilson_interval
 from lit_purify.report import conclusion, summary_table
 
 
-def said(n=200, noisy=True, **successes):
+def said(n=200, noisy=True, settings=None, **successes):
     """What is concluded from so many correct images of n, by protocol (``clean``: base, clean)."""
     metrics = {}
     for name, number in successes.items():
         low, high = wilson_interval(number, n)
         key = "base/clean_accuracy" if name == "clean" else f"{name}/robust_accuracy"
         metrics[key] = {"value": number / n if n else None, "low": low, "high": high, "n": n}
-    return conclusion({"metrics": metrics, "preflight": {"draws_noise": noisy}})
+    return conclusion(
+        {"metrics": metrics, "preflight": {"draws_noise": noisy}, "settings": settings or {}}
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,3 +79,9 @@ def test_its_digits_are_those_of_the_table():
     console.print(summary_table(summary))
     assert "62.5 %" in console.export_text()
     assert "62.5 %" in conclusion(summary)
+
+
+def test_a_surrogate_counts_where_it_was_attacked():
+    settings = {"surrogate": {"purifier": "RepeatedPurifier"}}
+    assert "surrogate" in said(fixed=12, base=0, settings=settings)
+    assert "surrogate" not in said(base=0, clean=188, settings=settings)

@@ -56,6 +56,12 @@ def test_what_is_left_out_and_what_stands_beside():
     assert names == ["ddpm_t50", "ddpm_t300", "reverse_t50", "ddim_t100", "eot"]
 
 
+def test_defences_are_an_axis():
+    runs = expand({"options": {"num_steps": 3}, "axes": {"defence": ["lee_kim", "gdmp"]}})
+    assert [run.name for run in runs] == ["lee_kim", "gdmp"]
+    assert runs[1].options == ("--config=defence/gdmp", "--model.purifier.num_steps=3")
+
+
 def test_runs_without_an_axis():
     (run,) = expand({"configs": ["cifar_fixed"]})
     assert run == ("run", {}, ("--config=cifar_fixed",))
