@@ -125,6 +125,11 @@ class Attack(RecordsArguments, ABC):
         """The nearest images inside the eps-ball around ``clean`` and inside [0, 1]."""
         return project(perturbed, clean, self.eps, self.p)
 
+    @property
+    def threat_model(self) -> str:
+        """What bounds the images, beside [0, 1], in words: the ball of a norm such as ``linf``."""
+        return f"l{self.p:g}"
+
     def shown(self, finding: str) -> Finding:
         """How reports show one of ``finding_names``."""
         return Finding(finding.replace("_", " "))

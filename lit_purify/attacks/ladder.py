@@ -52,8 +52,8 @@ class Ladder(Attack):
             of the rungs, true where one found so.
 
     Raises:
-        InputError: no rung, one that is a ladder, norms that differ, a name that is no identifier,
-            or a budget or a number of draws below 1.
+        InputError: no rung, one that is a ladder, threat models that differ or are no ball of a
+            norm, a name that is no identifier, or a budget or a number of draws below 1.
     """
 
     def __init__(
@@ -65,10 +65,12 @@ class Ladder(Attack):
         selection_draws: int = 8,
     ) -> None:
         norms = {rung.p for rung in rungs.values()}
-        if len(norms) != 1:
+        balls = {rung.threat_model for rung in rungs.values()}
+        if len(norms) != 1 or balls != {f"l{p:g}" for p in norms}:
             raise InputError(
-                f"the rungs of a Ladder search balls of the norms {sorted(norms)}; expected one or "
-                "more attacks of one norm; name them by rungs, and run another ladder per norm"
+                f"the rungs of a Ladder search {', '.join(sorted(balls)) or 'nothing'}; expected "
+                "one or more attacks in the ball of one norm; name them by rungs, and run another "
+                "ladder per norm"
             )
         for name, rung in rungs.items():
             if not name.isidentifier() or isinstance(rung, Ladder):
@@ -184,8 +186,7 @@ class Ladder(Attack):
     ) -> list[tuple[Tensor, Tensor]]:
         """Images that a rung found, (B, C, H, W), and the rows for which it did, in turn."""
         first = _FirstFooling(self, images, labels, indices)
-        # A fresh source counts its passes: of a copy every rung meets the first ones.
-        searched = defence.bind(copy.copy(defence.source), indices).observed(first)
+        searched = defence.rewound(indices).observed(first)  # every rung meets the first draws
         returned = rung(searched, images, labels, indices, seed=seed)
         candidates = [(returned, torch.arange(len(images), device=images.device))]
         if defence.deterministic:

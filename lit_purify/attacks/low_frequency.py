@@ -98,6 +98,9 @@ class LowFrequency(PGDEOT):
         outside = rms(delta - low_pass(delta, self.frequencies))
         return super().admits(perturbed, clean) & (outside <= OUTSIDE * self.eps + SLACK)
 
+    @property
+    def threat_model(self) -> str:
+        return f"l_inf, {self.frequencies} x {self.frequencies} lowest DCT frequencies"
+
     def settings(self) -> dict[str, object]:
-        k = self.frequencies
-        return {**super().settings(), "threat_model": f"l_inf, {k} x {k} lowest DCT frequencies"}
+        return {**super().settings(), "threat_model": self.threat_model}

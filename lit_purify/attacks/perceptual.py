@@ -142,14 +142,21 @@ class Perceptual(Attack):
         in_range = ((perturbed >= 0) & (perturbed <= 1)).flatten(1).all(1)
         return in_range & (distance <= (1 + SLACK) * self.eps)
 
+    @property
+    def threat_model(self) -> str:
+        return f"feature_l2 of {self._named}"
+
     def settings(self) -> dict[str, object]:
-        network = getattr(self._network, "source", type(self._network).__name__)
         return {
             **super().settings(),
-            "features": getattr(self._features, "source", network),
-            "threat_model": f"feature_l2 of {network}",
+            "features": getattr(self._features, "source", self._named),
+            "threat_model": self.threat_model,
             "gradient": "exact",
         }
+
+    @property
+    def _named(self) -> str:
+        return str(getattr(self._network, "source", type(self._network).__name__))
 
     def _along_the_surface(self, rise: Tensor, images: Tensor, seen: Tensor) -> Tensor:
         """Gradient of the Lagrangian: of the loss, less its part out of the ball."""

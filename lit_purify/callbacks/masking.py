@@ -173,10 +173,10 @@ class MaskingDiagnostics(Measurement):
 
     @staticmethod
     def _in_the_ball_of(attack: Attack, black_box: Attack) -> Attack:
-        if black_box.p != attack.p:
+        if black_box.threat_model != attack.threat_model:
             raise InputError(
-                f"measure.masking.black_box searches an l{black_box.p:g} ball and the run's attack "
-                f"an l{attack.p:g} one, which cannot be compared; give both the same norm"
+                f"measure.masking.black_box searches {black_box.threat_model} and the run's attack "
+                f"{attack.threat_model}, which cannot be compared; give both the ball of one norm"
             )
         return black_box.with_eps(attack.eps)
 
