@@ -176,6 +176,11 @@ class AutoAttack(ExternalAttack):
             network.note("counted_fooled", answers != labels)
         return found
 
+    @property
+    def rows_per_pass(self) -> int:
+        """Most images in one pass: the draws of a single one."""
+        return self.draws
+
     def _by_mean(self, defence: Defence) -> bool:
         return not defence.deterministic and self.version != "rand_upstream"
 
@@ -197,9 +202,12 @@ class AutoAttack(ExternalAttack):
             stood = kept.share >= 0.5
             if kept.share == 0:
                 break
-            found = _run_part(attack, part, image, label)
+            found = _run_part(attack, part, image, label).detach()
+            if not found.isfinite().all():  # would pass for an image that fools
+                network.note("not_finite")
+                continue
             # Scored is what would be returned.
-            kept.offer(self.project(found.detach(), image))
+            kept.offer(self.project(found, image))
             if part == "square" and part != attack.attacks_to_run[0] and stood and kept.share < 0.5:
                 network.note("flag_square")
         return kept.image
