@@ -14,7 +14,7 @@ from lit_purify.attacks.cost import Cost
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import rows_of
 from lit_purify.functional import correct
-from lit_purify.types import LADDER, NOTED, InputError, is_whole
+from lit_purify.types import LADDER, NOTED, InputError
 
 
 class Ladder(Attack):
@@ -78,21 +78,13 @@ class Ladder(Attack):
                     f"the rung {name!r} is a {type(rung).__name__}; expected an attack that is no "
                     "Ladder, under a name of letters, digits and underscores, such as apgd_dlr"
                 )
-        if not (budget is None or (is_whole(budget) and budget >= 1)):
-            raise InputError(
-                f"budget must be a whole number of image-steps per image, at least 1, got "
-                f"{budget!r}; null runs every rung"
-            )
-        if not (is_whole(selection_draws) and selection_draws >= 1):
-            raise InputError(
-                f"selection_draws must be a whole number, at least 1, got {selection_draws!r}; the "
-                "draws that a candidate is tested under on a random defence"
-            )
+        if budget is not None:
+            self._whole("budget", budget)
         (self.p,) = norms
         super().__init__(eps=eps)
         self.rungs = {name: rung.with_eps(self.eps) for name, rung in rungs.items()}
         self.budget = budget
-        self.selection_draws = selection_draws
+        self.selection_draws = self._whole("selection_draws", selection_draws)
         low = (rung.precision for rung in rungs.values() if rung.precision != "float32")
         self.precision = next(low, "float32")
         self._shown = self._own_findings()
