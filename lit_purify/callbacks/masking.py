@@ -119,7 +119,9 @@ class MaskingDiagnostics(Measurement):
         """What a report must say about these measurements."""
         found: dict[str, object] = {"masking_longer": self.longer, "masking_samples": self.samples}
         if self.black_box is not None:
-            found["masking_black_box"] = self.black_box.settings()
+            said = self.black_box.settings()
+            del said["eps"]  # that of the run is taken
+            found["masking_black_box"] = said
         return {**found, "masking_left_out": self._left_out} if self._left_out else found
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:

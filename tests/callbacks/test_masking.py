@@ -293,9 +293,10 @@ class TestBlackBox:
         assert [flag for flag in masked.summary["flags"] if "without gradients broke" in flag]
 
     def test_it_searches_the_runs_ball(self, masked):
-        """Not one of its own radius, which is what its settings say."""
+        """Not one of its own radius."""
         said = masked.settings["masking_black_box"]
         assert (said["attack"], said["queries"]) == ("Square", 100)
+        assert "eps" not in said
         assert self.SQUARE.eps == 8 / 255
         assert masked.settings["eps"] == 64 / 255
 
