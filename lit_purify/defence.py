@@ -2,6 +2,7 @@ r"""A purified classifier as one object, :math:`g(f_\xi(x))`."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -83,6 +84,17 @@ class Defence(nn.Module):
         samples = as_indices(indices)
         kept = None if noise is None else noise.cached(samples)
         return Defence(self.classifier, self.purifier, kept, samples, self.observers)
+
+    def rewound(self, indices: Tensor) -> Defence:
+        """The same defence for these samples, with a randomness that counts for itself.
+
+        Its k-th pass meets the configuration that the k-th next one here will meet, and whatever
+        it is asked leaves this one where it is.
+
+        Args:
+            indices: dataset indices, shape (B,).
+        """
+        return self.bind(copy.copy(self.source), indices)
 
     def observed(self, observer: Observer) -> Defence:
         """The same defence with one more observer."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lit_purify.attacks.external import ExternalAttack, ExternalModel, Fooled
+from lit_purify.attacks.geometry import EXPONENTS, Norm
 from lit_purify.attacks.mean_over_draws import MeanOverDraws, Selection
 from lit_purify.defence import Defence
 from lit_purify.types import InputError
@@ -21,7 +21,6 @@ from lit_purify.types import InputError
 if TYPE_CHECKING:  # imported by the attack that needs it
     import pyautoattack
 
-Norm = Literal["Linf", "L2", "L1"]
 Version = Literal["auto", "standard", "plus", "rand", "rand_upstream"]
 Part = Literal["apgd-ce", "apgd-dlr", "apgd-t", "fab", "fab-t", "square"]
 
@@ -108,15 +107,14 @@ class AutoAttack(ExternalAttack):
         early_stop: bool = True,
         draws: int = 20,
     ) -> None:
-        norms = {"Linf": math.inf, "L2": 2.0, "L1": 1.0}
-        if norm not in norms:
+        if norm not in EXPONENTS:
             raise InputError(f"AutoAttack's norm must be Linf, L2 or L1, got {norm!r}")
         if eps is None and norm != "Linf":
             raise InputError(
                 f"AutoAttack in {norm} needs a radius, and eps is not given; 8/255 is one of Linf "
                 f"only; give eps, such as {_USUAL[norm]}"
             )
-        self.p = norms[norm]
+        self.p = EXPONENTS[norm]
         super().__init__(eps="8/255" if eps is None else eps, early_stop=early_stop)
         if version not in get_args(Version):
             raise InputError(
@@ -128,14 +126,13 @@ class AutoAttack(ExternalAttack):
                 f"attacks must be some of {', '.join(parts)}, with version left at auto; got "
                 f"{list(attacks)} with version {version}"
             )
-        for name, number in {"square_queries": square_queries, "draws": draws}.items():
-            if number is not None and number < 1:
-                raise InputError(f"AutoAttack's {name} must be at least 1, got {number}")
+        if square_queries is not None:
+            self._whole("square_queries", square_queries)
         self.norm = norm
         self.version = version if attacks is None else "custom"
         self.attacks = None if attacks is None else list(attacks)
         self.square_queries = square_queries
-        self.draws = draws
+        self.draws = self._whole("draws", draws)
         if version == "rand_upstream":
             self.finding_names = ("counted_fooled", *self.finding_names)
 
@@ -176,6 +173,11 @@ class AutoAttack(ExternalAttack):
             network.note("counted_fooled", answers != labels)
         return found
 
+    @property
+    def rows_per_pass(self) -> int:
+        """Most images in one pass: the draws of a single one."""
+        return self.draws
+
     def _by_mean(self, defence: Defence) -> bool:
         return not defence.deterministic and self.version != "rand_upstream"
 
@@ -197,9 +199,12 @@ class AutoAttack(ExternalAttack):
             stood = kept.share >= 0.5
             if kept.share == 0:
                 break
-            found = _run_part(attack, part, image, label)
+            found = _run_part(attack, part, image, label).detach()
+            if not found.isfinite().all():  # would pass for an image that fools
+                network.note("not_finite")
+                continue
             # Scored is what would be returned.
-            kept.offer(self.project(found.detach(), image))
+            kept.offer(self.project(found, image))
             if part == "square" and part != attack.attacks_to_run[0] and stood and kept.share < 0.5:
                 network.note("flag_square")
         return kept.image

@@ -16,7 +16,7 @@ from lit_purify.arguments import RecordsArguments
 from lit_purify.defence import Defence
 from lit_purify.functional import lp_distance, project
 from lit_purify.precision import Precision
-from lit_purify.types import NOTED, InputError, ratio
+from lit_purify.types import NOTED, InputError, is_whole, ratio
 
 SLACK = 1e-6
 """How far outside its ball, in units of the pixels, rounding may put an image."""
@@ -125,6 +125,11 @@ class Attack(RecordsArguments, ABC):
         """The nearest images inside the eps-ball around ``clean`` and inside [0, 1]."""
         return project(perturbed, clean, self.eps, self.p)
 
+    @property
+    def threat_model(self) -> str:
+        """What bounds the images, beside [0, 1], in words: the ball of a norm such as ``linf``."""
+        return f"l{self.p:g}"
+
     def shown(self, finding: str) -> Finding:
         """How reports show one of ``finding_names``."""
         return Finding(finding.replace("_", " "))
@@ -148,6 +153,22 @@ class Attack(RecordsArguments, ABC):
         if not 0 <= eps < math.inf:
             raise InputError(f"eps must be finite and at least 0, got {eps}")
         return eps
+
+    def _whole(self, name: str, value: int, least: int = 1) -> int:
+        """An argument that counts something."""
+        if not (is_whole(value) and value >= least):
+            raise InputError(
+                f"{name} of {type(self).__name__} must be a whole number, at least {least}, got "
+                f"{value!r}"
+            )
+        return value
+
+    def _positive(self, name: str, value: float | str) -> float:
+        """An argument that is a number or a fraction above 0."""
+        found = ratio(value)
+        if not 0 < found < math.inf:
+            raise InputError(f"{name} of {type(self).__name__} must be positive, got {value}")
+        return found
 
     def admits(self, perturbed: Tensor, clean: Tensor) -> Tensor:
         """Which images lie inside the ball and inside [0, 1], but for rounding: (B,), bool."""

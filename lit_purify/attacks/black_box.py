@@ -10,7 +10,6 @@ from torch import Tensor
 from lit_purify.attacks.base import Attack
 from lit_purify.defence import Defence
 from lit_purify.functional import correct, margin
-from lit_purify.types import InputError, is_whole
 
 
 class Answers(NamedTuple):
@@ -50,14 +49,6 @@ class BlackBox(Attack):
 
     def num_iterations(self, defence: Defence) -> None:
         """None: they are thousands, and differ in what they ask."""
-
-    def _whole(self, name: str, value: int, least: int = 1) -> int:
-        if not (is_whole(value) and value >= least):
-            raise InputError(
-                f"{name} of {type(self).__name__} must be a whole number, at least {least}, got "
-                f"{value!r}"
-            )
-        return value
 
     def _stops(self, defence: Defence) -> bool:
         return self.early_stop and defence.deterministic

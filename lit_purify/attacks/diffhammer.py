@@ -38,7 +38,7 @@ from lit_purify.attacks.losses import Goal, LossName
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise
 from lit_purify.functional import correct, margin
-from lit_purify.types import InputError, is_whole, ratio
+from lit_purify.types import InputError
 
 
 def shared_direction(
@@ -132,33 +132,24 @@ class DiffHammer(Attack):
         rows_per_pass: int = 128,
     ) -> None:
         super().__init__(eps=eps)
-        least = {"steps": (steps, 1), "draws": (draws, 1), "rows_per_pass": (rows_per_pass, 1)}
-        for name, (value, minimum) in {**least, "em_steps": (em_steps, 0)}.items():
-            if not (is_whole(value) and value >= minimum):
-                raise InputError(
-                    f"{name} of DiffHammer is {value!r}; expected a whole number, at least "
-                    f"{minimum}"
-                )
         if not losses or (unknown := set(losses) - set(get_args(LossName))):
             raise InputError(
                 f"losses of DiffHammer are {', '.join(sorted(unknown)) if losses else 'none'}; "
                 f"expected one for every restart, of {', '.join(get_args(LossName))}"
             )
-        self.rel_stepsize = ratio(rel_stepsize)
-        if not 0 < self.rel_stepsize < math.inf:
-            raise InputError(f"rel_stepsize must be positive, got {rel_stepsize}; 1/30 is usual")
         if not (0 <= sharpness < math.inf and 0 <= averaging <= 1):
             raise InputError(
                 f"sharpness is {sharpness} and averaging {averaging}; expected a finite sharpness "
                 "of at least 0 and averaging in [0, 1], such as 1 and 0.5"
             )
-        self.steps = steps
-        self.draws = draws
+        self.steps = self._whole("steps", steps)
+        self.rel_stepsize = self._positive("rel_stepsize", rel_stepsize)
+        self.draws = self._whole("draws", draws)
         self.losses = list(losses)
-        self.em_steps = em_steps
+        self.em_steps = self._whole("em_steps", em_steps, 0)
         self.sharpness = sharpness
         self.averaging = averaging
-        self.rows_per_pass = rows_per_pass
+        self.rows_per_pass = self._whole("rows_per_pass", rows_per_pass)
 
     def num_queries(self, defence: Defence) -> int:
         return self.num_iterations(defence) * self._num_draws(defence)

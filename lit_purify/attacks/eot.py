@@ -8,7 +8,6 @@ from lit_purify.attacks.pgd import PGD, Keep, Targets
 from lit_purify.attacks.schedule import ScheduleName
 from lit_purify.attacks.selection import JudgedBy
 from lit_purify.precision import Precision
-from lit_purify.types import InputError
 
 
 class PGDEOT(PGD):
@@ -81,10 +80,5 @@ class PGDEOT(PGD):
             evaluations=evaluations,
             judged_by=judged_by,
         )
-        if draws < 1 or rows_per_pass < 1:
-            raise InputError(
-                f"draws and rows_per_pass must be at least 1, got {draws} and {rows_per_pass}; "
-                "the paper averages over 15 draws"
-            )
-        self.draws = draws
-        self.rows_per_pass = rows_per_pass
+        self.draws = self._whole("draws", draws)
+        self.rows_per_pass = self._whole("rows_per_pass", rows_per_pass)

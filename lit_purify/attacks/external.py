@@ -9,7 +9,6 @@ the batch: each of its samples gets what it would get alone.
 
 from __future__ import annotations
 
-import copy
 import random
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -148,7 +147,8 @@ class ExternalAttack(Attack):
         for rows in torch.split(every, together):
             seeds = [derive_seed(seed, self.library, index) for index in indices[rows].tolist()]
             with own_randomness(seeds[0]), torch.enable_grad():
-                network = _bound(defence, indices[rows])
+                # Of every sample the k-th query meets the k-th draw, whatever was asked before it.
+                network = ExternalModel(defence.rewound(indices[rows]))
                 if defence.deterministic:
                     with torch.no_grad():
                         right = correct(network(images[rows]), labels[rows])
@@ -157,7 +157,7 @@ class ExternalAttack(Attack):
                             rows[right],
                             [seeds[k] for k in right.nonzero()[:, 0].tolist()],
                         )
-                        network = _bound(defence, indices[rows])
+                        network = ExternalModel(defence.rewound(indices[rows]))
                 if seeds:
                     found[rows] = self._attack(network, images[rows], labels[rows], seeds)
             for name, noted in network.findings.items():
@@ -223,13 +223,6 @@ class _Stop:
                 self.found[row], self.fooled[row] = inside, True
         if self.fooled.all():
             raise Fooled
-
-
-def _bound(defence: Defence, indices: Tensor) -> ExternalModel:
-    """The defence for an attack on these samples."""
-    # A fresh source counts its passes. Of a copy the k-th query of every sample meets the k-th
-    # configuration, whichever samples were attacked before it.
-    return ExternalModel(defence.bind(copy.copy(defence.source), indices))
 
 
 def _wide(samples: Tensor) -> Tensor:

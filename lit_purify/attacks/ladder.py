@@ -14,7 +14,7 @@ from lit_purify.attacks.cost import Cost
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import rows_of
 from lit_purify.functional import correct
-from lit_purify.types import LADDER, NOTED, InputError, is_whole
+from lit_purify.types import LADDER, NOTED, InputError
 
 
 class Ladder(Attack):
@@ -52,8 +52,8 @@ class Ladder(Attack):
             of the rungs, true where one found so.
 
     Raises:
-        InputError: no rung, one that is a ladder, norms that differ, a name that is no identifier,
-            or a budget or a number of draws below 1.
+        InputError: no rung, one that is a ladder, threat models that differ or are no ball of a
+            norm, a name that is no identifier, or a budget or a number of draws below 1.
     """
 
     def __init__(
@@ -65,10 +65,12 @@ class Ladder(Attack):
         selection_draws: int = 8,
     ) -> None:
         norms = {rung.p for rung in rungs.values()}
-        if len(norms) != 1:
+        balls = {rung.threat_model for rung in rungs.values()}
+        if len(norms) != 1 or balls != {f"l{p:g}" for p in norms}:
             raise InputError(
-                f"the rungs of a Ladder search balls of the norms {sorted(norms)}; expected one or "
-                "more attacks of one norm; name them by rungs, and run another ladder per norm"
+                f"the rungs of a Ladder search {', '.join(sorted(balls)) or 'nothing'}; expected "
+                "one or more attacks in the ball of one norm; name them by rungs, and run another "
+                "ladder per norm"
             )
         for name, rung in rungs.items():
             if not name.isidentifier() or isinstance(rung, Ladder):
@@ -76,21 +78,13 @@ class Ladder(Attack):
                     f"the rung {name!r} is a {type(rung).__name__}; expected an attack that is no "
                     "Ladder, under a name of letters, digits and underscores, such as apgd_dlr"
                 )
-        if not (budget is None or (is_whole(budget) and budget >= 1)):
-            raise InputError(
-                f"budget must be a whole number of image-steps per image, at least 1, got "
-                f"{budget!r}; null runs every rung"
-            )
-        if not (is_whole(selection_draws) and selection_draws >= 1):
-            raise InputError(
-                f"selection_draws must be a whole number, at least 1, got {selection_draws!r}; the "
-                "draws that a candidate is tested under on a random defence"
-            )
+        if budget is not None:
+            self._whole("budget", budget)
         (self.p,) = norms
         super().__init__(eps=eps)
         self.rungs = {name: rung.with_eps(self.eps) for name, rung in rungs.items()}
         self.budget = budget
-        self.selection_draws = selection_draws
+        self.selection_draws = self._whole("selection_draws", selection_draws)
         low = (rung.precision for rung in rungs.values() if rung.precision != "float32")
         self.precision = next(low, "float32")
         self._shown = self._own_findings()
@@ -184,8 +178,7 @@ class Ladder(Attack):
     ) -> list[tuple[Tensor, Tensor]]:
         """Images that a rung found, (B, C, H, W), and the rows for which it did, in turn."""
         first = _FirstFooling(self, images, labels, indices)
-        # A fresh source counts its passes: of a copy every rung meets the first ones.
-        searched = defence.bind(copy.copy(defence.source), indices).observed(first)
+        searched = defence.rewound(indices).observed(first)  # every rung meets the first draws
         returned = rung(searched, images, labels, indices, seed=seed)
         candidates = [(returned, torch.arange(len(images), device=images.device))]
         if defence.deterministic:

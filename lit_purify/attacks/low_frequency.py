@@ -10,7 +10,6 @@ from lit_purify.attacks.base import SLACK
 from lit_purify.attacks.eot import PGDEOT
 from lit_purify.functional import low_pass, project_low_frequency, rms
 from lit_purify.precision import Precision
-from lit_purify.types import InputError, is_whole
 
 OUTSIDE = 0.01
 """Root mean square of what may lie outside the frequencies, in units of eps."""
@@ -68,12 +67,7 @@ class LowFrequency(PGDEOT):
             draws=draws,
             rows_per_pass=rows_per_pass,
         )
-        if not (is_whole(frequencies) and frequencies >= 1):
-            raise InputError(
-                f"frequencies of LowFrequency is {frequencies!r}; expected a whole number, at "
-                "least 1, such as 8 of the 32 of CIFAR-10"
-            )
-        self.frequencies = frequencies
+        self.frequencies = self._whole("frequencies", frequencies)
 
     def gradient(self, *args: Any, **options: Any) -> tuple[Tensor, Tensor]:
         """The low frequencies of the gradient, and the logits."""
@@ -98,6 +92,9 @@ class LowFrequency(PGDEOT):
         outside = rms(delta - low_pass(delta, self.frequencies))
         return super().admits(perturbed, clean) & (outside <= OUTSIDE * self.eps + SLACK)
 
+    @property
+    def threat_model(self) -> str:
+        return f"l_inf, {self.frequencies} x {self.frequencies} lowest DCT frequencies"
+
     def settings(self) -> dict[str, object]:
-        k = self.frequencies
-        return {**super().settings(), "threat_model": f"l_inf, {k} x {k} lowest DCT frequencies"}
+        return {**super().settings(), "threat_model": self.threat_model}

@@ -15,7 +15,6 @@ from lit_purify.classifiers.features import ClassifierFeatures
 from lit_purify.defence import Defence
 from lit_purify.functional import lp_distance, margin, steepest
 from lit_purify.precision import arithmetic
-from lit_purify.types import InputError, is_whole, ratio
 
 SLACK = 1e-3
 """How far outside its ball, in units of eps, the rounding of the features may put an image."""
@@ -75,17 +74,10 @@ class Perceptual(Attack):
         rows_per_pass: int = 128,
     ) -> None:
         super().__init__(eps=eps)
-        for name, value in (("steps", steps), ("draws", draws), ("rows_per_pass", rows_per_pass)):
-            if not (is_whole(value) and value >= 1):
-                raise InputError(
-                    f"{name} of Perceptual is {value!r}; expected a whole number, at least 1"
-                )
-        self.rel_stepsize = ratio(rel_stepsize)
-        if not 0 < self.rel_stepsize < math.inf:
-            raise InputError(f"rel_stepsize must be positive, got {rel_stepsize}; 0.3 is usual")
-        self.steps = steps
-        self.draws = draws
-        self.rows_per_pass = rows_per_pass
+        self.steps = self._whole("steps", steps)
+        self.rel_stepsize = self._positive("rel_stepsize", rel_stepsize)
+        self.draws = self._whole("draws", draws)
+        self.rows_per_pass = self._whole("rows_per_pass", rows_per_pass)
         self._network = features.eval().requires_grad_(False)
         if isinstance(features, Classifier):
             self._features: Callable[[Tensor], Tensor] = ClassifierFeatures(features)
@@ -142,14 +134,21 @@ class Perceptual(Attack):
         in_range = ((perturbed >= 0) & (perturbed <= 1)).flatten(1).all(1)
         return in_range & (distance <= (1 + SLACK) * self.eps)
 
+    @property
+    def threat_model(self) -> str:
+        return f"feature_l2 of {self._named}"
+
     def settings(self) -> dict[str, object]:
-        network = getattr(self._network, "source", type(self._network).__name__)
         return {
             **super().settings(),
-            "features": getattr(self._features, "source", network),
-            "threat_model": f"feature_l2 of {network}",
+            "features": getattr(self._features, "source", self._named),
+            "threat_model": self.threat_model,
             "gradient": "exact",
         }
+
+    @property
+    def _named(self) -> str:
+        return str(getattr(self._network, "source", type(self._network).__name__))
 
     def _along_the_surface(self, rise: Tensor, images: Tensor, seen: Tensor) -> Tensor:
         """Gradient of the Lagrangian: of the loss, less its part out of the ball."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import product
 from typing import Literal, get_args
@@ -20,7 +19,7 @@ from lit_purify.attacks.selection import JudgedBy, Selection
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise
 from lit_purify.precision import Precision, arithmetic
-from lit_purify.types import InputError, is_whole, ratio
+from lit_purify.types import InputError, is_whole
 
 Keep = Literal["last", "best"]
 Targets = int | Literal["all"] | None
@@ -116,20 +115,10 @@ class PGD(Attack):
                 )
         self.p = EXPONENTS[norm]
         super().__init__(eps=eps)
-        for name, number, least in (
-            ("steps", steps, 1),
-            ("restarts", restarts, 1),
-            ("evaluations", evaluations, 0),
-        ):
-            if not (is_whole(number) and number >= least):
-                raise InputError(
-                    f"{name} of {type(self).__name__} must be a whole number, at least {least}, "
-                    f"got {number!r}"
-                )
-        self.steps = steps
-        self.rel_stepsize = ratio(rel_stepsize)
-        if not 0 < self.rel_stepsize < math.inf:
-            raise InputError(f"rel_stepsize must be positive, got {rel_stepsize}; 1/30 is usual")
+        self.steps = self._whole("steps", steps)
+        self.restarts = self._whole("restarts", restarts)
+        self.evaluations = self._whole("evaluations", evaluations, 0)
+        self.rel_stepsize = self._positive("rel_stepsize", rel_stepsize)
         if targets not in (None, "all") and not (is_whole(targets) and int(targets) >= 1):
             raise InputError(
                 f"targets is {targets!r}; expected how many wrong classes to try, such as 9, all, "
@@ -158,11 +147,9 @@ class PGD(Attack):
         self.norm = norm
         self.loss = loss
         self.targets = targets
-        self.restarts = restarts
         self.schedule = schedule
         self.momentum = momentum
         self.keep = keep
-        self.evaluations = evaluations
         self.judged_by = judged_by
         if evaluations:
             self.finding_names = ("standing_in_selection",)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import cycle
 
 import torch
 from torch import Tensor
 
 from lit_purify.attacks.black_box import BlackBox
 from lit_purify.defence import Defence
-from lit_purify.diffusion.noise import FixedNoise, NoiseSource
 from lit_purify.types import InputError
 
 
@@ -75,16 +72,14 @@ class RayS(BlackBox):
     def perturb(
         self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
-        if (source := defence.source) is not None and not defence.deterministic:
-            first = [source.next_configuration() for _ in range(self.draws)]
-            defence = defence.bind(_Again(first), indices)
         rays = _Rays(images, self.tolerance * self.eps, self.eps if self._stops(defence) else 0.0)
         for _ in range(self.num_queries(defence) // self._num_draws(defence)):
             rows = rays.unfinished.nonzero().squeeze(1)
             if len(rows) == 0:
                 break
             asked = rays.images()[rows].expand(self._num_draws(defence), *rows.shape, -1, -1, -1)
-            wrong = self._ask(defence, asked, labels[rows], indices[rows]).wrong
+            first = defence if defence.deterministic else defence.rewound(indices)
+            wrong = self._ask(first, asked, labels[rows], indices[rows]).wrong
             fooled = torch.zeros_like(rays.unfinished)
             fooled[rows] = wrong.double().mean(0) > 0.5
             rays.decide(fooled)
@@ -92,16 +87,6 @@ class RayS(BlackBox):
         if not defence.deterministic:
             radius = radius.where(rays.best == 0, self.eps)
         return rays.at(radius, rays.direction)
-
-
-class _Again(NoiseSource):
-    """The same randomness configurations, one after the other, over and over."""
-
-    def __init__(self, configurations: Sequence[FixedNoise]) -> None:
-        self._endless = cycle(configurations)
-
-    def next_configuration(self) -> FixedNoise:
-        return next(self._endless)
 
 
 class _Rays:

@@ -18,6 +18,7 @@ from lit_purify.attacks.losses import Goal, LossName
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FreshNoise
 from lit_purify.functional import correct, majority
+from lit_purify.types import InputError
 
 JudgedBy = Literal["mean", "worst", "majority"]
 
@@ -43,6 +44,9 @@ class Selection:
 
     Attributes:
         images: the best, shape (B, C, H, W).
+
+    Raises:
+        InputError: evaluations of a random defence whose noise has no streams.
     """
 
     def __init__(
@@ -64,8 +68,15 @@ class Selection:
         self._defence, self._labels, self._indices = defence, labels, indices
         self._goal, self._judged_by, self._judge = Goal(loss), judged_by, judge
         self._rows_per_pass = rows_per_pass
-        source = defence.source
-        self._seed = source.seed if isinstance(source, FreshNoise) and evaluations else None
+        self._seed: int | None = None
+        if evaluations and not defence.deterministic:
+            if not isinstance(defence.source, FreshNoise):
+                raise InputError(
+                    f"evaluations take draws from a stream of their own, and a "
+                    f"{type(defence.source).__name__} has none; bind FreshNoise(seed, 'attack'), "
+                    "or set evaluations to 0"
+                )
+            self._seed = defence.source.seed
         self._draws = draws if self._seed is None else evaluations
 
     @property

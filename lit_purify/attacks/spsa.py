@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from lit_purify.attacks.black_box import BlackBox
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise
-from lit_purify.types import InputError, ratio
+from lit_purify.types import InputError
 
 Update = Literal["adam", "sign"]
 
@@ -62,10 +61,8 @@ class SPSA(BlackBox):
         )
         self.directions = self._whole("directions", directions)
         self._whole("queries", queries, least=2 * directions + early_stop)
-        self.probe, self.rel_stepsize = probe, ratio(rel_stepsize)
-        for name in ("probe", "rel_stepsize"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} of SPSA must be positive, got {getattr(self, name)}")
+        self.probe = self._positive("probe", probe)
+        self.rel_stepsize = self._positive("rel_stepsize", rel_stepsize)
         if update not in get_args(Update):
             raise InputError(f"update is {update!r}; expected one of {', '.join(get_args(Update))}")
         self.update = update

@@ -119,7 +119,9 @@ class MaskingDiagnostics(Measurement):
         """What a report must say about these measurements."""
         found: dict[str, object] = {"masking_longer": self.longer, "masking_samples": self.samples}
         if self.black_box is not None:
-            found["masking_black_box"] = self.black_box.settings()
+            said = self.black_box.settings()
+            del said["eps"]  # that of the run is taken
+            found["masking_black_box"] = said
         return {**found, "masking_left_out": self._left_out} if self._left_out else found
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
@@ -173,10 +175,10 @@ class MaskingDiagnostics(Measurement):
 
     @staticmethod
     def _in_the_ball_of(attack: Attack, black_box: Attack) -> Attack:
-        if black_box.p != attack.p:
+        if black_box.threat_model != attack.threat_model:
             raise InputError(
-                f"measure.masking.black_box searches an l{black_box.p:g} ball and the run's attack "
-                f"an l{attack.p:g} one, which cannot be compared; give both the same norm"
+                f"measure.masking.black_box searches {black_box.threat_model} and the run's attack "
+                f"{attack.threat_model}, which cannot be compared; give both the ball of one norm"
             )
         return black_box.with_eps(attack.eps)
 

@@ -139,11 +139,10 @@ class RobustnessPrediction(Measurement):
             )
         attack = run_attack(trainer, self)
         self._p = attack.p
-        threat = attack.settings().get("threat_model")
-        if threat or attack.p not in (2, math.inf):
+        if attack.threat_model not in ("l2", "linf"):
             raise InputError(
-                f"the run's attack is in {threat or f'l{attack.p:g}'}, and RobustnessPrediction "
-                "knows the balls of l_inf and l2; give the run an attack in one of these, such as "
+                f"the run's attack is in {attack.threat_model}, and RobustnessPrediction knows the "
+                "balls of linf and l2; give the run an attack in one of these, such as "
                 "lit_purify.attacks.PGD"
             )
         self._find_means(trainer, attack)

@@ -17,8 +17,9 @@ from torch import Tensor
 from lit_purify.diffusion.class_labels import Label
 from lit_purify.diffusion.denoiser import Denoiser
 from lit_purify.diffusion.differential_equations import ProbabilityFlowSampler
-from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier, ForwardProcess
+from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
 from lit_purify.diffusion.noise import NoiseConfiguration
+from lit_purify.diffusion.planned_purifier import ForwardProcess
 from lit_purify.diffusion.recompute import can_recompute, run_chain
 from lit_purify.diffusion.reverse_step import ReverseStep
 from lit_purify.types import Auto, InputError

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +21,8 @@ from lit_purify.diffusion.class_labels import ClassLabels, Label
 from lit_purify.diffusion.compiled_step import CompiledStep, can_run_compiled
 from lit_purify.diffusion.denoiser import Denoiser, check_output
 from lit_purify.diffusion.noise import NoiseConfiguration, as_indices
-from lit_purify.diffusion.purifier import Purifier, State, identity
+from lit_purify.diffusion.planned_purifier import ForwardProcess, PlannedPurifier
+from lit_purify.diffusion.purifier import State, identity
 from lit_purify.diffusion.recompute import (
     ActivationBudget,
     Correction,
@@ -29,15 +30,13 @@ from lit_purify.diffusion.recompute import (
     run_chain,
 )
 from lit_purify.diffusion.resize import check_size, resize
-from lit_purify.diffusion.reverse_step import ReverseStep, reverse_steps
+from lit_purify.diffusion.reverse_step import ReverseStep
 from lit_purify.diffusion.samplers import DDPMSampler, Number, Sampler
 from lit_purify.diffusion.schedule import checked_schedule, diffuse
 from lit_purify.types import Auto, InputError, Model, Process
 
-ForwardProcess = Literal["stepwise", "one_shot", "none"]
 
-
-class DiffusionPurifier(Purifier):
+class DiffusionPurifier(PlannedPurifier):
     r"""Purification by a diffusion model, with the exact gradient through all of its steps.
 
     Args:
@@ -115,47 +114,9 @@ class DiffusionPurifier(Purifier):
             yield State(process, t, self._output(x, images) if done else _to_images(x, images))
 
     @property
-    def depths(self) -> list[tuple[Process, int]]:
-        found: list[tuple[Process, int]] = [("forward", 0)]
-        for visited in self.round_steps:
-            found += [("forward", t) for t in self._noised(visited)]
-            found += [("reverse", step.t_prev) for step in self._down(visited)]
-        return found
-
-    @property
-    def round_steps(self) -> list[list[int]]:
-        """The steps that every round of noising and denoising visits, ascending; here one round."""
-        return [self.timesteps]
-
-    @property
-    def total_steps(self) -> int:
-        """Reverse steps of a purification."""
-        return sum(map(len, self.round_steps))
-
-    @property
-    def draws(self) -> list[tuple[Process, int]]:
-        """Process and step of every Gaussian draw, in the order they are asked for."""
-        return [draw for visited in self.round_steps for draw in self._draws(visited)]
-
-    @property
-    def num_draws(self) -> int:
-        """Gaussian draws of a purification."""
-        return len(self.draws)
-
-    @property
     def compiles_steps(self) -> bool:
         """Whether a step can be compiled: it is known beforehand, and tells no class."""
         return self.fixed_steps and self.labels.label == "none"
-
-    @property
-    def passes_per_step(self) -> int:
-        """Evaluations of the denoiser that a reverse step takes, at most."""
-        return max(self._evaluations)
-
-    @property
-    def evaluations(self) -> int:
-        """Evaluations of the denoiser that a purification takes."""
-        return sum(self._evaluations)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         side = self.resize_to
@@ -351,39 +312,11 @@ class DiffusionPurifier(Purifier):
         """What is done to a state after the step to it, ``start`` being the input; here nothing."""
         return None
 
-    def _down(self, visited: list[int]) -> list[ReverseStep]:
-        """The reverse steps of a round."""
-        return reverse_steps(visited, self.schedule)
-
-    @property
-    def _evaluations(self) -> list[int]:
-        """Evaluations of the denoiser that each reverse step takes."""
-        steps = (step for visited in self.round_steps for step in self._down(visited))
-        return [len(self.sampler.evaluated(step)) for step in steps]
-
-    def _check_steps(self, visited: list[int]) -> None:
-        """Raise :class:`InputError` unless the denoiser knows what a round asks it at."""
-        asked = {t for step in self._down(visited) for t in self.sampler.evaluated(step)}
-        whole = {around(t) for t in asked for around in (math.floor, math.ceil)}
-        self.denoiser.check_steps(sorted(whole))
-
     def _linked_states(
         self, images: Tensor, noise: NoiseConfiguration, indices: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         *between, last = (x for _, _, x in self._states(images, noise, indices))
         return between, self._output(last, images)
-
-    def _noised(self, visited: list[int]) -> list[int]:
-        """The steps t that the forward process of a round stops at."""
-        if self.forward_process == "none":
-            return []
-        return visited if self.forward_process == "stepwise" else visited[-1:]
-
-    def _draws(self, visited: list[int]) -> list[tuple[Process, int]]:
-        """Process and step of every Gaussian draw of a round, in the order they are asked for."""
-        up: list[tuple[Process, int]] = [("forward", t) for t in self._noised(visited)]
-        steps = self._down(visited)
-        return [*up, *(("reverse", u) for step in steps for u in self.sampler.drawn(step))]
 
     def _output(self, x: Tensor, images: Tensor) -> Tensor:
         image = _to_images(x, images)

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_purify.diffusion.class_labels import Label
 from lit_purify.diffusion.denoiser import Denoiser
-from lit_purify.diffusion.diffusion_purifier import ForwardProcess
 from lit_purify.diffusion.noise import NoiseConfiguration
+from lit_purify.diffusion.planned_purifier import ForwardProcess
 from lit_purify.diffusion.recompute import Correction, can_recompute
 from lit_purify.diffusion.repeated_purifier import RepeatedPurifier
 from lit_purify.diffusion.reverse_step import ReverseStep

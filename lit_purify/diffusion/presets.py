@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from lit_purify.diffusion.diffusion_purifier import ForwardProcess
+from lit_purify.diffusion.planned_purifier import ForwardProcess
 from lit_purify.diffusion.samplers import DDIMSampler, DDPMSampler, Sampler
 
 PresetName = Literal["ddpm", "reverse", "ddim"]

@@ -8,7 +8,8 @@ from typing import cast
 
 from lit_purify.diffusion.class_labels import Label
 from lit_purify.diffusion.denoiser import Denoiser
-from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier, ForwardProcess
+from lit_purify.diffusion.diffusion_purifier import DiffusionPurifier
+from lit_purify.diffusion.planned_purifier import ForwardProcess
 from lit_purify.diffusion.samplers import Sampler
 from lit_purify.types import Auto, InputError
 

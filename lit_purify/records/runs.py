@@ -28,18 +28,22 @@ def of_purified(accuracy: str) -> str:
     return f"{accuracy}|{CLEAN}"
 
 
-_ATTACK = (
+ATTACK = (
     *("attack", "threat_model", "eps", "steps", "rel_stepsize", "gradient", "random_start"),
     *("norm", "loss", "targets", "restarts", "attack_schedule", "momentum", "keep"),
-    *("evaluations", "judged_by", "queries", "directions"),
+    *("evaluations", "judged_by"),
+    *("queries", "directions", "probe", "update", "first_share", "tolerance"),
+    *("losses", "em_steps", "sharpness", "averaging"),
+    *("version", "attacks", "square_queries", "foolbox_attack"),
     *("rungs", "budget", "selection_draws"),
 )
+"""What decides what an attack finds. Most attacks have some of them."""
 _SAME = (
-    *(*_ATTACK, "uniform_eps"),
+    *(*ATTACK, "uniform_eps"),
     *("data", "data_sha256", "images", "seed", "test_draws", "precision", "attack_precision"),
 )
 """Settings in which runs that are compared had better not differ."""
-DECISIVE = frozenset({*_ATTACK, "uniform_eps", "data", "data_sha256", "classifier"})
+DECISIVE = frozenset({*ATTACK, "uniform_eps", "data", "data_sha256", "classifier"})
 """Those of them that no curve may run across: only the purifier may change along it."""
 _ROLES = ("classifier", "denoiser")
 _NUMBERS = ("eps", "uniform_eps", "t_star")
@@ -84,7 +88,7 @@ class FinishedRun(NamedTuple):
 
     def setting(self, name: str) -> Any:
         """A setting; ``None`` where it is unknown, or is of an attack that was not made."""
-        unused = name in _ATTACK and self.settings.get("protocols") == []
+        unused = name in ATTACK and self.settings.get("protocols") == []
         return None if unused else self.settings.get(name)
 
     def fact(self, name: str) -> str | None:

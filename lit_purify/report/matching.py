@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from lit_purify.paper import Dataset, PrintedCell
-from lit_purify.records.runs import FinishedRun, in_255ths
+from lit_purify.records.runs import ATTACK, FinishedRun, in_255ths
 from lit_purify.types import Estimate
 
 ANY_ITERATION = "_any_iteration"
@@ -52,10 +52,7 @@ _CHAIN = (
     *("clip_output", "resize_to", "purifier_options", "precision", "tf32"),
     *("data", "data_sha256", "images"),
 )
-_ATTACKED = (
-    *("attack", "threat_model", "eps", *_ATTACK, *_PLAIN, "early_stop", "gradient"),
-    *("attack_precision", "queries", "directions", "surrogate"),
-)
+_ATTACKED = (*ATTACK, "draws", "early_stop", "attack_precision", "surrogate")
 
 
 class Match(NamedTuple):

@@ -123,7 +123,7 @@ class TestLinear:
         attack = RayS(eps=0.01, queries=3 * 800, draws=3)
         noise = FreshNoise(0, "attack")
         assert (gain(attack, math.inf, noise, 0.005) > 1 / 1.05).all()
-        assert noise.passes == 3
+        assert noise.passes == 0  # every decision meets the first three
 
 
 class TestMasked:

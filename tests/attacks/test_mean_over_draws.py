@@ -103,10 +103,11 @@ def test_the_answer_is_the_log_of_the_mean_probability() -> None:
     torch.testing.assert_close(gradient.double(), want, rtol=1e-5, atol=1e-8)
 
 
-def test_the_image_that_is_right_in_the_fewest_draws_is_kept() -> None:
-    def shifted(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
-        return images - 0.5 + 0.3 * noise.uniform(indices, like=images[:, :, :1, :1])
+def shifted(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
+    return images - 0.5 + 0.3 * noise.uniform(indices, like=images[:, :, :1, :1])
 
+
+def test_the_image_that_is_right_in_the_fewest_draws_is_kept() -> None:
     kept = Selection(bound(shifted), torch.tensor([0]), 16)
     shares = []
     for level, better in ((0.6, True), (0.5, True), (0.55, False), (0.1, True), (0.0, True)):
@@ -114,6 +115,16 @@ def test_the_image_that_is_right_in_the_fewest_draws_is_kept() -> None:
         shares.append(kept.share)
     assert 1 > shares[0] > shares[1] == shares[2] > shares[3] == shares[4] == 0
     assert (kept.image == 0).all()  # of two that are never right the less confident
+
+
+def test_an_image_that_is_no_number_fools_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, indices = torch.full((1, 1, 5, 5), 0.5), torch.arange(1)
+    parts = iter((torch.full_like(image, torch.nan), image - 0.4))
+    monkeypatch.setattr("lit_purify.attacks.autoattack._run_part", lambda *_: next(parts))
+    attack = AutoAttack(eps=0.4, attacks=["fab", "square"], **OPTIONS)
+    defence = Defence(by_sign, Rule(shifted), FreshNoise(0, "attack"))
+    torch.testing.assert_close(attack(defence, image, 0 * indices, indices), image - 0.4)
+    assert attack.findings["not_finite"].all()
 
 
 def test_what_selects_searches_and_judges_are_other_draws() -> None:

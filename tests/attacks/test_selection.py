@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from lit_purify.attacks import BPDAEOT, PGD, PGDEOT, Attack, Watch
 from lit_purify.defence import Defence
 from lit_purify.diffusion import FixedNoise, FreshNoise, NoiseConfiguration
+from lit_purify.diffusion.noise import NoiseSource
 from lit_purify.functional import correct, majority
 from lit_purify.modules.protocols import fresh_noise
 from lit_purify.types import InputError
@@ -289,6 +290,15 @@ def test_what_makes_no_sense_together_is_refused(options: Any, keyword: str) -> 
     for kind in (PGD, PGDEOT):
         with pytest.raises(InputError, match=keyword):
             kind(**options)
+
+
+def test_noise_without_streams_cannot_be_evaluated(batch: Any) -> None:
+    class Own(NoiseSource):
+        def next_configuration(self) -> FixedNoise:
+            return FixedNoise(3)
+
+    with pytest.raises(InputError, match="Own"):
+        PGDEOT(**EVALUATED)(chain(Own()), *batch)
 
 
 def test_settings_tell_all_that_decides() -> None:

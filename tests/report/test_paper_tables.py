@@ -135,6 +135,8 @@ def test_runs_that_are_no_seeds_of_one_another_are_named():
     assert again.value is None
     surrogates = [run(f"{k}", seed=k, surrogate={"t_star": k}) for k in (1, 2)]
     assert cell(surrogates).note.endswith("another: 1; 2")
+    versions = [run(name, seed=k, version=name) for k, name in enumerate(("plus", "standard"))]
+    assert cell(versions).note.endswith("another: plus; standard")
     twice = cell([run("a"), run("b")])
     assert (twice.seeds, twice.runs) == (1, ("a",))
 
