@@ -31,7 +31,7 @@ def of_purified(accuracy: str) -> str:
 _ATTACK = (
     *("attack", "threat_model", "eps", "steps", "rel_stepsize", "gradient", "random_start"),
     *("norm", "loss", "targets", "restarts", "attack_schedule", "momentum", "keep"),
-    *("evaluations", "judged_by", "queries", "directions"),
+    *("attack_evaluations", "judged_by", "queries", "directions"),
     *("rungs", "budget", "selection_draws"),
 )
 _SAME = (
