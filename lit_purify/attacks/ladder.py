@@ -52,8 +52,8 @@ class Ladder(Attack):
             of the rungs, true where one found so.
 
     Raises:
-        InputError: no rung, one that is a ladder, norms that differ, a name that is no identifier,
-            or a budget or a number of draws below 1.
+        InputError: no rung, one that is a ladder or has a threat model of its own, norms that
+            differ, a name that is no identifier, or a budget or a number of draws below 1.
     """
 
     def __init__(
@@ -75,6 +75,11 @@ class Ladder(Attack):
                 raise InputError(
                     f"the rung {name!r} is a {type(rung).__name__}; expected an attack that is no "
                     "Ladder, under a name of letters, digits and underscores, such as apgd_dlr"
+                )
+            if (own := rung.settings().get("threat_model")) is not None:
+                raise InputError(
+                    f"the rung {name!r} has a threat model of its own ({own}); expected attacks in "
+                    "one l_p ball of the pixels, whose worst case a Ladder is; run it by itself"
                 )
         if not (budget is None or (is_whole(budget) and budget >= 1)):
             raise InputError(

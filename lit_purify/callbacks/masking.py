@@ -119,7 +119,9 @@ class MaskingDiagnostics(Measurement):
         """What a report must say about these measurements."""
         found: dict[str, object] = {"masking_longer": self.longer, "masking_samples": self.samples}
         if self.black_box is not None:
-            found["masking_black_box"] = self.black_box.settings()
+            said = self.black_box.settings()
+            # Its own radius is not used.
+            found["masking_black_box"] = {name: said[name] for name in said if name != "eps"}
         return {**found, "masking_left_out": self._left_out} if self._left_out else found
 
     def prepare(self, trainer: Trainer, module: PurifiedClassifier) -> None:
@@ -177,6 +179,13 @@ class MaskingDiagnostics(Measurement):
             raise InputError(
                 f"measure.masking.black_box searches an l{black_box.p:g} ball and the run's attack "
                 f"an l{attack.p:g} one, which cannot be compared; give both the same norm"
+            )
+        models = [each.settings().get("threat_model") for each in (attack, black_box)]
+        if models[0] != models[1]:
+            raise InputError(
+                f"measure.masking.black_box searches the threat model {models[1] or 'of its norm'} "
+                f"and the run's attack {models[0] or 'that of its norm'}, which cannot be "
+                "compared; set measure.masking.black_box to null"
             )
         return black_box.with_eps(attack.eps)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from defences import LinearDefence, Rule, chain, convnet
 from oracles import TinyDenoiser, some_images
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_purify.attacks import (
     BPDA,
@@ -19,6 +19,7 @@ from lit_purify.attacks import (
     AutoAttack,
     FoolboxAttack,
     Ladder,
+    Perceptual,
     Uniform,
     Watch,
 )
@@ -313,11 +314,12 @@ def test_the_lowest_precision_is_said() -> None:
         ({"rungs": {"pgd": PGD(), "l2": AutoAttack(norm="L2", eps=0.5)}}, "norm"),
         ({"rungs": {"a/b": PGD()}}, "a/b"),
         ({"rungs": {"ladder": Ladder(rungs={"pgd": PGD()})}}, "no Ladder"),
+        ({"rungs": {"features": Perceptual(eps=1, features=nn.Flatten())}}, "feature_l2"),
         ({"rungs": {"pgd": PGD()}, "budget": 0}, "budget"),
         ({"rungs": {"pgd": PGD()}, "budget": 1.5}, "budget"),
         ({"rungs": {"pgd": PGD()}, "selection_draws": 0}, "selection_draws"),
     ],
-    ids=["none", "norms", "name", "nested", "no budget", "half a step", "no draws"],
+    ids=["none", "norms", "name", "nested", "threat model", "no budget", "half a step", "no draws"],
 )
 def test_what_makes_no_ladder(options: Any, word: str) -> None:
     with pytest.raises(InputError, match=word):

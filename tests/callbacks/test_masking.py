@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tiny import IdentityPurifier, NoisyPurifier, ScalingPurifier
 from torch import nn
 
-from lit_purify.attacks import BPDA, PGD, Square, Uniform
+from lit_purify.attacks import BPDA, PGD, LowFrequency, Square, Uniform
 from lit_purify.callbacks import AdversarialExamples, MaskingDiagnostics, Records
 from lit_purify.classifiers.wrap import from_module
 from lit_purify.cli import main
@@ -293,9 +293,10 @@ class TestBlackBox:
         assert [flag for flag in masked.summary["flags"] if "without gradients broke" in flag]
 
     def test_it_searches_the_runs_ball(self, masked):
-        """Not one of its own radius, which is what its settings say."""
+        """Not one of its own radius, which its settings do not say."""
         said = masked.settings["masking_black_box"]
         assert (said["attack"], said["queries"]) == ("Square", 100)
+        assert "eps" not in said
         assert self.SQUARE.eps == 8 / 255
         assert masked.settings["eps"] == 64 / 255
 
@@ -309,6 +310,11 @@ class TestBlackBox:
     def test_balls_of_two_norms_are_not_compared(self, npz, tmp_path):
         with pytest.raises(InputError, match="the same norm"):
             diagnose(npz, tmp_path, Stairs(), black_box=Square(eps=0.5, norm="L2"))
+
+    def test_threat_models_are_not_compared(self, npz, tmp_path):
+        # The whole ball has more in it than its low frequencies, whatever the gradient is.
+        with pytest.raises(InputError, match="threat model"):
+            diagnose(npz, tmp_path, Stairs(), attack=LowFrequency(), black_box=self.SQUARE)
 
     def test_it_is_named_where_it_is_left_out(self, npz, tmp_path):
         run = diagnose(npz, tmp_path, IdentityPurifier(), samples=0, black_box=self.SQUARE)
