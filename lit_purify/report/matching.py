@@ -55,6 +55,7 @@ _CHAIN = (
 _ATTACKED = (
     *("attack", "threat_model", "eps", *_ATTACK, *_PLAIN, "early_stop", "gradient"),
     *("attack_precision", "queries", "directions", "surrogate"),
+    *("rungs", "budget", "selection_draws"),
 )
 
 
