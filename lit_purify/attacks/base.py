@@ -202,4 +202,4 @@ class Attack(RecordsArguments, ABC):
         """What a report must say about this attack: its arguments and public attributes."""
         hidden = ("p", "findings", "finding_names", "seconds")
         public = {k: v for k, v in vars(self).items() if k[0] != "_" and k not in hidden}
-        return {**self._arguments, "attack": type(self).__name__, **public}
+        return {"attack": type(self).__name__, **self._arguments, **public}

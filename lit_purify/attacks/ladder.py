@@ -36,7 +36,7 @@ class Ladder(Attack):
 
     Args:
         rungs: the attacks by name, from cheap to dear. All search a ball of one norm, and that of
-            radius ``eps``, whatever radius they were made with.
+            radius ``eps``, whatever radius they were made with. ``None`` leaves one out.
         eps: radius of the ball, a number or a fraction such as ``"8/255"``.
         budget: image-steps per image (:class:`~lit_purify.attacks.cost.Cost`): a rung is not begun
             on an image that so many have been spent on; one that is begun goes to its end. ``None``
@@ -59,20 +59,21 @@ class Ladder(Attack):
     def __init__(
         self,
         *,
-        rungs: dict[str, Attack],
+        rungs: dict[str, Attack | None],
         eps: float | str = "8/255",
         budget: int | None = None,
         selection_draws: int = 8,
     ) -> None:
-        norms = {rung.p for rung in rungs.values()}
-        balls = {rung.threat_model for rung in rungs.values()}
+        given = {name: rung for name, rung in rungs.items() if rung is not None}
+        norms = {rung.p for rung in given.values()}
+        balls = {rung.threat_model for rung in given.values()}
         if len(norms) != 1 or balls != {f"l{p:g}" for p in norms}:
             raise InputError(
                 f"the rungs of a Ladder search {', '.join(sorted(balls)) or 'nothing'}; expected "
                 "one or more attacks in the ball of one norm; name them by rungs, and run another "
                 "ladder per norm"
             )
-        for name, rung in rungs.items():
+        for name, rung in given.items():
             if not name.isidentifier() or isinstance(rung, Ladder):
                 raise InputError(
                     f"the rung {name!r} is a {type(rung).__name__}; expected an attack that is no "
@@ -82,13 +83,13 @@ class Ladder(Attack):
             self._whole("budget", budget)
         (self.p,) = norms
         super().__init__(eps=eps)
-        self.rungs = {name: rung.with_eps(self.eps) for name, rung in rungs.items()}
+        self.rungs = {name: rung.with_eps(self.eps) for name, rung in given.items()}
         self.budget = budget
         self.selection_draws = self._whole("selection_draws", selection_draws)
-        low = (rung.precision for rung in rungs.values() if rung.precision != "float32")
+        low = (rung.precision for rung in given.values() if rung.precision != "float32")
         self.precision = next(low, "float32")
         self._shown = self._own_findings()
-        for rung in rungs.values():
+        for rung in given.values():
             self._shown |= {name: rung.shown(name) for name in rung.finding_names}
         self.finding_names = tuple(self._shown)
 

@@ -15,6 +15,7 @@ from lit_purify.classifiers.features import ClassifierFeatures
 from lit_purify.defence import Defence
 from lit_purify.functional import lp_distance, margin, steepest
 from lit_purify.precision import arithmetic
+from lit_purify.types import InputError
 
 SLACK = 1e-3
 """How far outside its ball, in units of eps, the rounding of the features may put an image."""
@@ -74,6 +75,11 @@ class Perceptual(Attack):
         rows_per_pass: int = 128,
     ) -> None:
         super().__init__(eps=eps)
+        if not isinstance(features, nn.Module):
+            raise InputError(
+                f"features of Perceptual is {features!r}; expected a network, such as "
+                "lit_purify.classifiers.embedded_resnet18()"
+            )
         self.steps = self._whole("steps", steps)
         self.rel_stepsize = self._positive("rel_stepsize", rel_stepsize)
         self.draws = self._whole("draws", draws)
@@ -155,6 +161,11 @@ class Perceptual(Attack):
         with torch.enable_grad():
             x = images.detach().requires_grad_()
             distance = lp_distance(self._seen(x), seen.detach())
+            if not distance.requires_grad:
+                raise InputError(
+                    "the features of Perceptual give no gradient; expected a network that is "
+                    "differentiable in the images, without no_grad or detach"
+                )
             (out,) = torch.autograd.grad(distance.sum(), x)
         out = steepest(out.nan_to_num(0), 2)  # of a distance of 0 the gradient is no number
         multiplier = (rise * out).flatten(1).sum(1).clamp(min=0)

@@ -327,8 +327,9 @@ class PGD(Attack):
     def settings(self) -> dict[str, object]:
         gradient = "purifier taken for the identity" if self.straight_through else "exact"
         said = super().settings()
-        # Names that reports give to the run's own.
-        own = {f"attack_{name}": said.pop(name) for name in ("precision", "schedule")}
+        # Names that the settings of a run give to its own and to the purifier's.
+        taken = ("precision", "schedule", "evaluations")
+        own = {f"attack_{name}": said.pop(name) for name in taken}
         return {**said, "gradient": gradient, **own, "targets": self.targets or "none"}
 
     def _num_draws(self, defence: Defence) -> int:

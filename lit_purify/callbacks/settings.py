@@ -54,14 +54,16 @@ def _is_hardware(made: object, name: str) -> bool:
 def run_settings(trainer: Trainer, module: PurifiedClassifier) -> dict[str, Any]:
     """What a report must say: of the defence, the attack, the measurements, the data, the machine.
 
-    Every part that has a method ``settings`` adds its own.
+    Every part that has a method ``settings`` adds its own. A name that another part has given to
+    something else gets the part's class before it.
     """
     settings: dict[str, Any] = {}
     data = trainer.datamodule  # type: ignore[attr-defined]
     for part in (module, *trainer.callbacks, data):  # type: ignore[attr-defined]
         report: Callable[[], dict[str, Any]] | None = getattr(part, "settings", None)
         for name, value in report().items() if callable(report) else ():
-            taken = name in HARDWARE and not (part is data or isinstance(part, MemoryUse))
+            taken = settings.get(name, value) != value
+            taken |= name in HARDWARE and not (part is data or isinstance(part, MemoryUse))
             settings[f"{type(part).__name__}.{name}" if taken else name] = value
     settings["models"] = {
         role: {"source": model.source, "sha256": model.file and sha256(model.file)}

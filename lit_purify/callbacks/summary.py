@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,9 @@ class Summary(Callback):
         }
 
     def _print_settings(self) -> None:
-        width = max(map(len, self._settings))
-        for name, value in self._settings.items():
+        settings = _a_line_each(self._settings)
+        width = max(map(len, settings))
+        for name, value in settings.items():
             if name == "models":
                 for role, model in value.items():
                     digest = model["sha256"]
@@ -145,6 +147,21 @@ class Summary(Callback):
             self._console.print(f"{self.next_step}\n", soft_wrap=True, markup=False)
         # Plain print: the last line is for scripts too, so it is never wrapped or coloured.
         print(folder, flush=True)
+
+
+def _a_line_each(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with a name of its own for every part of those that have parts, but for the models.
+
+    Example:
+        >>> _a_line_each({"eps": 0.1, "rungs": {"pgd": {"steps": 9}, "square": {"queries": 5}}})
+        {'eps': 0.1, 'rungs.pgd': {'steps': 9}, 'rungs.square': {'queries': 5}}
+    """
+    lines: dict[str, Any] = {}
+    for name, value in settings.items():
+        parts = value if isinstance(value, dict) and name != "models" else {}
+        nested = bool(parts) and all(isinstance(part, dict) for part in parts.values())
+        lines |= {f"{name}.{key}": parts[key] for key in parts} if nested else {name: value}
+    return lines
 
 
 def _plain(value: object) -> str:

@@ -31,7 +31,7 @@ def of_purified(accuracy: str) -> str:
 ATTACK = (
     *("attack", "threat_model", "eps", "steps", "rel_stepsize", "gradient", "random_start"),
     *("norm", "loss", "targets", "restarts", "attack_schedule", "momentum", "keep"),
-    *("evaluations", "judged_by"),
+    *("attack_evaluations", "judged_by"),
     *("queries", "directions", "probe", "update", "first_share", "tolerance"),
     *("losses", "em_steps", "sharpness", "averaging"),
     *("version", "attacks", "square_queries", "foolbox_attack"),
@@ -241,12 +241,23 @@ def _called(setting: str) -> str:
 
 def differences(runs: Sequence[FinishedRun]) -> dict[str, str]:
     """Settings that runs do not share, and which of the runs has which value."""
+    facts = [{name: run.fact(name) for name in (*_SAME, *_ROLES)} | _of_rungs(run) for run in runs]
     found = {}
-    for name in (*_SAME, *_ROLES):
-        groups = named(runs, (run.fact(name) for run in runs))
+    for name in dict.fromkeys(name for each in facts for name in each):
+        groups = named(runs, (each.get(name) for each in facts))
         if len(groups) > 1:
             found[name] = "; ".join(f"{value} in {who}" for value, who in groups.items())
     return found
+
+
+def _of_rungs(run: FinishedRun) -> dict[str, str | None]:
+    """The arguments of a ladder's attacks, each under a name of its own."""
+    rungs: Mapping[str, Mapping[str, Any]] = run.setting("rungs") or {}
+    return {
+        f"rungs.{rung}.{name}": _plain(name, value)
+        for rung, arguments in rungs.items()
+        for name, value in arguments.items()
+    }
 
 
 def check_alike(runs: Sequence[FinishedRun], *, but_for: str = "") -> None:
@@ -256,7 +267,8 @@ def check_alike(runs: Sequence[FinishedRun], *, but_for: str = "") -> None:
         runs: the runs.
         but_for: one of :data:`DECISIVE` in which they may differ too.
     """
-    unlike = [_called(name) for name in differences(runs) if name in DECISIVE - {but_for}]
+    decisive = DECISIVE - {but_for}
+    unlike = [_called(n) for n in differences(runs) if n.partition(".")[0] in decisive]
     if unlike:
         raise InputError(
             f"they differ in {', '.join(unlike)}; expected runs that differ in how they purify; "
@@ -304,5 +316,7 @@ def _plain(name: str, value: Any) -> str:
         return in_255ths(value)
     if isinstance(value, float):
         return f"{value:.6g}"
+    if name == "rungs":  # whose arguments are compared one by one
+        return ", ".join(value)
     text = value if isinstance(value, str) else json.dumps(value)
     return text[:12] if len(text) == 64 else text  # a hash

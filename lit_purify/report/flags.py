@@ -199,7 +199,8 @@ does; look for a saturated softmax, clipping or rounding, or attack with BPDA or
         *_of_rules(metrics),
         *_of_autoattack(metrics),
         *ladder_flags(metrics, settings.get("budget")),
-        *_of_settings(metrics, settings),
+        *_of_early_stop(metrics, settings, preflight),
+        *_of_settings(settings),
     ]
 
 
@@ -249,15 +250,24 @@ def _of_autoattack(metrics: Metrics) -> Iterator[str]:
         yield f"AutoAttack warns on {surface} ({of}): {meaning}."
 
 
-def _of_settings(metrics: Metrics, settings: Mapping[str, Any]) -> Iterator[str]:
-    """No masking, but numbers that say less than they seem to."""
-    for name, known in {"transfer": "known noise", "blind": "classifier alone"}.items():
-        if settings.get("early_stop") and f"{name}/robust_accuracy" in metrics:
+def _of_early_stop(
+    metrics: Metrics, settings: Mapping[str, Any], preflight: Mapping[str, Any]
+) -> Iterator[str]:
+    """Of images that are tested elsewhere than where they were found, and may fail there."""
+    tested = {"transfer": "known noise", "blind": "classifier alone"}
+    if preflight.get("draws_noise") is False:
+        del tested["transfer"]  # there is no other noise
+    for name, known in tested.items():
+        if settings.get("early_stop") and _value(metrics, f"{name}/robust_accuracy"):
             yield (
                 f"The attack stopped at the first image that fooled the {known}, at the edge of "
                 f"what fools, and such images transfer badly: {name}/robust_accuracy is too high; "
                 "set attack.early_stop to false to measure it, or take one attack without a ladder."
             )
+
+
+def _of_settings(settings: Mapping[str, Any]) -> Iterator[str]:
+    """No masking, but numbers that say less than they seem to."""
     chains = [name for name in settings.get("protocols", []) if name not in ("base", "blind")]
     surrogate = settings.get("surrogate")
     if chains and (approximate := (surrogate or settings).get("purifier_gradient")):

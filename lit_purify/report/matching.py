@@ -33,7 +33,7 @@ _ATTACK = {"steps": 40, "rel_stepsize": 0.01 / 0.3, "random_start": True, "draws
 _PLAIN: dict[str, object] = {
     **{"norm": "Linf", "loss": "cross_entropy", "targets": "none", "restarts": 1},
     **{"attack_schedule": "constant", "momentum": 0.0, "keep": "last"},
-    **{"evaluations": 0, "judged_by": "mean"},
+    **{"attack_evaluations": 0, "judged_by": "mean"},
 }
 """What PGD is in the paper. Runs of versions that knew no other do not say it."""
 _WORDS = {

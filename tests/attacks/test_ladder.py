@@ -336,3 +336,11 @@ def test_the_lowest_precision_is_said() -> None:
 def test_what_makes_no_ladder(options: Any, word: str) -> None:
     with pytest.raises(InputError, match=word):
         Ladder(**options)
+
+
+def test_a_rung_may_be_left_out() -> None:
+    ladder = Ladder(rungs={"pgd": PGD(), "autoattack": None}, budget=9)
+    assert [*ladder.rungs] == ["pgd"]
+    assert not any("autoattack" in name for name in ladder.finding_names)
+    with pytest.raises(InputError, match="norm"):
+        Ladder(rungs={"pgd": None})

@@ -136,3 +136,23 @@ def test_senseless_arguments_are_refused(option: str) -> None:
     options: Any = {"eps": 1, "features": linear_features(), option: 0}
     with pytest.raises(InputError, match=option):
         Perceptual(**options)
+
+
+@pytest.mark.parametrize("features", [None, "embedded_resnet18"])
+def test_features_are_a_network(features: Any) -> None:
+    with pytest.raises(InputError, match="expected a network"):
+        Perceptual(eps=1, features=features)
+
+
+class Deaf(nn.Module):
+    """Features without a gradient."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.detach().flatten(1)
+
+
+def test_features_without_a_gradient_are_refused() -> None:
+    attack = Perceptual(eps=1, features=Deaf(), steps=1)
+    labels = torch.zeros(len(INDICES), dtype=torch.int64)
+    with pytest.raises(InputError, match="no gradient"):
+        attack(chain(FixedNoise(0), dtype=torch.float32), some_images(4).float(), labels, INDICES)

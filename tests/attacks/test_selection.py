@@ -186,7 +186,7 @@ class TestEvaluations:
         torch.testing.assert_close(attack.findings["standing_in_selection"], want)
         assert 0 < want.mean() < 1
         assert attack.settings()["judged_by"] == judged_by
-        assert attack.settings()["evaluations"] == 5
+        assert attack.settings()["attack_evaluations"] == 5
 
     def test_draws_that_select_follow_no_gradient_and_judge_no_test(self) -> None:
         keys: dict[bool, list[int]] = {True: [], False: []}

@@ -10,7 +10,7 @@ from torch import nn
 from lit_purify.attacks import PGDEOT
 from lit_purify.callbacks import AttackCurves
 from lit_purify.classifiers.wrap import from_module
-from lit_purify.diffusion import FreshNoise, Purifier
+from lit_purify.diffusion import DiffusionPurifier, FreshNoise, Purifier
 from lit_purify.modules.protocols import fresh_noise
 
 N, EVALUATIONS, TEST_DRAWS = 6, 8, 5
@@ -22,6 +22,9 @@ class Coin(Purifier):
 
     def purify(self, images, noise, indices):
         return 0 * images + heads(noise, indices, images)
+
+    def settings(self):
+        return {"purifier": "Coin", "judged_by": "nobody"}
 
 
 def heads(noise, indices, like):
@@ -95,8 +98,11 @@ def test_curves_have_a_point_for_every_image_that_was_asked_about(run):
 
 def test_settings_say_who_voted(run):
     said = run.settings
-    assert (said["evaluations"], said["judged_by"], said["targets"]) == (8, "majority", "all")
-    assert "schedule" not in said  # which would be a diffusion's
+    assert (said["attack_evaluations"], said["targets"]) == (8, "all")
+    assert said["judged_by"] == "nobody"  # the purifier's, which is asked first
+    assert said["AdversarialExamples.judged_by"] == "majority"
+    own = DiffusionPurifier(tiny.denoiser(), t_star=2).settings()
+    assert not said.keys() & own.keys() - {"purifier"}  # such as schedule and evaluations
 
 
 def test_the_batches_do_not_matter(run, tmp_path):

@@ -98,6 +98,7 @@ class TestFinished:
         expected = {
             "t_star": 20,
             "num_steps": 2,
+            "evaluations": 2,  # of the denoiser
             "sampler": "DDPMSampler",
             "forward_process": "stepwise",
             "attack": "PGD",

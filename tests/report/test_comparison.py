@@ -436,6 +436,24 @@ class TestDisagreements:
         assert law["measured"] is None
         assert any("differ in threat_model;" in note for note in law["notes"])
 
+    @pytest.mark.parametrize(
+        ("other", "said"),
+        [
+            ({"pgd": {"steps": 40}}, "rungs: pgd, square in a; pgd in b"),
+            ({"pgd": {"steps": 9}, "square": {"queries": 5}}, "rungs.pgd.steps: 40 in a; 9 in b"),
+        ],
+        ids=["left out", "shorter"],
+    )
+    def test_ladders_differ_in_their_rungs(self, tmp_path, other, said):
+        rungs = {"pgd": {"steps": 40}, "square": {"queries": 5}}
+        runs = [
+            write_run(tmp_path / name, settings={"attack": "Ladder", "rungs": each})
+            for name, each in {"a": rungs, "b": other}.items()
+        ]
+        law = law_of(report(runs, tmp_path / "out"))
+        assert any("differ in rungs" in note for note in law["notes"])
+        assert f"the runs differ in {said}" in disagreements(read_runs(runs)[0])
+
     def test_a_budget_above_1_is_not_one_of_pixels(self, tmp_path):
         folders = [write_run(tmp_path / f"r{n}", settings={"eps": n}) for n in (2.0, 3.0)]
         (eps,) = disagreements(read_runs(folders)[0])

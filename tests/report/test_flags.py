@@ -82,6 +82,15 @@ def test_images_at_the_edge_of_what_fools_transfer_badly(name: str, of: str) -> 
     assert f"{name}/robust_accuracy is too high" in sentence
     assert of in sentence
     assert flags(metrics, {"early_stop": False}) == []
+    assert flags({f"{name}/robust_accuracy": share(0, 100)}, {"early_stop": True}) == []
+
+
+def test_without_noise_there_is_no_transfer() -> None:
+    metrics = {"transfer/robust_accuracy": share(40, 100)}
+    found = [
+        flags(metrics, {"early_stop": True}, {"draws_noise": drawn}) for drawn in (True, False)
+    ]
+    assert [len(each) for each in found] == [1, 0]
 
 
 def test_a_surrogate_is_for_the_chain() -> None:

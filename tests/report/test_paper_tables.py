@@ -13,7 +13,7 @@ from lit_purify.checkpoints.denoisers import OFFICIAL
 from lit_purify.diffusion import CosineSchedule, LinearSchedule
 from lit_purify.paper import PAPER_ATTACKED, PAPER_CENTROID, PAPER_UNIFORM, PRINTED_TABLES
 from lit_purify.records.runs import FinishedRun
-from lit_purify.report.matching import _MODELS
+from lit_purify.report.matching import _MODELS, seeds_of_one
 from lit_purify.report.paper_tables import paper_tables
 from lit_purify.report.paper_text import paper_console, paper_csv, paper_latex, paper_markdown
 
@@ -139,6 +139,13 @@ def test_runs_that_are_no_seeds_of_one_another_are_named():
     assert cell(versions).note.endswith("another: plus; standard")
     twice = cell([run("a"), run("b")])
     assert (twice.seeds, twice.runs) == (1, ("a",))
+
+
+def test_ladders_of_two_budgets_are_no_seeds_of_one_another():
+    runs = [run(f"{k}", seed=k, attack="Ladder", budget=budget) for k, budget in ((1, 5), (2, 9))]
+    assert [len(alike) for alike in seeds_of_one(runs)] == [1, 1]
+    runs = [run(f"{k}", seed=k, attack="Ladder", budget=5) for k in (1, 2)]
+    assert [len(alike) for alike in seeds_of_one(runs)] == [2]
 
 
 def test_an_attack_that_does_not_say_its_norm_is_the_plain_one():
