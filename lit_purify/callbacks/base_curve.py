@@ -17,7 +17,13 @@ from lit_purify.metrics import IntervalAccuracy
 from lit_purify.modules.outcomes import Outcomes
 from lit_purify.modules.purified_classifier import PurifiedClassifier
 from lit_purify.records import SampleTable
-from lit_purify.records.runs import LAST_ITERATION, FinishedRun, estimate, read_runs
+from lit_purify.records.runs import (
+    ANY_ITERATION,
+    LAST_ITERATION,
+    FinishedRun,
+    estimate,
+    read_runs,
+)
 from lit_purify.types import Batch, InputError, ratio
 from lit_purify.weights.content import sha256
 
@@ -162,9 +168,8 @@ class BaseClassifierCurve(Measurement):
             return {}
         measured = [point for _, point in self._measured]
         if self._whole.eps == run_attack(trainer, self).eps:
-            own, accuracy = (
-                estimate(found.get(name, {})) for name in (self.rate_name, LAST_ITERATION)
-            )
+            name = _success(run_attack(trainer, self).stops_early)
+            own, accuracy = (estimate(found.get(each, {})) for each in (self.rate_name, name))
             if own is not None and accuracy is not None:
                 measured.append(CurvePoint(own.value, accuracy, "this run"))
         figure = base_curve_figure(curve, measured, eps=self._whole.eps, p=self._whole.p)
@@ -178,10 +183,11 @@ def _measured(folders: Sequence[str], rate_name: str) -> list[tuple[FinishedRun,
         raise InputError(f"a run that BaseClassifierCurve is to draw, {left_out[0]}")
     found = []
     for run in runs:
-        rate, accuracy = run.estimate(rate_name), run.estimate(LAST_ITERATION)
+        name = _success(bool(run.settings.get("early_stop")))
+        rate, accuracy = run.estimate(rate_name), run.estimate(name)
         if rate is None or accuracy is None:
             known = sorted(name for name in run.metrics if run.estimate(name) is not None)
-            missing = rate_name if rate is None else LAST_ITERATION
+            missing = rate_name if rate is None else name
             raise InputError(
                 f"the run in {run.folder} has no figure {missing}; it has {', '.join(known)}; "
                 "repeat it with what measures that one, or leave it out"
@@ -190,6 +196,11 @@ def _measured(folders: Sequence[str], rate_name: str) -> list[tuple[FinishedRun,
         label = run.method if depth is None else f"{run.method}, t* = {depth}"
         found.append((run, CurvePoint(rate.value, accuracy, label)))
     return found
+
+
+def _success(stopped_early: bool) -> str:
+    """The robust accuracy of a run; an attack that stopped early knows no last iteration."""
+    return ANY_ITERATION if stopped_early else LAST_ITERATION
 
 
 def _name(rate: float) -> str:

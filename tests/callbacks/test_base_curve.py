@@ -145,6 +145,16 @@ class TestRuns:
         stands = [budget > 0.3004 * EPS for budget in BUDGETS]
         assert found.column("base_curve/robust_accuracy_0.3004") == stands
 
+    def test_they_may_have_stopped_early(self, run: Any, tmp_path: Path) -> None:
+        early = PGD(eps=EPS, steps=2, rel_stepsize=2, early_stop=True)
+        run(
+            tmp_path / "measured",
+            **{"rates": [1], "protocols": ("fixed",), "attack": early, "more": [CompressionRate()]},
+            purifier=ScalingPurifier(factor=0.3004),
+        )
+        found = run(tmp_path / "new", rates=[0, 1], runs=[str(tmp_path / "measured")])
+        assert found.settings["base_curve_rates"] == [0, 0.3004, 1]
+
     def test_of_another_figure(self, run: Any, measured: Path, tmp_path: Path) -> None:
         edit(measured, lambda s: s["metrics"].update({"my/rate": {"value": 0.42}}))
         found = run(tmp_path / "new", rates=[], runs=[str(measured)], rate_name="my/rate")
