@@ -38,6 +38,7 @@ times closer; a gradient that is no derivative of the loss is further off than t
 
 LONGER, BLACK_BOX = "lost_to_longer_attack", "lost_to_black_box"
 """Shares of the images that stood, and fall to a further attack."""
+_ACTIVITIES = {LONGER: "longer attack", BLACK_BOX: "black box"}
 
 _SECTION = "Signs of masked gradients"
 _LABELS = {
@@ -196,9 +197,9 @@ class MaskingDiagnostics(Measurement):
             if not module.approximated("fixed"):
                 stood = stood & module.recorded["fixed/robust_accuracy_any_iteration"].values
             tried = stood & torch.isin(batch["index"], self._first.to(stood.device))
-            for name, attack in self._further.items():
+            for name in self._further:
                 fell = torch.zeros_like(tried)
-                fell[tried] = self._falls(trainer, module, attack, _part(batch, tried))
+                fell[tried] = self._falls(trainer, module, name, _part(batch, tried))
                 module.record(f"masking/{name}", fell, where=tried)
 
     def _record_gradient(self, trainer: Trainer, module: PurifiedClassifier, batch: Batch) -> None:
@@ -226,15 +227,14 @@ class MaskingDiagnostics(Measurement):
         module.record("masking/derivative_error", error)
         module.record("masking/wrong_gradient", error > WRONG, where=error.isfinite())
 
-    @staticmethod
     def _falls(
-        trainer: Trainer, module: PurifiedClassifier, attack: Attack, batch: Batch
+        self, trainer: Trainer, module: PurifiedClassifier, name: str, batch: Batch
     ) -> Tensor:
-        """Which samples an attack fools, in any of its queries or with what it returns.
+        """Which samples a metric's attack fools, in any of its queries or with what it returns.
 
         Queries that a surrogate answered do not count.
         """
-        label, index = batch["label"], batch["index"]
+        label, index, attack = batch["label"], batch["index"], self._further[name]
         if len(index) == 0:
             return torch.zeros(0, dtype=torch.bool, device=index.device)
         found, watched = attack_batch(
@@ -243,7 +243,7 @@ class MaskingDiagnostics(Measurement):
             module.attacked("fixed", index),
             batch,
             seed=module.seed,
-            activity=f"MaskingDiagnostics: {type(attack).__name__}",
+            activity=f"MaskingDiagnostics: {_ACTIVITIES[name]}",
         )
         with trainer.precision_plugin.forward_context():
             logits = module(found, module.noise, index)
