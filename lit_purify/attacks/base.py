@@ -52,6 +52,8 @@ class Attack(RecordsArguments, ABC):
         p: norm of the ball: ``math.inf``, 2 or 1.
         precision: what the networks compute in while they are searched; ``float32`` leaves that to
             the caller.
+        draws: randomness configurations that an answer or a gradient is taken over, on a random
+            defence.
         finding_names: what the attack finds out about each sample beside its image, such as
             warnings; the names are known before any batch.
         findings: of the last batch, for every one of ``finding_names``: shape (B,), bool, or a
@@ -62,6 +64,7 @@ class Attack(RecordsArguments, ABC):
 
     p: float = math.inf
     precision: Precision = "float32"
+    draws: int = 1
     finding_names: tuple[str, ...] = ()
 
     def __init__(self, *, eps: float | str) -> None:
@@ -189,6 +192,9 @@ class Attack(RecordsArguments, ABC):
         if not iterations:
             return []
         return [(self.num_queries(defence) or iterations) // iterations] * iterations
+
+    def _num_draws(self, defence: Defence) -> int:
+        return 1 if defence.deterministic else self.draws
 
     @property
     def stops_early(self) -> bool:

@@ -232,6 +232,3 @@ class DiffHammer(Attack):
 
     def settings(self) -> dict[str, object]:
         return {**super().settings(), "gradient": "exact"}
-
-    def _num_draws(self, defence: Defence) -> int:
-        return 1 if defence.deterministic else self.draws

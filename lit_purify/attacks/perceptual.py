@@ -177,6 +177,3 @@ class Perceptual(Attack):
         self._network.to(images.device)
         with arithmetic("float32", images.device):
             return self._features(images)
-
-    def _num_draws(self, defence: Defence) -> int:
-        return 1 if defence.deterministic else self.draws

@@ -76,9 +76,6 @@ class PGD(Attack):
     straight_through = False
     """Whether the gradient takes the purifier for the identity."""
 
-    draws = 1
-    """Randomness configurations that a gradient is averaged over, where there are several."""
-
     rows_per_pass: int | None = None
     """Most images in one pass of several draws."""
 
@@ -331,6 +328,3 @@ class PGD(Attack):
         taken = ("precision", "schedule", "evaluations")
         own = {f"attack_{name}": said.pop(name) for name in taken}
         return {**said, "gradient": gradient, **own, "targets": self.targets or "none"}
-
-    def _num_draws(self, defence: Defence) -> int:
-        return 1 if defence.deterministic else self.draws

@@ -66,9 +66,6 @@ class RayS(BlackBox):
         draws = self._num_draws(defence)
         return self.queries // draws * draws
 
-    def _num_draws(self, defence: Defence) -> int:
-        return 1 if defence.deterministic else self.draws
-
     def perturb(
         self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
