@@ -38,14 +38,21 @@ class Peers:
     def gather(self, value: float = 0.0) -> list[float]:
         """Return when every process has called this: the value that each of them gave, by rank.
 
-        Unlike a collective it waits without a limit: a batch can take hours.
+        Unlike a collective it waits without a limit: a batch can take hours. The first process,
+        which keeps the store of :func:`peers_of`, returns when all others are done with it.
         """
         self.store.set(f"value {self.rank}", repr(value))
-        finished = self.store.add("finished", 1)
-        while finished < self.processes:
+        everyone = range(self.processes)
+        self._wait_for([f"value {rank}" for rank in everyone])
+        values = [float(self.store.get(f"value {rank}")) for rank in everyone]
+        self.store.set(f"done {self.rank}", "")
+        if self.rank == 0:
+            self._wait_for([f"done {rank}" for rank in everyone])
+        return values
+
+    def _wait_for(self, keys: list[str]) -> None:
+        while not self.store.check(keys):
             time.sleep(_POLL_SECONDS)
-            finished = self.store.add("finished", 0)
-        return [float(self.store.get(f"value {rank}")) for rank in range(self.processes)]
 
 
 def peers_of(trainer: Trainer | None) -> Peers:

@@ -1,6 +1,7 @@
 """What processes tell each other: counting, and gathering from all of them."""
 
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -55,6 +56,35 @@ def test_gathering_ends_when_all_have_come(host, naps):
     for thread in threads:
         thread.join(30)
     assert values == {rank: [0.1, 1.1, 2.1] for rank in range(3)}
+
+
+def test_the_first_process_goes_last(host, monkeypatch):
+    """The store is its own, and ends with it: one that has slept meanwhile still has to ask."""
+    awake, asleep, waited = threading.Event(), threading.Event(), threading.Event()
+    values = {}
+
+    def sleep(seconds):
+        if threading.current_thread().name == "1":
+            asleep.set()
+            awake.wait(30)
+        else:
+            waited.set()
+            time.sleep(0.001)
+
+    def gather(rank):
+        values[rank] = Peers(connect(host), rank, 2).gather(rank)
+
+    monkeypatch.setattr(peers_module, "time", SimpleNamespace(sleep=sleep))
+    second, first = (threading.Thread(target=gather, args=(r,), name=str(r)) for r in (1, 0))
+    second.start()
+    assert asleep.wait(30)
+    first.start()
+    assert waited.wait(30)
+    assert values == {}
+    awake.set()
+    for thread in (first, second):
+        thread.join(30)
+    assert values == {rank: [0.0, 1.0] for rank in (0, 1)}
 
 
 def test_alone_there_is_nothing_to_wait_for(naps):
