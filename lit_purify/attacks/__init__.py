@@ -11,6 +11,7 @@ from lit_purify.attacks.external import ExternalAttack
 from lit_purify.attacks.foolbox_attack import FoolboxAttack
 from lit_purify.attacks.gradient import input_gradient
 from lit_purify.attacks.ladder import Ladder
+from lit_purify.attacks.learned_filters import LearnedFilters
 from lit_purify.attacks.low_frequency import LowFrequency
 from lit_purify.attacks.perceptual import Perceptual
 from lit_purify.attacks.pgd import PGD
@@ -35,6 +36,7 @@ __all__ = [
     "Finding",
     "FoolboxAttack",
     "Ladder",
+    "LearnedFilters",
     "LowFrequency",
     "Perceptual",
     "RayS",

@@ -28,8 +28,8 @@ class LowFrequency(PGDEOT):
     what was of low frequency before. Where an image has both ends of the scale next to each other
     few perturbations are left, or none.
 
-    The low-frequency attack of DiffBreak (Kassis et al., 2025) is another one: it optimises
-    smoothing filters for every pixel of an image, and what bounds it is a perceptual distance.
+    The low-frequency attack of DiffBreak is another one:
+    :class:`~lit_purify.attacks.LearnedFilters`.
 
     Args:
         eps: radius of the ball, a number or a fraction such as ``"8/255"``.

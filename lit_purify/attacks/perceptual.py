@@ -1,68 +1,35 @@
-"""A ball around what a network sees of an image: a threat model of its own."""
+"""Steps of the gradient in a ball of what a network sees of an image."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from lit_purify.attacks.base import Attack
-from lit_purify.attacks.gradient import input_gradient
-from lit_purify.classifiers.base import Classifier
-from lit_purify.classifiers.features import ClassifierFeatures
+from lit_purify.attacks.feature_ball import FeatureBall
 from lit_purify.defence import Defence
-from lit_purify.functional import lp_distance, margin, steepest
-from lit_purify.precision import arithmetic
-from lit_purify.types import InputError
-
-SLACK = 1e-3
-"""How far outside its ball, in units of eps, the rounding of the features may put an image."""
-
-BISECTIONS = 10
-"""Of the way back into the ball: the last leaves a thousandth of it."""
-
-NEAR = 0.99
-"""From this share of eps on an image counts as on the surface of its ball."""
+from lit_purify.functional import lp_distance
 
 REACH = 0.1
 """Root mean square change of a pixel by the first step, before it is shortened to the ball."""
 
 
-class Perceptual(Attack):
-    r"""Raises the loss within a distance of the features of a named network.
+class Perceptual(FeatureBall):
+    """Raises the loss by steps of the gradient within a distance of features.
 
-    The threat model is ``feature_l2``: :math:`\|\phi(x') - \phi(x)\|_2 \le \epsilon` and
-    :math:`x' \in [0, 1]`. With :class:`~lit_purify.classifiers.LPIPSFeatures` it is
-    :math:`\mathrm{LPIPS} \le \epsilon^2`. With a classifier :math:`\phi` is the input of its last
-    layer, one layer as it is, and the distance is not a perceptual one of Laidlaw et al. (2021),
-    which normalise and join several. No pixel has a bound: what the network does not see may change
-    by any amount.
-
-    Like their Lagrangian attack it climbs :math:`L(x') - \lambda \, d(x')` with the distance d and
-    goes back into the ball by bisection on the way to the clean image. The multiplier is the one
-    that the first-order conditions of an optimum give on the surface,
-    :math:`\lambda = \langle \nabla L, \nabla d \rangle_+ / \|\nabla d\|^2`, and 0 inside: steps on
-    the surface go along it, and stop where the two gradients point the same way. L is the margin by
-    which another class wins.
-
-    The steps are no signs: rounding of the networks, which depends on the batch, reaches the last
-    digits of the images.
+    The ball and the direction are those of :class:`FeatureBall`, after the Lagrangian attack of
+    Laidlaw et al. (2021). The steps are no signs: rounding of the networks, which depends on the
+    batch, reaches the last digits of the images.
 
     Args:
         eps: radius of the ball in units of the features, a number or a fraction.
-        features: the network; of a classifier the input of its last layer, of any other what it
-            returns, such as :class:`~lit_purify.classifiers.LPIPSFeatures`. It is frozen, and moved
-            to where the images are.
+        features: the network, as for :class:`FeatureBall`.
         steps: iterations.
         rel_stepsize: length of a step in units of the perturbation so far; it falls to 0 linearly.
         draws: randomness configurations that a gradient is averaged over, where there are several.
-        rows_per_pass: most images of the defence in one pass, draws counted. It changes time and
-            memory, not the result.
+        rows_per_pass: as for :class:`FeatureBall`.
     """
-
-    p = 2.0
 
     def __init__(
         self,
@@ -74,106 +41,19 @@ class Perceptual(Attack):
         draws: int = 15,
         rows_per_pass: int = 128,
     ) -> None:
-        super().__init__(eps=eps)
-        if not isinstance(features, nn.Module):
-            raise InputError(
-                f"features of Perceptual is {features!r}; expected a network, such as "
-                "lit_purify.classifiers.embedded_resnet18()"
-            )
-        self.steps = self._whole("steps", steps)
+        super().__init__(
+            eps=eps, features=features, steps=steps, draws=draws, rows_per_pass=rows_per_pass
+        )
         self.rel_stepsize = self._positive("rel_stepsize", rel_stepsize)
-        self.draws = self._whole("draws", draws)
-        self.rows_per_pass = self._whole("rows_per_pass", rows_per_pass)
-        self._network = features.eval().requires_grad_(False)
-        if isinstance(features, Classifier):
-            self._features: Callable[[Tensor], Tensor] = ClassifierFeatures(features)
-        else:
-            self._features = features
-
-    def num_queries(self, defence: Defence) -> int:
-        return self.steps * self._num_draws(defence)
-
-    def num_iterations(self, defence: Defence) -> int:
-        return self.steps
 
     def perturb(
         self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
         x, seen = images.clone(), self._seen(images)
         for k in range(self.steps):
-            gradient, _ = input_gradient(
-                defence,
-                x,
-                labels,
-                indices,
-                loss=lambda logits, labels: -margin(logits, labels),
-                draws=self._num_draws(defence),
-                rows_per_pass=self.rows_per_pass,
-            )
-            direction = self._along_the_surface(steepest(gradient.nan_to_num(0), 2), x, seen)
+            direction = self._rise(defence, x, labels, indices, seen)
             length = lp_distance(x, images) * self.rel_stepsize * (1 - k / self.steps)
             if k == 0:
                 length = torch.full_like(length, REACH * math.sqrt(images[:1].numel()))
             x = self.project(x + length.view(-1, 1, 1, 1) * direction, images)
         return x
-
-    def project(self, perturbed: Tensor, clean: Tensor) -> Tensor:
-        """Images of [0, 1] that are back in the ball on the straight way to the clean ones."""
-        found, seen = perturbed.clamp(0, 1), self._seen(clean)
-        with torch.no_grad():
-            out = (lp_distance(self._seen(found), seen) > self.eps).nonzero()[:, 0]
-            if len(out) == 0:
-                return found
-            start, way, seen = clean[out], (found - clean)[out], seen[out]
-            inside = torch.zeros(len(out), 1, 1, 1, device=clean.device)
-            for k in range(1, BISECTIONS + 1):
-                further = inside + 2.0**-k
-                fits = lp_distance(self._seen(start + further * way), seen) <= self.eps
-                inside = torch.where(fits.view_as(inside), further, inside)
-            found[out] = start + inside * way
-        return found
-
-    def admits(self, perturbed: Tensor, clean: Tensor) -> Tensor:
-        """Which images lie in the ball, but for a thousandth of eps, and in [0, 1]: (B,), bool."""
-        with torch.no_grad():
-            distance = lp_distance(self._seen(perturbed), self._seen(clean))
-        in_range = ((perturbed >= 0) & (perturbed <= 1)).flatten(1).all(1)
-        return in_range & (distance <= (1 + SLACK) * self.eps)
-
-    @property
-    def threat_model(self) -> str:
-        return f"feature_l2 of {self._named}"
-
-    def settings(self) -> dict[str, object]:
-        return {
-            **super().settings(),
-            "features": getattr(self._features, "source", self._named),
-            "threat_model": self.threat_model,
-            "gradient": "exact",
-        }
-
-    @property
-    def _named(self) -> str:
-        return str(getattr(self._network, "source", type(self._network).__name__))
-
-    def _along_the_surface(self, rise: Tensor, images: Tensor, seen: Tensor) -> Tensor:
-        """Gradient of the Lagrangian: of the loss, less its part out of the ball."""
-        with torch.enable_grad():
-            x = images.detach().requires_grad_()
-            distance = lp_distance(self._seen(x), seen.detach())
-            if not distance.requires_grad:
-                raise InputError(
-                    "the features of Perceptual give no gradient; expected a network that is "
-                    "differentiable in the images, without no_grad or detach"
-                )
-            (out,) = torch.autograd.grad(distance.sum(), x)
-        out = steepest(out.nan_to_num(0), 2)  # of a distance of 0 the gradient is no number
-        multiplier = (rise * out).flatten(1).sum(1).clamp(min=0)
-        multiplier = multiplier.where(distance.detach() >= NEAR * self.eps, 0)
-        return rise - multiplier.view(-1, 1, 1, 1) * out
-
-    def _seen(self, images: Tensor) -> Tensor:
-        """The features, (B, D), in float32 whatever the defence computes in."""
-        self._network.to(images.device)
-        with arithmetic("float32", images.device):
-            return self._features(images)

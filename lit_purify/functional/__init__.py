@@ -8,6 +8,7 @@ from lit_purify.functional.distances import (
     project,
     trajectory_distances,
 )
+from lit_purify.functional.filters import bilateral
 from lit_purify.functional.first_order import (
     Linearised,
     margin,
@@ -94,6 +95,7 @@ __all__ = [
     "VarianceComponents",
     "add_directions",
     "add_draw",
+    "bilateral",
     "centroid_distance",
     "centroid_distances",
     "certificate",

@@ -23,6 +23,7 @@ from lit_purify.records.runs import (
     of_purified,
     read_runs,
 )
+from lit_purify.report.attacks import attacks_console, attacks_csv, compared_attacks
 from lit_purify.report.drawings import drawings
 from lit_purify.report.law import Law, accuracy_of, fitted_law, numbers, sentence
 from lit_purify.report.paper_tables import PaperTable, paper_tables
@@ -33,6 +34,9 @@ from lit_purify.types import InputError
 
 FIGURES = ("law", "law_among_purified", "magnitude", "base_curve", "depth", "protocols")
 """Names of the figures that a report may have."""
+
+ATTACKS = "attacks.csv"
+"""A report has it where runs differ in how they attack one defence."""
 
 
 def report(
@@ -48,7 +52,8 @@ def report(
     """Print tables of finished runs and the law; write them with their figures into a folder.
 
     ``runs.csv`` has the runs; ``law.json`` the fits and what was left out; ``tables.md``,
-    ``tables.tex`` and ``tables.csv`` the paper's tables beside the runs; and PNG files what
+    ``tables.tex`` and ``tables.csv`` the paper's tables beside the runs; ``attacks.csv`` attacks on
+    one defence, image by image against the first, where there are several; and PNG files what
     :func:`~lit_purify.report.drawings.drawings` draws. The same records give the same bytes.
 
     Args:
@@ -105,7 +110,9 @@ def report(
     notes += law.notes
 
     tables = paper_tables(runs)
-    print_whole(runs_table(runs, key, accuracy), *paper_console(tables))
+    attacks = compared_attacks(runs)
+    overview = runs_table(runs, key, accuracy)
+    print_whole(overview, *attacks_console(attacks), *paper_console(tables))
     for line in (
         *(f"left out: {line}" for line in left_out),
         *(f"note: {line}" for line in notes),
@@ -131,6 +138,7 @@ def report(
         "runs.csv": runs_csv(runs, key, [_below(run.folder, below) for run in runs]).encode(),
         "law.json": (json.dumps(found, indent=2, allow_nan=False) + "\n").encode(),
         **_table_files(tables),
+        **({ATTACKS: attacks_csv(attacks).encode()} if attacks else {}),
         **{f"{name}.png": _png(figure) for name, figure in figures.items()},
     }
     written = {output / name: content for name, content in files.items()}
@@ -139,6 +147,7 @@ def report(
 
         written[html] = page(runs, figures, remarks=[*left_out, *notes]).encode()
     stale = [output / f"{name}.png" for name in FIGURES if name not in figures]
+    stale += [] if attacks else [output / ATTACKS]
     _write(written, stale)
     return output
 

@@ -3,6 +3,7 @@
 import base64
 import io
 import itertools
+import json
 import re
 from html.parser import HTMLParser
 
@@ -170,6 +171,20 @@ class TestWhatItSays:
 
     def test_what_is_missing_is_said(self, page):
         assert "No images are recorded." in page.text
+
+    def test_attacks_on_one_defence_stand_beside_each_other(self, tmp_path, page):
+        assert "Attacks on one defence" not in page.text
+        others = {"PGD": [1, 1, 0], f"Other {NASTY}": [1, 0, 0]}
+        for number, (attack, right) in enumerate(others.items()):
+            folder = write_run(tmp_path / str(number), attack=attack, images=False)
+            rows = [{"index": k, "fixed/robust_accuracy": x} for k, x in enumerate(right)]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (folder / "records" / "rows.jsonl").write_text(lines)
+        runs, _ = read_runs([tmp_path / "0", tmp_path / "1"])
+        text = " ".join(Elements(page_of(runs, {})).text.split())
+        attacks = text[text.index("Attacks on one defence") :]
+        for words in (f"Other {NASTY}", "-33.3", "-98.7 to +32.0"):
+            assert words in attacks
 
 
 class TestTheFile:

@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from lit_purify.records.runs import FinishedRun, short_names
+from lit_purify.report.attacks import cell_lines, compared_attacks
 from lit_purify.report.findings import Judgement, findings
 from lit_purify.report.page.facts import RunFacts, columns, run_facts, shared
 from lit_purify.report.page.gallery import Gallery, gallery
@@ -60,6 +61,7 @@ def page(
         "remarks": remarks,
         "nonfinite": _nonfinite(facts),
         "columns": columns(facts),
+        "attacks": compared_attacks(runs),
         "pictures": pictures(figures),
         "tables": [table for table in tables if table.measured],
         "unmeasured": [table.number for table in tables if not table.measured],
@@ -130,7 +132,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"breakable": _breakable, "named": _named, "notes": _notes}
+    environment.filters |= {
+        "breakable": _breakable,
+        "named": _named,
+        "notes": _notes,
+        "lines": cell_lines,
+    }
     here = Path(__file__).parent
     for name in ("page.css", "page.js"):
         environment.globals[name.replace(".", "_")] = Markup((here / name).read_text("utf-8"))
