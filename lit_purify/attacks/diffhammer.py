@@ -95,10 +95,10 @@ class DiffHammer(Attack):
     The same draws score the iterate that they are taken at, which was found with others: of all
     iterates of all restarts the one that fools the most draws is kept, of several the one with the
     largest mean margin against the true class (N-evaluation). No draw of the attack is met in the
-    test, which reports the mean over its draws, the worst of them and their majority. A sample
-    that all draws of an iterate fool leaves the batch.
+    test, which reports the mean over its draws, the worst of them and their majority. The search
+    goes on where all draws of an iterate are fooled, as of a few draws luck fools all soon enough.
 
-    On a deterministic defence there is one draw, and it is PGD with restarts and the best iterate.
+    On a deterministic defence there is one draw, and it is PGD with restarts until one fools it.
 
     Args:
         eps: radius of the l_inf ball, a number or a fraction such as ``"8/255"``.
@@ -160,7 +160,8 @@ class DiffHammer(Attack):
     def perturb(
         self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
-        best, draws = images.clone(), self._num_draws(defence)
+        best = images.clone()
+        enough = 1 if defence.deterministic else math.inf
         fooled = torch.full((len(images),), -1, device=images.device)
         margins = torch.full((len(images),), -math.inf, device=images.device)
         for restart, loss in enumerate(self.losses):
@@ -169,7 +170,7 @@ class DiffHammer(Attack):
             start = images + self.eps * noise.uniform(indices, like=images)
             x, path = self.project(start, images), torch.zeros_like(images)
             for k in range(self.steps + 1):
-                rows = (fooled < draws).nonzero()[:, 0]
+                rows = (fooled < enough).nonzero()[:, 0]
                 if len(rows) == 0:
                     return best
                 last = k == self.steps
