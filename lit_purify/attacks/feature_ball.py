@@ -19,8 +19,11 @@ from lit_purify.types import InputError
 SLACK = 1e-3
 """How far outside its ball, in units of eps, the rounding of the features may put an image."""
 
+HALVINGS = 24
+"""Of the way back into the ball, until an image fits; one that never does is the clean one."""
+
 BISECTIONS = 10
-"""Of the way back into the ball: the last leaves a thousandth of it."""
+"""Of what is left of the way then: the last moves the image by a thousandth of it."""
 
 NEAR = 0.99
 """From this share of eps on an image counts as on the surface of its ball."""
@@ -88,11 +91,28 @@ class FeatureBall(Attack):
             if len(out) == 0:
                 return found
             start, way, seen = clean[out], (found - clean)[out], seen[out]
-            inside = torch.zeros(len(out), 1, 1, 1, device=clean.device)
-            for k in range(1, BISECTIONS + 1):
-                further = inside + 2.0**-k
-                fits = lp_distance(self._seen(start + further * way), seen) <= self.eps
-                inside = torch.where(fits.view_as(inside), further, inside)
+
+            def fits(share: Tensor) -> Tensor:
+                near = lp_distance(self._seen(start + share * way), seen) <= self.eps
+                return near.view_as(share)
+
+            # Halved until it fits, then between that and its double: of a short way back what is
+            # left is as exact as of a long one.
+            outside = torch.ones(len(out), 1, 1, 1, device=clean.device)
+            inside = outside / 2
+            for _ in range(HALVINGS):
+                fitting = fits(inside)
+                outside = torch.where(fitting, outside, inside)
+                inside = torch.where(fitting, inside, inside / 2)
+                if fitting.all():
+                    break
+            else:
+                inside = torch.where(fits(inside), inside, 0)
+            for _ in range(BISECTIONS):
+                middle = (inside + outside) / 2
+                fitting = fits(middle)
+                inside = torch.where(fitting, middle, inside)
+                outside = torch.where(fitting, outside, middle)
             found[out] = start + inside * way
         return found
 

@@ -13,7 +13,7 @@ from lit_purify.functional import bilateral
 from lit_purify.types import InputError
 
 CENTRE = 5.0
-"""Logit of a pixel itself at the start; of its surroundings 0, so that a filter changes little."""
+"""Logit of a pixel itself at the start, of its surroundings 0: in a 5 x 5 filter it weighs 0.86."""
 
 
 class LearnedFilters(FeatureBall):
@@ -27,8 +27,9 @@ class LearnedFilters(FeatureBall):
 
     The threat model is that of :class:`~lit_purify.attacks.Perceptual`: the filters are another way
     through the same ball. DiffBreak weighs LPIPS against the loss with a factor
-    that it searches for; here an image outside the ball goes back on the straight way to the clean
-    one, and Adam climbs along the Lagrangian's gradient, taken through the filters exactly.
+    that it searches for; here a filtered image outside the ball goes back on the straight way to
+    the clean one, and the part that is left of its change is the attack. Adam climbs along the
+    Lagrangian's gradient there, taken through the filters exactly. The last image is returned.
 
     Args:
         eps: radius of the ball in units of the features, a number or a fraction.
@@ -61,11 +62,11 @@ class LearnedFilters(FeatureBall):
         super().__init__(
             eps=eps, features=features, steps=steps, draws=draws, rows_per_pass=rows_per_pass
         )
-        self.kernels = [self._whole("kernels", k) for k in kernels]
-        if not self.kernels or any(k < 3 or k % 2 == 0 for k in self.kernels):
+        self.kernels = list(kernels) if isinstance(kernels, Sequence) else []
+        if not self.kernels or not all(k in range(3, 1001, 2) for k in self.kernels):
             raise InputError(
-                f"kernels of LearnedFilters is {list(kernels)}; expected odd numbers from 3 on, "
-                "such as [5, 3]"
+                f"kernels of LearnedFilters is {kernels!r}; expected odd numbers from 3 on, such "
+                "as [5, 3]"
             )
         self.colour_sigma = self._positive("colour_sigma", colour_sigma)
         self.filter_stepsize = self._positive("filter_stepsize", filter_stepsize)

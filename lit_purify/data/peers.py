@@ -39,7 +39,8 @@ class Peers:
         """Return when every process has called this: the value that each of them gave, by rank.
 
         Unlike a collective it waits without a limit: a batch can take hours. The first process,
-        which keeps the store of :func:`peers_of`, returns when all others are done with it.
+        which keeps the store of :func:`peers_of`, returns when all others are done with it. Once:
+        a second call would find the values of the first.
         """
         self.store.set(f"value {self.rank}", repr(value))
         everyone = range(self.processes)

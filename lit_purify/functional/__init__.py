@@ -78,6 +78,7 @@ from lit_purify.statistics import (
     clopper_pearson_lower,
     fit_sigmoid,
     normal_interval,
+    paired_interval,
     wilson_interval,
 )
 
@@ -129,6 +130,7 @@ __all__ = [
     "merge_moments",
     "moments",
     "normal_interval",
+    "paired_interval",
     "project",
     "project_low_frequency",
     "pull_back",

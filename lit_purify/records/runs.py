@@ -34,6 +34,7 @@ ATTACK = (
     *("attack_evaluations", "judged_by"),
     *("queries", "directions", "probe", "update", "first_share", "tolerance"),
     *("losses", "em_steps", "sharpness", "averaging"),
+    *("kernels", "colour_sigma", "filter_stepsize", "change_stepsize"),
     *("version", "attacks", "square_queries", "foolbox_attack"),
     *("rungs", "budget", "selection_draws"),
 )
@@ -92,13 +93,28 @@ class FinishedRun(NamedTuple):
         return None if unused else self.settings.get(name)
 
     def fact(self, name: str) -> str | None:
-        """A setting as it is compared; a model (``classifier``, ``denoiser``) by its weights."""
-        if name in _ROLES:
+        """A setting as it is compared; a model (``classifier``, ``denoiser``) by its weights.
+
+        ``ball`` is what bounds the attack, whichever way its class says it.
+        """
+        if name == "ball":
+            value = self._ball
+        elif name in _ROLES:
             model = self.settings.get("models", {}).get(name, {})
             value = model.get("sha256") or model.get("source")
         else:
             value = self.setting(name)
         return None if value is None else _plain(name, value)
+
+    @property
+    def _ball(self) -> str | None:
+        """What bounds the attack; that of its rungs of a ladder."""
+        if self.setting("attack") is None:
+            return None
+        said: Sequence[Mapping[str, Any]] = [*self.settings.get("rungs", {}).values()]
+        said = said or [self.settings]
+        found = (each.get("threat_model") or each.get("norm") for each in said)
+        return next(filter(None, found), "linf").lower().replace("_", "")
 
     def estimate(self, name: str) -> Estimate | None:
         """A value with its interval; ``None`` where the run does not have it.
@@ -276,11 +292,18 @@ def check_alike(runs: Sequence[FinishedRun], *, but_for: str = "") -> None:
         )
 
 
-def alike(runs: Iterable[FinishedRun]) -> list[list[FinishedRun]]:
-    """The runs in groups that :func:`check_alike` lets pass, each in the order given."""
+def alike(runs: Iterable[FinishedRun], names: Iterable[str] = DECISIVE) -> list[list[FinishedRun]]:
+    """The runs in groups that share some settings, each in the order given.
+
+    Args:
+        runs: the runs.
+        names: of the settings, as :meth:`FinishedRun.fact` knows them; the default are those that
+            :func:`check_alike` asks about. One that a run does not have does not count.
+    """
+    names = tuple(names)
     groups: list[tuple[dict[str, str], list[FinishedRun]]] = []
     for run in runs:
-        facts = {name: fact for name in DECISIVE if (fact := run.fact(name)) is not None}
+        facts = {name: fact for name in names if (fact := run.fact(name)) is not None}
         for known, group in groups:
             if all(known.get(name, fact) == fact for name, fact in facts.items()):
                 known |= facts

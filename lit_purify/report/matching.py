@@ -30,7 +30,7 @@ _MODELS: dict[Dataset, dict[str, tuple[str, ...]]] = {
 _EPS: dict[Dataset, float] = {"cifar10": 8 / 255, "imagenet": 4 / 255}
 _ATTACK = {"steps": 40, "rel_stepsize": 0.01 / 0.3, "random_start": True, "draws": 15}
 """The paper's Table S1, and PGD's start."""
-_PLAIN: dict[str, object] = {
+PLAIN: dict[str, object] = {
     **{"norm": "Linf", "loss": "cross_entropy", "targets": "none", "restarts": 1},
     **{"attack_schedule": "constant", "momentum": 0.0, "keep": "last"},
     **{"attack_evaluations": 0, "judged_by": "mean"},
@@ -52,7 +52,7 @@ _CHAIN = (
     *("clip_output", "resize_to", "purifier_options", "precision", "tf32"),
     *("data", "data_sha256", "images"),
 )
-_ATTACKED = (*ATTACK, "draws", "early_stop", "attack_precision", "surrogate")
+ATTACKED = (*ATTACK, "draws", "early_stop", "attack_precision", "surrogate")
 
 
 class Match(NamedTuple):
@@ -124,7 +124,7 @@ def _dataset(run: FinishedRun) -> Dataset | None:
 
 def _but_for_the_seed(cell: PrintedCell, run: FinishedRun) -> str:
     """Everything that decides a value but the seed."""
-    names = [*_CHAIN, *(_ATTACKED if cell.attack else ()), *_own_settings(cell)]
+    names = [*_CHAIN, *(ATTACKED if cell.attack else ()), *_own_settings(cell)]
     return f"{run.estimate(cell.metric) is not None} {_settings(run, names)}"
 
 
@@ -132,14 +132,14 @@ def seeds_of_one(runs: Sequence[FinishedRun]) -> list[list[FinishedRun]]:
     """The runs in groups that differ in nothing but the seed, each seed once."""
     groups: dict[str, dict[object, FinishedRun]] = {}
     for run in runs:
-        seeds = groups.setdefault(_settings(run, (*_CHAIN, *_ATTACKED)), {})
+        seeds = groups.setdefault(_settings(run, (*_CHAIN, *ATTACKED)), {})
         seeds.setdefault(run.settings.get("seed"), run)
     return [list(seeds.values()) for seeds in groups.values()]
 
 
 def _settings(run: FinishedRun, names: Sequence[str]) -> str:
     found = {name: run.setting(name) for name in (*names, "purifier", "models")}
-    found |= {name: own for name, own in _PLAIN.items() if found.get(name, own) is None}
+    found |= {name: own for name, own in PLAIN.items() if found.get(name, own) is None}
     return json.dumps(found, sort_keys=True, default=str)
 
 
@@ -206,7 +206,7 @@ def _other_attack(cell: PrintedCell, run: FinishedRun) -> Iterator[str]:
         value = run.setting(name)
         if value is not None and not math.isclose(value, own):
             yield _WORDS[name].format(value)
-    for name, plain in _PLAIN.items():
+    for name, plain in PLAIN.items():
         if (value := run.setting(name)) not in (None, plain):
             yield f"{name.replace('_', ' ')} {value}"
     if run.settings.get("surrogate"):

@@ -5,13 +5,15 @@ Proportions (accuracies) get Wilson's interval,
 .. math:: \frac{p + z^2 / 2n \pm z \sqrt{p (1 - p) / n + z^2 / 4n^2}}{1 + z^2 / n},
 
 which stays inside [0, 1] and keeps a width at p = 0 and p = 1, where attacks often end. Means get
-the normal interval :math:`m \pm z s / \sqrt{n}`. Certificates get the bound of Clopper and Pearson,
-which is exact: it holds at least as often as it says, whatever p and n.
+the normal interval :math:`m \pm z s / \sqrt{n}`, and differences of shares of the same samples that
+of Tango. Certificates get the bound of Clopper and Pearson, which is exact: it holds at least as
+often as it says, whatever p and n.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import NormalDist
 
 from scipy.special import betaincinv
@@ -108,6 +110,57 @@ def normal_interval(
         raise ValueError(f"the interval of a mean needs n >= 1, got n={n}")
     half = z * std / math.sqrt(n)
     return mean - half, mean + half
+
+
+def paired_interval(differences: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    r"""Interval of the mean difference of two shares of the same samples: Tango's score interval.
+
+    With b samples that only the first has and c that only the second has it holds every mean
+    :math:`\delta` that is not rejected,
+
+    .. math:: |b - c - n \delta| \le z \sqrt{n \, [2 q + \delta (1 - \delta)]},
+
+    q being the likeliest rate of the second kind under :math:`\delta` (Tango, 1998). It keeps a
+    width where no sample differs. Shares over several draws differ by parts of 1: then it is that
+    of differences of one size with the same sum and the same sum of squares.
+
+    Args:
+        differences: of every sample, in [-1, 1]; -1, 0 or 1 where the shares are of right answers.
+        confidence: coverage, in (0, 1).
+
+    Returns:
+        Lower and upper bound, in [-1, 1].
+
+    Raises:
+        ValueError: no differences, or ``confidence`` not in (0, 1).
+
+    Example:
+        >>> low, high = paired_interval([0] * 100)
+        >>> f"{low:.3f} {high:.3f}"
+        '-0.037 0.037'
+    """
+    z, n = _quantile(confidence), len(differences)
+    if not n:
+        raise ValueError("the interval of a mean difference needs a sample, got none")
+    apart = math.fsum(abs(x) for x in differences)
+    size = math.fsum(x * x for x in differences) / apart if apart else 1.0
+    up, down = (math.fsum(max(0.0, sign * x) for x in differences) / size for sign in (1, -1))
+    return -size * _tango(down, up, n, z), size * _tango(up, down, n, z)
+
+
+def _tango(up: float, down: float, n: int, z: float) -> float:
+    """Upper bound of (up - down) / n."""
+    low, high = (up - down) / n, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        b = (2 * n - up + down) * middle - up - down
+        root = math.sqrt(max(0.0, b * b + 8 * n * down * middle * (1 - middle)))
+        spread = 2 * (root - b) / (4 * n) + middle * (1 - middle)
+        if n * middle - (up - down) <= z * math.sqrt(max(0.0, n * spread)):
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
 
 
 def _quantile(confidence: float) -> float:

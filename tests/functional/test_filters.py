@@ -60,6 +60,12 @@ def test_narrow_colours_leave_an_image():
     torch.testing.assert_close(bilateral(images, uniform_weights(images, 3), 1e-6), images)
 
 
+@pytest.mark.parametrize("shape", [(1, 8, 4, 5), (1, 4, 4, 5), (1, 81, 4, 5)])
+def test_senseless_logits_are_refused(shape):
+    with pytest.raises(ValueError, match="odd k x k"):
+        bilateral(torch.zeros(1, 3, 4, 5), torch.zeros(shape), INF)
+
+
 def test_gradients():
     images = torch.rand(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     logits = torch.randn(1, 9, 4, 5, dtype=torch.float64, requires_grad=True)

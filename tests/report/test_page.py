@@ -183,7 +183,7 @@ class TestWhatItSays:
         runs, _ = read_runs([tmp_path / "0", tmp_path / "1"])
         text = " ".join(Elements(page_of(runs, {})).text.split())
         attacks = text[text.index("Attacks on one defence") :]
-        for words in (f"Other {NASTY}", "-33.3", "-98.7 to +32.0"):
+        for words in (f"Other {NASTY}", "-33.3", "-79.2 to +41.5"):
             assert words in attacks
 
 

@@ -1,9 +1,15 @@
 import math
 
+import numpy as np
 import pytest
-from scipy.stats import binom, binomtest
+from scipy.stats import binom, binomtest, multinomial
 
-from lit_purify.statistics import clopper_pearson_lower, normal_interval, wilson_interval
+from lit_purify.statistics import (
+    clopper_pearson_lower,
+    normal_interval,
+    paired_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (5, 10), (10, 10), (237, 1000)])
@@ -69,3 +75,44 @@ def test_normal_interval():
     assert normal_interval(3, 2, 16) == pytest.approx((3 - half, 3 + half))
     with pytest.raises(ValueError, match="n >= 1"):
         normal_interval(3, 2, 0)
+
+
+@pytest.mark.parametrize("n", [25, 60])
+@pytest.mark.parametrize(("up", "down"), [(0.02, 0.02), (0.1, 0.05), (0.3, 0.1), (0.0, 0.2)])
+def test_paired_intervals_cover_as_often_as_they_say(up, down, n):
+    """Over every outcome of n pairs, each with its probability."""
+    covered = 0.0
+    for b in range(n + 1):
+        for c in range(n + 1 - b):
+            chance = multinomial.pmf([b, c, n - b - c], n, [up, down, 1 - up - down])
+            if chance > 1e-9:
+                low, high = paired_interval([1] * b + [-1] * c + [0] * (n - b - c))
+                covered += chance * (low <= up - down <= high)
+    assert 0.94 < covered <= 1
+
+
+def test_paired_intervals_end_where_the_score_test_rejects():
+    """The likeliest rates under a given difference, found by a search."""
+    b, c, n = 7, 2, 30
+    for bound in paired_interval([1] * b + [-1] * c + [0] * (n - b - c)):
+        rates = np.linspace(max(0, -bound) + 1e-9, (1 - bound) / 2 - 1e-9, 200_001)
+        likelihood = (
+            b * np.log(rates + bound)
+            + c * np.log(rates)
+            + (n - b - c) * np.log1p(-2 * rates - bound)
+        )
+        variance = n * (2 * rates[likelihood.argmax()] + bound - bound**2)
+        assert abs(b - c - n * bound) / math.sqrt(variance) == pytest.approx(1.959964, abs=1e-3)
+
+
+def test_paired_intervals_in_closed_form():
+    z = 1.959963984540054
+    for n in (2, 100):
+        bound = z**2 / (n + z**2)
+        assert paired_interval([0] * n) == pytest.approx((-bound, bound))
+    assert paired_interval([-1] * 9) == pytest.approx((-1, -(9 - z**2) / (9 + z**2)))
+    low, high = paired_interval([1, 0, -1, 1, 0])
+    assert paired_interval([-1, 0, 1, -1, 0]) == pytest.approx((-high, -low))
+    assert paired_interval([0.2, 0, -0.2, 0.2, 0]) == pytest.approx((0.2 * low, 0.2 * high))
+    with pytest.raises(ValueError, match="needs a sample"):
+        paired_interval([])
