@@ -13,6 +13,9 @@ ROWS = "rows.jsonl"
 PACKED = f"{ROWS}.gz"
 """What an export has in its place."""
 
+_OF_SOMETHING_ELSE = (KeyError, TypeError, AttributeError)
+"""What JSON raises that is not of rows."""
+
 
 def read_numbers(folder: Path, name: str) -> dict[int, float]:
     """A column of a run by dataset index, without samples that have no finite number there.
@@ -32,9 +35,9 @@ def read_numbers(folder: Path, name: str) -> dict[int, float]:
         else:
             lines = (records / ROWS).read_bytes()
         rows = [json.loads(line) for line in lines.splitlines()]
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+        return {row["index"]: float(row[name]) for row in rows if row.get(name) is not None}
+    except (OSError, EOFError, ValueError, zlib.error, *_OF_SOMETHING_ELSE) as error:
         raise InputError(
             f"the rows in {records} cannot be read ({error}); expected {ROWS} of a finished run, "
             f"or {PACKED} of an exported one; restore it, or repeat the run"
         ) from error
-    return {row["index"]: float(row[name]) for row in rows if row.get(name) is not None}

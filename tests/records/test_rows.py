@@ -31,6 +31,9 @@ def test_what_is_no_number_is_left_out(tmp_path, name, pack):
         (PACKED, gzip.compress(LINES, mtime=0)[:-9]),
         (PACKED, b"x"),
         ("other", b""),
+        (ROWS, b"7\n"),
+        (ROWS, b'{"ok": true}\n'),
+        (ROWS, b'{"index": 3, "ok": []}\n'),
     ],
 )
 def test_what_cannot_be_read_is_refused(tmp_path, name, content):
