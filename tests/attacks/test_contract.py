@@ -35,7 +35,7 @@ ATTACKS: dict[str, Any] = {
     ),
     "Uniform": lambda eps: Uniform(eps=eps),
 }
-CHOOSY = ("APGD", "PGD, targeted", "PGDEOT, evaluated")
+CHOOSY = ("APGD", "PGD, targeted", "PGDEOT, evaluated", "DiffHammer")
 """Those that choose among several attempts, or have the clean image among their choice."""
 NOISES: dict[str, Any] = {
     "fixed": lambda: FixedNoise(0),
@@ -99,8 +99,9 @@ def test_it_works_where_gradients_are_switched_off(name: str, noise: str) -> Non
 def test_a_gradient_that_says_nothing_leaves_the_random_start(name: str, noise: str) -> None:
     starts = [Uniform(eps=8 / 255)(defence(noise), images(), ZEROS, INDICES, seed=1)]
     if name in CHOOSY:
-        again = FixedNoise(1).derived("restart", 1).uniform(INDICES, like=images())
-        starts += [images(), PGD().project(images() + 8 / 255 * again, images())]
+        again = [FixedNoise(1).derived("restart", k) for k in (1, 2)]
+        moves = [8 / 255 * each.uniform(INDICES, like=images()) for each in again]
+        starts += [images(), *(PGD().project(images() + move, images()) for move in moves)]
     for classifier in (constant, not_a_number):
         found = attacked(name, defence(noise, classifier))
         same = torch.stack([(found == start).flatten(1).all(1) for start in starts])
