@@ -26,10 +26,10 @@ class LearnedFilters(FeatureBall):
     et al., 2025), after the filters of UnMarker (Kassis & Hengartner, 2024).
 
     The threat model is that of :class:`~lit_purify.attacks.Perceptual`: the filters are another way
-    through the same ball. DiffBreak weighs LPIPS against the loss with a factor
-    that it searches for; here a filtered image outside the ball goes back on the straight way to
-    the clean one, and the part that is left of its change is the attack. Adam climbs along the
-    Lagrangian's gradient there, taken through the filters exactly. The last image is returned.
+    through the same ball. DiffBreak weighs LPIPS against the loss with a factor that it searches
+    for; here a filtered image outside the ball goes back on the straight way to the clean one, and
+    the part that is left of its change is the attack. Adam climbs along the Lagrangian's gradient
+    there, taken through the filters exactly. The last image is returned.
 
     Args:
         eps: radius of the ball in units of the features, a number or a fraction.

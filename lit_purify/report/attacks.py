@@ -12,14 +12,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from lit_purify.records.rows import read_numbers
 from lit_purify.records.runs import FinishedRun, alike, in_255ths, short_names
-from lit_purify.report.matching import ATTACKED, PLAIN
+from lit_purify.report.matching import ATTACKED, PLAIN, PURIFIER
 from lit_purify.report.numbers import percent
+from lit_purify.report.terminal import plain_table
 from lit_purify.statistics import paired_interval
 from lit_purify.types import Estimate, InputError
 
@@ -42,10 +42,7 @@ _IMAGES = (
     *("classifier", "classifier_preprocessing", "precision", "tf32", "ball", "eps", "seed"),
     *("dataset", "data", "data_sha256", "images"),
 )
-_PURIFIER = (
-    *("purifier", "purifier_options", "t_star", "num_steps", "schedule", "forward_process"),
-    *("sampler", "sampler_options", "clip_output", "resize_to", "denoiser", "denoiser_label"),
-)
+_CHAIN = ("purifier", *PURIFIER, "denoiser", "denoiser_label")
 """Settings that runs share whose attacks are compared; of the classifier alone the first suffice,
 and where several draws judge, their number is one more."""
 
@@ -110,14 +107,7 @@ def compared_attacks(runs: Sequence[FinishedRun]) -> list[AttackTable]:
 def attacks_console(tables: Sequence[AttackTable]) -> Iterator[Table]:
     """A rich table for each; below a number stands its 95 % interval."""
     for table in tables:
-        shown = Table(
-            title=Text(f"{table.defence}: {table.protocol}"),
-            caption=Text(""),
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            title_justify="left",
-            highlight=False,
-        )
+        shown = plain_table(title=Text(f"{table.defence}: {table.protocol}"), caption=Text(""))
         shown.add_column("run", overflow="fold", min_width=9, max_width=24)
         shown.add_column("attack", overflow="fold", min_width=9, max_width=32)
         for heading in (
@@ -164,8 +154,8 @@ def attacks_csv(tables: Sequence[AttackTable]) -> str:
 def _shared(metric: str) -> tuple[str, ...]:
     """Names of the settings that runs share which are compared by a metric."""
     protocol = metric.partition("/")[0]
-    purifier = () if protocol == "base" else _PURIFIER
-    return (*_IMAGES, *purifier, *(["test_draws"] if protocol in ("transfer", "fresh") else []))
+    chain = () if protocol == "base" else _CHAIN
+    return (*_IMAGES, *chain, *(["test_draws"] if protocol in ("transfer", "fresh") else []))
 
 
 def _table(group: Sequence[FinishedRun], protocol: str, names: Mapping[Path, str]) -> AttackTable:
@@ -188,8 +178,9 @@ def _table(group: Sequence[FinishedRun], protocol: str, names: Mapping[Path, str
 def _defence(run: FinishedRun, protocol: str) -> str:
     """What is attacked, in words."""
     known = {key: value for key, value in run.settings.items() if value is not None}
-    words = ["Classifier alone" if protocol.startswith("base") else run.method]
-    if "t_star" in known and words[0] == run.method:
+    alone = protocol.startswith("base")
+    words = ["Classifier alone" if alone else run.method]
+    if "t_star" in known and not alone:
         steps = f" in {known['num_steps']} steps" if "num_steps" in known else ""
         words.append(f"t* = {known['t_star']}{steps}")
     words += [f"eps {in_255ths(known['eps'])}"] if "eps" in known else []

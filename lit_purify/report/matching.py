@@ -47,11 +47,11 @@ _SCHEDULE = "linear, 1000 steps, beta 0.0001 to 0.02"
 _VARIABILITY = ("variance", "direction", "centroid")
 _PAIRS = 50
 """Inputs and draws per image of the paper's Tables S5 and S6."""
-_CHAIN = (
+PURIFIER = (
     *("t_star", "num_steps", "schedule", "forward_process", "sampler", "sampler_options"),
-    *("clip_output", "resize_to", "purifier_options", "precision", "tf32"),
-    *("data", "data_sha256", "images"),
+    *("clip_output", "resize_to", "purifier_options"),
 )
+_CHAIN = (*PURIFIER, "precision", "tf32", "data", "data_sha256", "images")
 ATTACKED = (*ATTACK, "draws", "early_stop", "attack_precision", "surrogate")
 
 

@@ -9,11 +9,11 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from lit_purify.report.paper_tables import PaperTable
+from lit_purify.report.terminal import plain_table
 
 _HEADINGS = ("measure", "paper", "these runs", "difference")
 _LEGEND = (
@@ -38,14 +38,9 @@ def paper_console(tables: Sequence[PaperTable]) -> Iterator[Table]:
             continue
         rows, notes = _lines(table, all_of_them=False)
         below = (f"({number}) {note}" for number, note in enumerate(notes, 1))
-        shown = Table(
+        shown = plain_table(
             title=Text(_name(table)),
             caption=Text("\n".join((*below, ""))),
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-            title_justify="left",
-            caption_justify="left",
-            highlight=False,
         )
         for heading in (*table.labels, *_HEADINGS):
             shown.add_column(heading, no_wrap=heading in _HEADINGS[1:])

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from rich import box
 from rich.table import Table
 
 from lit_purify.paper import PAPER_EPS
@@ -20,6 +19,7 @@ from lit_purify.records.runs import (
     in_255ths,
 )
 from lit_purify.report.numbers import percent
+from lit_purify.report.terminal import plain_table
 from lit_purify.statistics import SigmoidFit, fit_sigmoid, normal_interval, wilson_interval
 from lit_purify.types import InputError
 
@@ -144,7 +144,7 @@ def _cost(predictor: Predictor, settings: Mapping[str, Any]) -> str:
 
 def prediction_table(found: Mapping[str, Any]) -> Table:
     """:func:`predictions` for the terminal: in percent, below each its 95 % interval."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), highlight=False)
+    table = plain_table()
     table.add_column("predicted by\nat a cost of")
     for eps in found["budgets"]:
         table.add_column(f"eps\n{eps}", justify="right", no_wrap=True)

@@ -6,12 +6,12 @@ import csv
 import io
 from collections.abc import Sequence
 
-from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from lit_purify.records.runs import FinishedRun, short_names
 from lit_purify.report.numbers import percent
+from lit_purify.report.terminal import plain_table
 
 COLUMNS = {
     "purified/clean_accuracy": "clean\n%",
@@ -53,7 +53,7 @@ def runs_table(
         A rich table. Below each value stands its 95 % interval; accuracies are in percent.
     """
     columns = _columns(runs, key, accuracy)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), highlight=False)
+    table = plain_table()
     table.add_column("run", overflow="fold", min_width=9, max_width=24)
     table.add_column("t*\nsteps", justify="right", no_wrap=True)
     table.add_column("sampler\nforward", no_wrap=True)

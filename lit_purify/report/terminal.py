@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from rich import box
 from rich.console import Console, RenderableType
+from rich.table import Table
+
+
+def plain_table(**options: Any) -> Table:
+    """A table with a line below its headings and none else, as every report of runs has it."""
+    return Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+        caption_justify="left",
+        highlight=False,
+        **options,
+    )
 
 
 def print_whole(*tables: RenderableType) -> None:

@@ -153,9 +153,9 @@ def _tango(up: float, down: float, n: int, z: float) -> float:
     low, high = (up - down) / n, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        b = (2 * n - up + down) * middle - up - down
-        root = math.sqrt(max(0.0, b * b + 8 * n * down * middle * (1 - middle)))
-        spread = 2 * (root - b) / (4 * n) + middle * (1 - middle)
+        linear = (2 * n - up + down) * middle - up - down
+        root = math.sqrt(max(0.0, linear**2 + 8 * n * down * middle * (1 - middle)))
+        spread = (root - linear) / (2 * n) + middle * (1 - middle)
         if n * middle - (up - down) <= z * math.sqrt(max(0.0, n * spread)):
             low = middle
         else:
