@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -16,6 +15,7 @@ from lit_purify.attacks.external import ExternalAttack, ExternalModel, Fooled
 from lit_purify.attacks.geometry import EXPONENTS, Norm
 from lit_purify.attacks.mean_over_draws import MeanOverDraws, Selection
 from lit_purify.defence import Defence
+from lit_purify.diffusion.noise import FixedNoise
 from lit_purify.types import InputError
 
 if TYPE_CHECKING:  # imported by the attack that needs it
@@ -146,31 +146,26 @@ class AutoAttack(ExternalAttack):
                 f"AutoAttack's version {self.version} is not made for this defence, which is "
                 f"{kind}; ask for {_fitting(defence)}, or auto, which chooses"
             )
-        return super().perturb(defence, images, labels, indices, seed)
+        found = super().perturb(defence, images, labels, indices, seed)
+        if self.eps > 0:
+            self.findings["flag_dynamic"] = _are_dynamic(defence, images, indices)
+        return found
 
-    def search(
-        self, network: ExternalModel, images: Tensor, labels: Tensor, seeds: Sequence[int]
-    ) -> Tensor:
-        log = _Log()
-        logger = logging.Logger(self.library, logging.DEBUG)  # known to nobody else
-        logger.addHandler(log)
-        attack = self._ensemble(network, images, seeds[0])
-        attack.logger = attack.apgd.logger = attack.apgd_targeted.logger = logger
+    def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
+        log = _Log(network)
+        attack = self._ensemble(network, image, seed)
+        attack.logger = attack.apgd.logger = attack.apgd_targeted.logger = log.logger
         try:
-            with _untraced():
-                if self._by_mean(network.defence):
-                    return self._strongest(attack, network, images, labels)
-                found: Tensor
-                found, answers = attack.run_standard_evaluation(images, labels, batch_size=1)
+            if self._by_mean(network.defence):
+                return self._strongest(attack, network, image, label)
+            found: Tensor
+            found, answers = attack.run_standard_evaluation(image, label, batch_size=1)
         except Fooled:
             if log.parts[-1:] == ["square"] and len(log.parts) > 1:
                 network.note("flag_square")  # it did not live to say so
             raise
-        finally:
-            for flag in log.flags:
-                network.note(flag)
-        if self.version == "rand_upstream":
-            network.note("counted_fooled", answers != labels)
+        if self.version == "rand_upstream" and answers != label:
+            network.note("counted_fooled")
         return found
 
     @property
@@ -192,7 +187,6 @@ class AutoAttack(ExternalAttack):
         from pyautoattack import checks
 
         checks.check_range_output(network, image, logger=attack.logger)
-        checks.check_dynamic(network, image, False, logger=attack.logger)
         kept = Selection(network, label, self.draws)
         kept.offer(image)
         for part in attack.attacks_to_run:
@@ -287,40 +281,48 @@ def _run_part(attack: pyautoattack.AutoAttack, part: Part, image: Tensor, label:
 
 
 class _Log(logging.Handler):
-    """Reads the library's log.
+    """Reads the library's log, and notes what its warnings say.
 
     Attributes:
-        flags: findings that its warnings stand for.
+        logger: for the library.
         parts: attacks started so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, network: ExternalModel) -> None:
         super().__init__()
-        self.flags: set[str] = set()
+        self.network = network
         self.parts: list[str] = []
+        self.logger = logging.Logger("autoattack", logging.DEBUG)  # known to nobody else
+        self.logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
             flags = {name for name, words in FLAGS.items() if words in text}
-            self.flags |= flags
+            self.network.findings |= flags
             if not flags:
                 warnings.warn(f"AutoAttack: {text}", stacklevel=2)
         elif text.startswith("running "):
             self.parts.append(text.removeprefix("running "))
 
 
-@contextmanager
-def _untraced() -> Iterator[None]:
-    """Give a debugger or a coverage tool its tracer back, which the check for dynamics takes.
+def _are_dynamic(defence: Defence, images: Tensor, indices: Tensor) -> Tensor:
+    """Whether the defence takes gradients before it answers about an image, shape (B,), bool.
 
-    That check counts calls over the life of the process: it starts from 0 for every sample here.
+    The library's own check watches one thread, and the networks run in another.
     """
     from pyautoattack import checks
 
+    noise = FixedNoise(0)  # no draw of the attack's
     tracer = sys.gettrace()
+    found = []
+    for image, index in zip(torch.split(images, 1), torch.split(indices, 1), strict=True):
+        network = ExternalModel(defence.bind(noise, index))
+        checks.funcs.update(dict.fromkeys(checks.funcs, 0))  # it counts calls of the whole process
+        try:
+            checks.check_dynamic(network, image, logger=_Log(network).logger)
+        finally:
+            sys.settrace(tracer)  # of a debugger or a coverage tool
+        found.append("flag_dynamic" in network.findings)
     checks.funcs.update(dict.fromkeys(checks.funcs, 0))
-    try:
-        yield
-    finally:
-        sys.settrace(tracer)
+    return torch.tensor(found, device=images.device)

@@ -3,31 +3,28 @@
 Such an attack can only call ``model(x)``. It draws from the global random generators and may stop
 on conditions over its whole batch. Here it is given one sample at a time, under a generator state
 that is keyed by the dataset index and put back afterwards, so a sample's result depends on nothing
-but the sample. An attack that treats the samples of a batch independently of each other is given
-the batch: each of its samples gets what it would get alone.
+but the sample. The samples of a batch are searched side by side, and what they ask is answered in
+common (:mod:`~lit_purify.attacks.side_by_side`).
 """
 
 from __future__ import annotations
 
-import random
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lit_purify.attacks.base import Attack
 from lit_purify.attacks.gradient import check_differentiable
+from lit_purify.attacks.side_by_side import side_by_side
 from lit_purify.defence import Defence
-from lit_purify.diffusion.noise import rows_of
 from lit_purify.diffusion.seeds import derive_seed
 from lit_purify.functional import correct
 
 
 class Fooled(Exception):
-    """Ends an attack through the library's code: the images of all samples fool the defence."""
+    """Ends an attack through the library's code: an image fools the defence."""
 
 
 class ExternalModel(nn.Module):
@@ -37,20 +34,19 @@ class ExternalModel(nn.Module):
     either into the image; the findings say so.
 
     Args:
-        defence: bound to a single sample, about which queries of any size are, or to several, of
-            all of which in their order every query is.
+        defence: bound to a single sample, about which queries of any size are.
 
     Attributes:
-        samples: dataset indices of what is under attack, shape (B,).
-        findings: name -> of which samples it was found out, shape (B,), bool.
+        sample: dataset index of what is under attack, shape (1,).
+        findings: what was found out about it.
     """
 
     def __init__(self, defence: Defence) -> None:
         super().__init__()
         assert defence.indices is not None  # bound
-        self.samples = defence.indices
+        self.sample = defence.indices
         self.defence = defence.observed(_refuse_without_gradient)
-        self.findings: dict[str, Tensor] = {}
+        self.findings: set[str] = set()
         self.eval()
 
     def forward(self, images: Tensor, draws: int = 1) -> Tensor:
@@ -66,15 +62,13 @@ class ExternalModel(nn.Module):
             x.register_hook(self._finite)  # type: ignore[no-untyped-call]
         return self.defence(x, draws=draws).float().clone()
 
-    def note(self, finding: str, found: Tensor | bool = True) -> None:
-        """Add a finding about some of the samples, shape (B,), bool, or about all of them."""
-        none = torch.zeros(len(self.samples), dtype=torch.bool)
-        self.findings[finding] = self.findings.get(finding, none) | torch.as_tensor(found).cpu()
+    def note(self, finding: str) -> None:
+        """Add a finding about the sample."""
+        self.findings.add(finding)
 
     def _finite(self, gradient: Tensor) -> Tensor:
         if not gradient.isfinite().all():
-            broken = ~gradient.isfinite().flatten(1).all(1)
-            self.note("gradient_not_finite", broken.view(-1, len(self.samples)).any(0))
+            self.note("gradient_not_finite")
         return gradient.nan_to_num().contiguous()  # libraries take views of it
 
 
@@ -84,7 +78,7 @@ def _refuse_without_gradient(images: Tensor, logits: Tensor, indices: Tensor, dr
 
 
 class ExternalAttack(Attack):
-    """Base of the adapters: a library's attack is run sample by sample, or on a batch of them.
+    """Base of the adapters: a library's attack is run for every sample by itself.
 
     On a deterministic defence a sample that is misclassified from the start is returned unchanged,
     after one query. With ``eps`` 0 every sample is, after none.
@@ -108,141 +102,94 @@ class ExternalAttack(Attack):
         super().__init__(eps=eps)
         self.early_stop = early_stop
 
-    def batched(self, deterministic: bool) -> bool:
-        """Whether the attack gives every sample of a batch what it would give it alone.
-
-        Args:
-            deterministic: whether the defence is.
-        """
-        return False
-
     @abstractmethod
-    def search(
-        self, network: ExternalModel, images: Tensor, labels: Tensor, seeds: Sequence[int]
-    ) -> Tensor:
-        """Run the library's attack; the caller projects what comes back.
+    def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
+        """Run the library's attack on a sample; the caller projects what comes back.
 
         Args:
             network: the defence, images (N, C, H, W) -> logits (N, K). What is found out about the
-                samples is noted there.
-            images: clean images, shape (B, C, H, W), float32: a single one unless :meth:`batched`.
-            labels: their classes, shape (B,).
-            seeds: of every sample; with that of a single one the global generators are seeded
-                already.
+                sample is noted there.
+            image: the clean image, shape (1, C, H, W), float32, on the CPU.
+            label: its class, shape (1,).
+            seed: with which the global generators have been seeded.
 
         Returns:
-            Shape (B, C, H, W).
+            Shape (1, C, H, W).
         """
+
+    def surroundings(self) -> AbstractContextManager[object]:
+        """Entered once while the library runs, for all samples of a batch."""
+        return nullcontext()
 
     def perturb(
         self, defence: Defence, images: Tensor, labels: Tensor, indices: Tensor, seed: int
     ) -> Tensor:
         none = torch.zeros(len(images), dtype=torch.bool, device=images.device)
         self.findings = {name: none.clone() for name in self.finding_names}
-        found = images.clone()
         if self.eps == 0 or not len(images):
-            return found
-        every = torch.arange(len(images), device=images.device)
-        together = len(images) if self.batched(defence.deterministic) else 1
-        for rows in torch.split(every, together):
-            seeds = [derive_seed(seed, self.library, index) for index in indices[rows].tolist()]
-            with own_randomness(seeds[0]), torch.enable_grad():
-                # Of every sample the k-th query meets the k-th draw, whatever was asked before it.
-                network = ExternalModel(defence.rewound(indices[rows]))
-                if defence.deterministic:
-                    with torch.no_grad():
-                        right = correct(network(images[rows]), labels[rows])
-                    if not right.all():
-                        rows, seeds = (
-                            rows[right],
-                            [seeds[k] for k in right.nonzero()[:, 0].tolist()],
-                        )
-                        network = ExternalModel(defence.rewound(indices[rows]))
-                if seeds:
-                    found[rows] = self._attack(network, images[rows], labels[rows], seeds)
-            for name, noted in network.findings.items():
-                self.findings[name][rows] = noted.to(none.device)
-        return found
+            return images.clone()
+        seeds = [derive_seed(seed, self.library, index) for index in indices.tolist()]
+        # Clones, as what an inference mode made cannot be part of a graph.
+        batch = [torch.split(column.cpu().clone(), 1) for column in (images, labels)]
 
-    def _attack(
-        self, network: ExternalModel, images: Tensor, labels: Tensor, seeds: Sequence[int]
-    ) -> Tensor:
-        stop = _Stop(self, network.defence, images, labels)
+        def attack(row: int, alone: Defence) -> tuple[Tensor, set[str]]:
+            network = ExternalModel(alone)
+            image, label = (column[row] for column in batch)
+            return self._attack(network, image, label, seeds[row]), network.findings
+
+        with self.surroundings():
+            attacked = side_by_side(attack, defence, indices, seeds)
+        for row, (_, findings) in enumerate(attacked):
+            for name in findings:
+                self.findings[name][row] = True
+        return torch.cat([image for image, _ in attacked]).to(images)
+
+    def _attack(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
+        if network.defence.deterministic:
+            with torch.no_grad():
+                if not correct(network(image), label):
+                    return image
+        stop = _Stop(self, network.defence, image, label)
         if network.defence.deterministic and self.early_stop:
             network.defence = network.defence.observed(stop)
-        found = images
         with suppress(Fooled):
-            found = self.search(network, images.clone(), labels.clone(), seeds).detach()
-        broken = ~found.isfinite().flatten(1).all(1) & ~stop.fooled
-        if broken.any():
-            network.note("not_finite", broken)
-        kept = torch.where(_wide(broken), images, found)
-        return torch.where(_wide(stop.fooled), stop.found, kept)
+            found = self.search(network, image.clone(), label.clone(), seed).detach()
+            if found.isfinite().all():
+                return found
+            network.note("not_finite")
+            return image
+        return stop.found
 
 
 class _Stop:
-    """Keeps of every sample the first image of a query that lies in the ball and is misclassified.
-
-    Raises :class:`Fooled` once it has one of all of them.
+    """Raises :class:`Fooled` at the first image of a query that lies in the ball and fools.
 
     Args:
         attack: whose ball it is.
-        defence: a deterministic one, bound to the samples.
-        images: clean images, shape (B, C, H, W).
-        labels: their classes, shape (B,).
+        defence: a deterministic one, bound to the sample.
+        image: clean image, shape (1, C, H, W).
+        label: its class, shape (1,).
 
     Attributes:
-        found: the images, shape (B, C, H, W).
-        fooled: which samples have one, shape (B,), bool.
+        found: the image that fooled, shape (1, C, H, W).
     """
 
-    def __init__(self, attack: Attack, defence: Defence, images: Tensor, labels: Tensor) -> None:
-        assert defence.indices is not None  # bound
+    def __init__(self, attack: Attack, defence: Defence, image: Tensor, label: Tensor) -> None:
         self.attack = attack
         self.defence = defence
-        self.images = images
-        self.labels = labels
-        self.found = images.clone()
-        self.fooled = torch.zeros_like(labels, dtype=torch.bool)
+        self.image = image
+        self.label = label
+        self.found = image
 
     def __call__(self, images: Tensor, logits: Tensor, indices: Tensor, draws: int) -> None:
         """An :data:`~lit_purify.defence.Observer`."""
-        assert self.defence.indices is not None
-        images, rows = images.detach(), rows_of(indices, self.defence.indices).to(images.device)
-        wrong = ~correct(logits, self.labels[rows]) & ~self.fooled[rows]
-        wrong &= self.attack.admits(images, self.images[rows])
-        for query in wrong.nonzero()[:, 0].tolist():
-            row = rows[query : query + 1]
-            if self.fooled[row]:
-                continue
+        images = images.detach()
+        wrong = ~correct(logits, self.label.expand(len(logits)))
+        wrong &= self.attack.admits(images, self.image.expand_as(images))
+        for image in images[wrong]:
             # Rounding may have put it just outside the ball: what counts is what is returned.
-            inside = self.attack.project(images[query : query + 1], self.images[row])
+            inside = self.attack.project(image.unsqueeze(0), self.image)
             with torch.no_grad():
-                logits = self.defence(inside, indices[query : query + 1])
-            if not correct(logits, self.labels[row]).item():
-                self.found[row], self.fooled[row] = inside, True
-        if self.fooled.all():
-            raise Fooled
-
-
-def _wide(samples: Tensor) -> Tensor:
-    """One entry a sample, shape (B,), as (B, 1, 1, 1)."""
-    return samples.view(-1, 1, 1, 1)
-
-
-@contextmanager
-def own_randomness(seed: int) -> Iterator[None]:
-    """Seed the global generators of torch, numpy and Python, and put their states back after."""
-    # All devices, as torch.manual_seed seeds all. A CUDA that is not in use is not woken up.
-    cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    devices = range(torch.cuda.device_count()) if cuda else ()
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the libraries use it
-    with torch.random.fork_rng(devices=list(devices)):
-        try:
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(legacy)  # noqa: NPY002
+                if not correct(self.defence(inside), self.label):
+                    self.found = inside
+                    raise Fooled

@@ -7,14 +7,15 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lit_purify.attacks.external import ExternalAttack, ExternalModel, own_randomness
+from lit_purify.attacks.external import ExternalAttack, ExternalModel
+from lit_purify.attacks.global_randomness import own_randomness
 from lit_purify.defence import Defence
 from lit_purify.types import InputError
 
@@ -80,40 +81,31 @@ class FoolboxAttack(ExternalAttack):
     def stops_early(self) -> bool:
         return self.early_stop
 
-    def batched(self, deterministic: bool) -> bool:
-        """Whether foolbox treats the samples independently, as tests show for :data:`BATCHED`."""
-        import foolbox.attacks
+    def surroundings(self) -> AbstractContextManager[object]:
+        return _quiet()
 
-        attack, kind = self._foolbox, type(self._foolbox).__name__
-        if getattr(attack, "init_attack", None) or getattr(attack, "abort_early", False):
-            return False  # these look at the whole batch
-        known = kind in BATCHED and type(attack) is getattr(foolbox.attacks, kind)
-        return known and (deterministic or kind not in _STOPPING)
-
-    def search(
-        self, network: ExternalModel, images: Tensor, labels: Tensor, seeds: Sequence[int]
-    ) -> Tensor:
+    def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
         from foolbox.attacks.base import MinimizationAttack
         from foolbox.models.pytorch import PyTorchModel
 
-        model = PyTorchModel(network, bounds=(0, 1), device=images.device)
+        model = PyTorchModel(network, bounds=(0, 1), device=image.device)
         minimises = isinstance(_innermost(self._foolbox), MinimizationAttack)
-        attack = self._foolbox if len(seeds) == 1 else _with_keyed_starts(self._foolbox, seeds)
+        # A copy, as an attack may keep what it works on in itself.
+        attack = copy.copy(self._foolbox)
         try:
-            with _quiet():
-                found, _, success = attack(
-                    model, images, labels, epsilons=None if minimises else self.eps
-                )
+            found, _, success = attack(
+                model, image, label, epsilons=None if minimises else self.eps
+            )
         except ValueError as error:
             if "init_attack failed" not in str(error):
                 raise
             network.note("no_start")
-            return images
+            return image
         except AssertionError:
             network.note("broke_off")
-            return images
-        if minimises:
-            network.note("not_found", ~success)
+            return image
+        if minimises and not success:
+            network.note("not_found")
         return found
 
     def _try(self) -> None:
@@ -132,11 +124,11 @@ class FoolboxAttack(ExternalAttack):
 
         network = ExternalModel(Defence(classify, indices=torch.zeros(1, dtype=torch.int64)))
         reason = ""
-        with torch.inference_mode(False), torch.enable_grad(), own_randomness(0):
+        with _quiet(), torch.inference_mode(False), torch.enable_grad(), own_randomness(0):
             image = torch.rand(1, 4, 16, 16, device="cpu", dtype=torch.float32)
             label = classify(image).argmax(1)
             try:
-                trial.search(network, image, label, [0])
+                trial.search(network, image, label, 0)
             except _Runs:
                 pass
             except Exception as error:
@@ -156,31 +148,9 @@ class FoolboxAttack(ExternalAttack):
         named = {
             "foolbox_attack": repr(self._foolbox),
             "norm": _NAMES[self.p],
-            "in_batches": self.batched(True) and (self.batched(False) or "deterministic defences"),
         }
         return {"attack": type(self).__name__, **named, **super().settings()}
 
-
-BATCHED = (
-    *(
-        f"{norm}{kind}"
-        for norm in ("L1", "L2", "Linf")
-        for kind in (
-            "ProjectedGradientDescentAttack",
-            "AdamProjectedGradientDescentAttack",
-            "BasicIterativeAttack",
-            "AdamBasicIterativeAttack",
-            "MomentumIterativeFastGradientMethod",
-            "FastGradientAttack",
-        )
-    ),
-    *("L1FMNAttack", "L2FMNAttack", "LInfFMNAttack", "DDNAttack"),
-    *("L2CarliniWagnerAttack", "L2DeepFoolAttack", "LinfDeepFoolAttack"),
-)
-"""Attacks of foolbox that give every sample of a batch what they give it alone."""
-
-_STOPPING = ("L2DeepFoolAttack", "LinfDeepFoolAttack")
-"""Those that end once all samples of the batch fool: on a random defence one may cease to."""
 
 _TRIAL_QUERIES = 30
 """What an attack has to get through to be taken for one that runs."""
@@ -216,26 +186,6 @@ def _norm(attack: foolbox.attacks.base.Attack) -> float:
             "argument `distance` foolbox.distances.LpDistance with p 1, 2 or .inf where it has one"
         )
     return float(p)
-
-
-def _with_keyed_starts(
-    attack: foolbox.attacks.base.Attack, seeds: Sequence[int]
-) -> foolbox.attacks.base.Attack:
-    """The attack, which draws the random start of every sample under the seed of the sample."""
-    keyed = copy.copy(attack)
-    draw = getattr(attack, "get_random_start", None)
-    if draw is not None:
-        import eagerpy
-
-        def start(images: Any, epsilon: float) -> Any:
-            drawn = []
-            for row, seed in enumerate(seeds):
-                with own_randomness(seed):
-                    drawn.append(draw(images[row : row + 1], epsilon))
-            return eagerpy.concatenate(drawn)
-
-        keyed.get_random_start = start  # type: ignore[attr-defined]
-    return keyed
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Selection:
         source = network.defence.source
         assert source is not None  # random
         configurations = [source.next_configuration() for _ in range(draws)]
-        self._judges = [network.defence.bind(xi, network.samples) for xi in configurations]
+        self._judges = [network.defence.bind(xi, network.sample) for xi in configurations]
         self._label = label
         self._score = (math.inf, math.inf)
         self.image: Tensor

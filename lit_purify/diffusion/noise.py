@@ -279,10 +279,11 @@ class FreshNoise(NoiseSource):
 
 @dataclass(frozen=True)
 class StackedNoise(NoiseConfiguration):
-    """Several configurations at once, each for an equal part of a batch.
+    """Several configurations at once, each for a part of a batch.
 
     Args:
         configurations: one for every part; the first rows of a batch meet the first.
+        sizes: rows of every part; by default all parts are equal.
 
     Example:
         >>> noise, x = StackedNoise([FixedNoise(0), FixedNoise(1)]), torch.zeros(4, 3, 4, 4)
@@ -293,20 +294,21 @@ class StackedNoise(NoiseConfiguration):
     """
 
     configurations: Sequence[NoiseConfiguration]
+    sizes: Sequence[int] | None = None
 
     def staged(
         self, indices: Tensor, steps: Iterable[tuple[Process, int]], *, like: Tensor
     ) -> StackedNoise:
         steps = list(steps)
-        return StackedNoise(
-            [
-                noise.staged(part, steps, like=like)
-                for noise, part in zip(self.configurations, self._parts(indices), strict=True)
-            ]
-        )
+        staged = [
+            noise.staged(part, steps, like=like)
+            for noise, part in zip(self.configurations, self._parts(indices), strict=True)
+        ]
+        return StackedNoise(staged, self.sizes)
 
     def derived(self, purpose: str, k: int) -> StackedNoise:
-        return StackedNoise([noise.derived(purpose, k) for noise in self.configurations])
+        derived = [noise.derived(purpose, k) for noise in self.configurations]
+        return StackedNoise(derived, self.sizes)
 
     def _draw(self, indices: Tensor, slot: int, law: Callable[..., Tensor], like: Tensor) -> Tensor:
         return torch.cat(
@@ -316,11 +318,13 @@ class StackedNoise(NoiseConfiguration):
             ]
         )
 
-    def _parts(self, indices: Tensor) -> Tensor:
-        """The indices of every configuration, a row each."""
+    def _parts(self, indices: Tensor) -> Sequence[Tensor]:
+        """The indices of every configuration."""
+        if self.sizes is not None:
+            return torch.split(indices, list(self.sizes))
         if len(indices) % len(self.configurations):
             raise ValueError(
                 f"{len(indices)} rows cannot be shared out to {len(self.configurations)} "
                 "randomness configurations"
             )
-        return indices.view(len(self.configurations), -1)
+        return indices.chunk(len(self.configurations))

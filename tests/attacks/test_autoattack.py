@@ -71,7 +71,7 @@ def test_rand_finds_it_too(version: Any) -> None:
 def test_a_sample_depends_on_nothing_but_itself(version: Any) -> None:
     def defence() -> Defence:
         noise = FixedNoise(0) if version == "standard" else FreshNoise(0, "attack")
-        return LINEAR.defence(noise, level=0.02)
+        return LINEAR.double().defence(noise, level=0.02)
 
     # The first two are within reach, the last two are not.
     eps = LINEAR.optimum(IMAGES, 2)[1:3].mean().item()

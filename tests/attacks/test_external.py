@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from defences import LinearDefence, Rule, attack_whole_and_alone, half_broken
 from torch import Tensor
 
 from lit_purify.attacks import ExternalAttack, Watch
-from lit_purify.attacks.external import ExternalModel, own_randomness
+from lit_purify.attacks.external import ExternalModel
+from lit_purify.attacks.global_randomness import own_randomness
 from lit_purify.defence import Defence
 from lit_purify.diffusion import FixedNoise, FreshNoise, NoiseConfiguration
 from lit_purify.functional import correct
@@ -34,10 +35,8 @@ class Scripted(ExternalAttack):
         super().__init__(eps=eps, early_stop=early_stop)
         self.script = search
 
-    def search(
-        self, network: ExternalModel, images: Tensor, labels: Tensor, seeds: Sequence[int]
-    ) -> Tensor:
-        return self.script(network, images, labels)
+    def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
+        return self.script(network, image, label)
 
 
 def careless(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
@@ -87,7 +86,7 @@ def test_every_sample_meets_the_fresh_noise_from_its_first_pass() -> None:
 
     def purify(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         assert isinstance(noise, FixedNoise)
-        passes.append((int(indices[0]), noise.seed))
+        passes.extend((index, noise.seed) for index in indices.tolist())
         return images
 
     def thrice(network: ExternalModel, image: Tensor, label: Tensor) -> Tensor:
@@ -98,7 +97,7 @@ def test_every_sample_meets_the_fresh_noise_from_its_first_pass() -> None:
     source = FreshNoise(5, "attack", passes=2)
     Scripted(thrice)(Defence(LINEAR.classify, Rule(purify), source), *BATCH)
     seeds = [FreshNoise(5, "attack", passes=k).next_configuration().seed for k in (2, 3, 4)]
-    assert passes == [(index, seed) for index in INDICES.tolist() for seed in seeds]
+    assert passes == [(index, seed) for seed in seeds for index in INDICES.tolist()]
     assert source.passes == 2
 
 
@@ -120,8 +119,9 @@ def test_a_query_of_any_size_and_dtype_is_about_the_sample() -> None:
 
     defence = Defence(LINEAR.classify, Rule(purify)).bind(FixedNoise(0), INDICES)
     Scripted(script)(defence.observed(Watch(LABELS, INDICES)), *BATCH)
-    asked = [indices for indices, _ in seen]
-    assert asked == [list(row) for i in INDICES.tolist() for row in ([i], *[[i] * 3] * 3)]
+    asked = [index for indices, _ in seen for index in indices]
+    every = INDICES.tolist()
+    assert asked == every + 3 * [index for index in every for _ in range(3)]
     assert {dtype for _, dtype in seen} == {torch.float32}
 
 
