@@ -20,7 +20,7 @@ from lit_purify.records.runs import (
 )
 from lit_purify.report.numbers import percent
 from lit_purify.report.terminal import plain_table
-from lit_purify.statistics import SigmoidFit, fit_sigmoid, normal_interval, wilson_interval
+from lit_purify.statistics import SigmoidFit, fit_sigmoid, paired_interval, wilson_interval
 from lit_purify.types import InputError
 
 Predictor = Literal["first_order", "classifier_curve", "paper_law", "own_law"]
@@ -185,7 +185,7 @@ def compare(prediction: FinishedRun, attacked: FinishedRun) -> dict[Predictor, C
     """Hold predictions against a run that was attacked, on the images that both have.
 
     Both may be the same run. What predicts image by image is compared image by image, so that the
-    interval is that of a mean of differences; beside a law it is the accuracy's alone.
+    interval is that of paired shares; beside a law it is the accuracy's alone.
 
     Args:
         prediction: a run with ``measure.prediction``, whose budgets include the attack's.
@@ -221,10 +221,7 @@ def compare(prediction: FinishedRun, attacked: FinishedRun) -> dict[Predictor, C
             ends = (value - high, value - low)
         else:
             gaps = [expected[index] - known[index] for index in both]
-            mean = sum(gaps) / n
-            value = mean + right / n
-            spread = math.sqrt(sum((gap - mean) ** 2 for gap in gaps) / max(1, n - 1))
-            ends = normal_interval(mean, spread, n)
+            value, ends = (sum(gaps) + right) / n, paired_interval(gaps)
         found[predictor] = Comparison(value, right / n, *ends, n)
     if not found:
         raise InputError(

@@ -268,7 +268,9 @@ class TestComparison:
         found = compare(same, same)
         truth = np.mean(stands(EPS))
         for predictor in ("first_order", "classifier_curve"):
-            assert found[predictor] == (truth, truth, 0, 0, 8)  # type: ignore[index]
+            widest = pytest.approx(1.96**2 / (8 + 1.96**2), abs=1e-4)  # no image differs
+            value, share, low, high, n = found[predictor]  # type: ignore[index]
+            assert (value, share, -low, high, n) == (truth, truth, widest, widest, 8)
         law = found["paper_law"]
         predicted = whole.metrics[prediction_name("paper_law", EPS)]["value"]
         assert law.error == pytest.approx(predicted - truth)
