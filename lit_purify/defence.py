@@ -21,7 +21,7 @@ from lit_purify.diffusion.purifier import Purifier
 Observer = Callable[[Tensor, Tensor, Tensor, int], None]
 """Is told of every call: (images, logits, dataset index of each image, draws).
 
-Images and logits come with their graph. A hook on the images sees the gradient of this call alone.
+A hook on the images sees the gradient of this call alone. The logits may come without a graph.
 """
 
 

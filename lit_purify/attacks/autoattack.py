@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -15,7 +15,6 @@ from lit_purify.attacks.external import ExternalAttack, ExternalModel, Fooled
 from lit_purify.attacks.geometry import EXPONENTS, Norm
 from lit_purify.attacks.mean_over_draws import MeanOverDraws, Selection
 from lit_purify.defence import Defence
-from lit_purify.diffusion.noise import FixedNoise
 from lit_purify.types import InputError
 
 if TYPE_CHECKING:  # imported by the attack that needs it
@@ -78,7 +77,7 @@ class AutoAttack(ExternalAttack):
             part counts as successful at any of its iterations anyway, so what changes is the time,
             and which of the images that fool is returned.
         draws: randomness configurations of a random defence that are averaged over, 20 in the
-            paper. As many images go through the networks at once.
+            paper.
 
     Attributes:
         finding_names: the library's warnings, ``flag_randomized``, ``flag_probabilities`` (instead
@@ -146,10 +145,15 @@ class AutoAttack(ExternalAttack):
                 f"AutoAttack's version {self.version} is not made for this defence, which is "
                 f"{kind}; ask for {_fitting(defence)}, or auto, which chooses"
             )
-        found = super().perturb(defence, images, labels, indices, seed)
-        if self.eps > 0:
-            self.findings["flag_dynamic"] = _are_dynamic(defence, images, indices)
-        return found
+        return super().perturb(defence, images, labels, indices, seed)
+
+    @contextmanager
+    def surroundings(self) -> Iterator[None]:
+        from pyautoattack import checks
+
+        # The check for dynamics counts calls over the life of the process.
+        checks.funcs.update(dict.fromkeys(checks.funcs, 0))
+        yield
 
     def search(self, network: ExternalModel, image: Tensor, label: Tensor, seed: int) -> Tensor:
         log = _Log(network)
@@ -170,7 +174,7 @@ class AutoAttack(ExternalAttack):
 
     @property
     def rows_per_pass(self) -> int:
-        """Most images in one pass: the draws of a single one."""
+        """Most images of a sample in one pass: its draws."""
         return self.draws
 
     def _by_mean(self, defence: Defence) -> bool:
@@ -187,6 +191,7 @@ class AutoAttack(ExternalAttack):
         from pyautoattack import checks
 
         checks.check_range_output(network, image, logger=attack.logger)
+        checks.check_dynamic(network, image, logger=attack.logger)
         kept = Selection(network, label, self.draws)
         kept.offer(image)
         for part in attack.attacks_to_run:
@@ -304,25 +309,3 @@ class _Log(logging.Handler):
                 warnings.warn(f"AutoAttack: {text}", stacklevel=2)
         elif text.startswith("running "):
             self.parts.append(text.removeprefix("running "))
-
-
-def _are_dynamic(defence: Defence, images: Tensor, indices: Tensor) -> Tensor:
-    """Whether the defence takes gradients before it answers about an image, shape (B,), bool.
-
-    The library's own check watches one thread, and the networks run in another.
-    """
-    from pyautoattack import checks
-
-    noise = FixedNoise(0)  # no draw of the attack's
-    tracer = sys.gettrace()
-    found = []
-    for image, index in zip(torch.split(images, 1), torch.split(indices, 1), strict=True):
-        network = ExternalModel(defence.bind(noise, index))
-        checks.funcs.update(dict.fromkeys(checks.funcs, 0))  # it counts calls of the whole process
-        try:
-            checks.check_dynamic(network, image, logger=_Log(network).logger)
-        finally:
-            sys.settrace(tracer)  # of a debugger or a coverage tool
-        found.append("flag_dynamic" in network.findings)
-    checks.funcs.update(dict.fromkeys(checks.funcs, 0))
-    return torch.tensor(found, device=images.device)

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from lit_purify.attacks.base import Attack
-from lit_purify.attacks.gradient import check_differentiable
 from lit_purify.attacks.side_by_side import side_by_side
 from lit_purify.defence import Defence
 from lit_purify.diffusion.seeds import derive_seed
@@ -45,7 +44,7 @@ class ExternalModel(nn.Module):
         super().__init__()
         assert defence.indices is not None  # bound
         self.sample = defence.indices
-        self.defence = defence.observed(_refuse_without_gradient)
+        self.defence = defence
         self.findings: set[str] = set()
         self.eval()
 
@@ -70,11 +69,6 @@ class ExternalModel(nn.Module):
         if not gradient.isfinite().all():
             self.note("gradient_not_finite")
         return gradient.nan_to_num().contiguous()  # libraries take views of it
-
-
-def _refuse_without_gradient(images: Tensor, logits: Tensor, indices: Tensor, draws: int) -> None:
-    if torch.is_grad_enabled() and images.requires_grad:
-        check_differentiable(logits)
 
 
 class ExternalAttack(Attack):
@@ -129,8 +123,8 @@ class ExternalAttack(Attack):
         if self.eps == 0 or not len(images):
             return images.clone()
         seeds = [derive_seed(seed, self.library, index) for index in indices.tolist()]
-        # Clones, as what an inference mode made cannot be part of a graph.
-        batch = [torch.split(column.cpu().clone(), 1) for column in (images, labels)]
+        with torch.inference_mode(False):  # what one made cannot be part of a graph
+            batch = [torch.split(column.cpu().clone(), 1) for column in (images, labels)]
 
         def attack(row: int, alone: Defence) -> tuple[Tensor, set[str]]:
             network = ExternalModel(alone)

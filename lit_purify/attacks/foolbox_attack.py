@@ -90,8 +90,7 @@ class FoolboxAttack(ExternalAttack):
 
         model = PyTorchModel(network, bounds=(0, 1), device=image.device)
         minimises = isinstance(_innermost(self._foolbox), MinimizationAttack)
-        # A copy, as an attack may keep what it works on in itself.
-        attack = copy.copy(self._foolbox)
+        attack = copy.deepcopy(self._foolbox)  # it may keep what it works on in itself
         try:
             found, _, success = attack(
                 model, image, label, epsilons=None if minimises else self.eps

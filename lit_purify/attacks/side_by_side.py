@@ -12,18 +12,17 @@ The searches compute on the CPU, wherever the networks are.
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from threading import Semaphore, Thread
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lit_purify.attacks.global_randomness import GlobalRandomness, own_randomness, seed_all
-from lit_purify.attacks.gradient import check_differentiable
+from lit_purify.attacks.shared_pass import Question, answer
 from lit_purify.defence import Defence
 from lit_purify.diffusion.noise import FixedNoise, NoiseConfiguration, StackedNoise
 from lit_purify.diffusion.purifier import Purifier
@@ -55,163 +54,28 @@ def side_by_side(
     Raises:
         Exception: of a search, or of a pass. The other searches are ended.
     """
-    bound = defence.rewound(indices)
-    searches = [
-        _Search(work, row, seed, bound, index)
-        for row, (seed, index) in enumerate(zip(seeds, torch.split(indices, 1), strict=True))
-    ]
-    with own_randomness(seeds[0] if seeds else 0), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), own_randomness(seeds[0] if seeds else 0):
+        bound = defence.rewound(indices)
+        searches = [
+            _Search(work, row, seed, bound, index)
+            for row, (seed, index) in enumerate(zip(seeds, indices.view(-1, 1), strict=True))
+        ]
         networks = GlobalRandomness()  # whose own draws, if they make any, go on
+        threads = torch.get_num_threads()
+        waiting = searches
         try:
-            waiting = searches
-            while waiting := [search for search in waiting if search.advance()]:
+            while True:
+                torch.set_num_threads(1)  # or every search would start a team of its own
+                waiting = [search for search in waiting if search.advance()]
+                torch.set_num_threads(threads)
+                if not waiting:
+                    return [search.found for search in searches]
                 networks.restore()
-                _answer(bound, [search.question for search in waiting], len(indices))
+                answer(bound, [search.question for search in waiting], len(indices))
                 networks = GlobalRandomness()
         finally:
-            for search in searches:
-                search.end()
-    return [search.found for search in searches]
-
-
-class _Question:
-    """What a search asks: about images, and then, if it likes, for gradients.
-
-    Attributes:
-        images: on the CPU, (R, C, H, W); of several configurations equal parts, one after another.
-        noises: these configurations; ``None`` where there is no purifier.
-        index: dataset index of the sample, shape (1,), on the device of the networks.
-        follows: whether gradients may be asked for.
-        logits: the answer, (R, K), on the CPU.
-        cotangent: of the logits, where it is a gradient that is asked for, on the CPU.
-        gradient: the answer to that, (R, C, H, W), on the CPU.
-        answered_in: the pass that the answer came from.
-        rows: of these images in the pass, (R,).
-        seen: the images as observers are told of them, on the device.
-    """
-
-    logits: Tensor
-    gradient: Tensor
-    answered_in: _Pass
-    rows: Tensor
-    seen: Tensor
-
-    def __init__(
-        self,
-        images: Tensor,
-        noises: Sequence[NoiseConfiguration | None],
-        index: Tensor,
-        follows: bool,
-    ) -> None:
-        self.images = images
-        self.noises = noises
-        self.index = index
-        self.follows = follows
-        self.cotangent: Tensor | None = None
-
-    def seeds(self) -> list[int]:
-        """Seed of the configuration of every image, 0 where there is no purifier."""
-        size = len(self.images) // len(self.noises)
-        seeds = [noise.seed if isinstance(noise, FixedNoise) else 0 for noise in self.noises]
-        return [seed for seed in seeds for _ in range(size)]
-
-
-def _answer(defence: Defence, questions: Sequence[_Question], most: int) -> None:
-    """Answer the questions about images; only where there are none, those for gradients.
-
-    So whoever is ahead waits for the others, and passes stay large.
-    """
-    asked = [question for question in questions if question.cotangent is None]
-    if asked:
-        kinds: dict[object, list[_Question]] = {}
-        for question in asked:
-            kinds.setdefault((question.follows, question.images.shape[1:]), []).append(question)
-        for kind in kinds.values():
-            for together in _parted(kind, most):
-                _Pass(defence, together).give_answers(together)
-    else:
-        for each in dict.fromkeys(question.answered_in for question in questions):
-            each.give_gradients([q for q in questions if q.answered_in is each])
-
-
-def _parted(questions: Sequence[_Question], most: int) -> Iterator[list[_Question]]:
-    """Questions in parts of at most so many images, or of a single question."""
-    part: list[_Question] = []
-    rows = 0
-    for question in questions:
-        if part and rows + len(question.images) > most:
-            yield part
-            part, rows = [], 0
-        part.append(question)
-        rows += len(question.images)
-    yield part
-
-
-class _Pass:
-    """A pass through the networks; its graph is kept as long as a question that it answered."""
-
-    def __init__(self, defence: Defence, questions: Sequence[_Question]) -> None:
-        self.observers = defence.observers
-        follows, device = questions[0].follows, questions[0].index.device
-        # The rows of one configuration stand together: of searches in step, all are in the same.
-        seeds = [seed for question in questions for seed in question.seeds()]
-        counts = Counter(seeds)
-        rank = {seed: place for place, seed in enumerate(counts)}
-        order = torch.tensor(sorted(range(len(seeds)), key=lambda row: rank[seeds[row]]))
-        sizes = [len(question.images) for question in questions]
-        for question, rows in zip(questions, torch.split(order.argsort(), sizes), strict=True):
-            question.rows = rows
-        images = torch.cat([question.images for question in questions])[order]
-        indices = torch.cat([question.index.expand(len(question.rows)) for question in questions])
-        self.images = images.to(device).requires_grad_(follows)
-        with torch.set_grad_enabled(follows):
-            self.logits = _logits(defence, self.images, indices[order.to(device)], counts)
-        if follows:
-            check_differentiable(self.logits)
-
-    def give_answers(self, questions: Sequence[_Question]) -> None:
-        """Answer the questions, and tell the observers."""
-        images, logits = self.images.detach(), self.logits.detach()
-        answers = logits.cpu()
-        for question in questions:
-            question.answered_in = self
-            question.logits = answers[question.rows]
-            rows = question.rows.to(images.device)
-            question.seen = images[rows].requires_grad_(question.follows)
-            indices = question.index.expand(len(rows))
-            with torch.set_grad_enabled(question.follows):
-                for observer in self.observers:
-                    observer(question.seen, logits[rows], indices, len(question.noises))
-
-    def give_gradients(self, questions: Sequence[_Question]) -> None:
-        """Answer questions for gradients, of this pass's answers."""
-        cotangents = torch.zeros(self.logits.shape, dtype=self.logits.dtype)
-        for question in questions:
-            assert question.cotangent is not None
-            cotangents[question.rows] = question.cotangent
-        given = cotangents.to(self.logits.device)
-        # A search may ask again, for the gradient of another logit.
-        (found,) = torch.autograd.grad(self.logits, self.images, given, retain_graph=True)
-        gradients = found.cpu()
-        for question in questions:
-            question.gradient = gradients[question.rows]
-            question.cotangent = None
-            torch.autograd.backward(question.seen, found[question.rows.to(found.device)])
-            question.seen.grad = None  # that was for the observers
-
-
-def _logits(defence: Defence, images: Tensor, indices: Tensor, counts: Counter[int]) -> Tensor:
-    """Logits of images, so many under the configuration of each seed, one after the other."""
-    if defence.purifier is None:
-        return defence.classifier(images)
-    source = defence.source
-    noises = [
-        # With its draws, which are kept.
-        source if isinstance(source, FixedNoise) and source.seed == seed else FixedNoise(seed)
-        for seed in counts
-    ]
-    noise = noises[0] if len(noises) == 1 else StackedNoise(noises, list(counts.values()))
-    return defence.purifier.answer(images, noise, indices, defence.classifier)[1]
+            torch.set_num_threads(threads)
+            end(searches)
 
 
 class _Search(Thread, Generic[T]):
@@ -220,9 +84,10 @@ class _Search(Thread, Generic[T]):
     Attributes:
         question: what it waits for an answer to.
         found: what it found, once it is at its end.
+        given_up: whether it is to end at its next question.
     """
 
-    question: _Question
+    question: Question
     found: T
 
     def __init__(
@@ -233,15 +98,15 @@ class _Search(Thread, Generic[T]):
         defence: Defence,
         index: Tensor,
     ) -> None:
-        super().__init__(daemon=True)
-        asking = _Asking(self.ask, index)
+        super().__init__(daemon=True, name=f"search of sample {index.item()}")
+        asking = _Asking(self._ask, index)
         purifier = None if defence.purifier is None else asking
         alone = Defence(asking.classify, purifier, copy.copy(defence.source), index.cpu())
         self._work = partial(work, row, alone)
         self._seed = seed
         self._randomness: GlobalRandomness | None = None
         self._error: BaseException | None = None
-        self._given_up = False
+        self.given_up = False
         self._go, self._back = Semaphore(0), Semaphore(0)
 
     def advance(self) -> bool:
@@ -249,46 +114,57 @@ class _Search(Thread, Generic[T]):
         if self._randomness is None:
             seed_all(self._seed)
             self.start()
-        elif self.question.cotangent is not None:
-            return True  # not answered yet
+        elif self.question.waits:
+            return True
         else:
             self._randomness.restore()
         self._go.release()
         self._back.acquire()
         self._randomness = GlobalRandomness()
         if self._error is not None:
-            raise self._error
+            try:
+                raise self._error
+            finally:
+                self._error = None  # its traceback leads back here
         return not hasattr(self, "found")
 
-    def end(self) -> None:
-        """End it, wherever it is."""
-        self._given_up = True
-        if self.ident is not None:
-            self._go.release()
-            self.join()
+    def release(self) -> None:
+        """Let it find that it is given up, wherever it is."""
+        self.given_up = True
+        self._go.release()
 
     def run(self) -> None:
         self._go.acquire()
         try:
-            if not self._given_up:
+            if not self.given_up:
                 self.found = self._work()
+        except _GivenUp:
+            pass
         except BaseException as error:  # raised to who waits
             self._error = error
         finally:
-            vars(self).pop("question", None)  # it may hold a graph
+            # They lead back here, and to draws and graphs.
+            vars(self).pop("question", None)
+            del self._work
             self._back.release()
 
-    def ask(self, question: _Question) -> None:
+    def _ask(self, question: Question) -> None:
         """Wait for an answer; called by the search."""
-        self._check()
-        self.question = question
-        self._back.release()
-        self._go.acquire()
-        self._check()
-
-    def _check(self) -> None:
-        if self._given_up:
+        if not self.given_up:
+            self.question = question
+            self._back.release()
+            self._go.acquire()
+        if self.given_up:
             raise _GivenUp
+
+
+def end(searches: Sequence[_Search[T]]) -> None:
+    """End searches, each at its next question."""
+    for search in searches:
+        search.release()
+    for search in searches:
+        if search.ident is not None:
+            search.join()
 
 
 class _GivenUp(BaseException):
@@ -298,7 +174,7 @@ class _GivenUp(BaseException):
 class _Asking(Purifier):
     """Stands for the networks in the defence of one search, and asks whatever it is asked."""
 
-    def __init__(self, ask: Callable[[_Question], None], index: Tensor) -> None:
+    def __init__(self, ask: Callable[[Question], None], index: Tensor) -> None:
         super().__init__()
         self._ask = ask
         self._index = index
@@ -311,17 +187,17 @@ class _Asking(Purifier):
         classifier: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Tensor]:
         noises = noise.configurations if isinstance(noise, StackedNoise) else [noise]
-        return images, self._logits(images, noises)
+        return images, self._logits(images, [cast("FixedNoise", each).seed for each in noises])
 
     def classify(self, images: Tensor) -> Tensor:
-        return self._logits(images, [None])
+        return self._logits(images, [0])
 
     def purify(self, images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
         raise NotImplementedError("a search asks for logits, not for purified images")
 
-    def _logits(self, images: Tensor, noises: Sequence[NoiseConfiguration | None]) -> Tensor:
+    def _logits(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         follows = torch.is_grad_enabled() and images.requires_grad
-        question = _Question(images.detach(), noises, self._index, follows)
+        question = Question(images.detach(), seeds, self._index, follows=follows)
         logits: Tensor = _Ask.apply(images, question, self._ask)
         return logits
 
@@ -331,17 +207,25 @@ class _Ask(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, images: Tensor, question: _Question, ask: Callable[[_Question], None]
+        ctx: Any, images: Tensor, question: Question, ask: Callable[[Question], None]
     ) -> Tensor:
-        ctx.question, ctx.ask = question, ask
         ask(question)
         logits = question.logits
         del question.logits  # it leads to this graph, which leads to the question
+        if question.follows:
+            # What is saved goes with the graph: after a gradient, unless more may follow.
+            saved: Any = torch.empty(0)
+            saved.shared = question.shared
+            del question.shared
+            ctx.save_for_backward(saved)
+        ctx.question, ctx.ask = question, ask
         return logits
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
-        ctx.question.cotangent = cotangent
-        ctx.ask(ctx.question)
-        return ctx.question.gradient, None, None
+        question, (saved,) = ctx.question, ctx.saved_tensors
+        question.cotangent, question.shared, question.waits = cotangent, saved.shared, True
+        ctx.ask(question)
+        del question.shared
+        return question.gradient, None, None

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from defences import LinearDefence, attack_whole_and_alone, chain, constant, half_broken
+from defences import LinearDefence, Rule, attack_whole_and_alone, chain, constant, half_broken
 from oracles import some_images
 from torch import Tensor
 
 from lit_purify.attacks import PGD, AutoAttack, Watch, autoattack
 from lit_purify.attacks.external import ExternalModel
 from lit_purify.defence import Defence
-from lit_purify.diffusion import FixedNoise, FreshNoise
+from lit_purify.diffusion import FixedNoise, FreshNoise, NoiseConfiguration
 from lit_purify.functional import correct
 from lit_purify.types import InputError
 
@@ -94,6 +94,24 @@ def test_standard_is_never_weaker_than_pgd_on_a_purifier() -> None:
     assert not (standing[AutoAttack] & ~standing[PGD]).any()
     assert 0 < standing[PGD].sum() < 6  # the comparison says something
     assert {name for name, flags in attack.findings.items() if flags.any()} == {"flag_few_classes"}
+
+
+@pytest.mark.parametrize("samples", [0, 2])
+def test_a_fixed_defence_is_asked_under_its_noise_alone(samples: int) -> None:
+    """Whoever watches would take a wrong answer under another noise for a success."""
+    seeds = []
+
+    def purify(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
+        assert isinstance(noise, FixedNoise)
+        seeds.append(noise.seed)
+        return images
+
+    attack = AutoAttack(eps=0.01, attacks=["apgd-ce"])
+    watch = Watch(LABELS[:samples], INDICES[:samples])
+    defence = Defence(LINEAR.classify, Rule(purify), FixedNoise(3)).observed(watch)
+    attack(defence, IMAGES[:samples], LABELS[:samples], INDICES[:samples])
+    assert set(seeds) == ({3} if samples else set())
+    assert {len(flags) for flags in attack.findings.values()} == {samples}
 
 
 def masked(images: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -239,25 +241,83 @@ def test_a_network_that_draws_for_itself_goes_on_drawing() -> None:
         assert len(answers.unique(dim=0)) == 5
 
 
-def test_graphs_end_with_their_searches() -> None:
-    graphs: list[weakref.ref[Any]] = []
-    held = []
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Without the collector of cycles, so that what is gone went by itself."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("draws", [1, 3])
+@pytest.mark.usefixtures("uncollected")
+def test_a_graph_is_gone_when_its_gradient_was_taken(draws: int) -> None:
+    """Though the search keeps its logits, and of several draws not all samples fit in a pass."""
+    alive: list[weakref.ref[Any]] = []
+    rows = []
 
     def classify(images: Tensor) -> Tensor:
+        rows.append(len(images) + sum(graph() is not None for graph in alive))
         logits = 2 * images.flatten(1)[:, :4]
-        graphs.append(weakref.ref(logits))
-        held.append(sum(graph() is not None for graph in graphs))
+        alive.append(weakref.ref(logits))
         return logits
 
     def follow(row: int, asked: Defence) -> None:
         for _ in range(2 * row + 1):
-            x = IMAGES[row : row + 1].clone().requires_grad_()
-            asked(x).sum().backward()
+            x = IMAGES[row : row + 1].repeat(draws, 1, 1, 1).requires_grad_()
+            logits = asked(x, draws=draws)
+            logits.sum().backward()
 
-    together(follow, Defence(classify))
-    assert len(held) == 7
-    assert max(held) <= 2
-    assert not any(graph() is not None for graph in graphs)
+    defence = Defence(classify, Rule(lambda images, *_: images), FreshNoise(0, "attack"))
+    together(follow, defence)
+    assert max(rows) <= 4
+    assert not any(graph() is not None for graph in alive)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.usefixtures("uncollected")
+def test_draws_and_graphs_end_with_the_searches(fails: bool) -> None:
+    alive: list[weakref.ref[Any]] = []
+
+    def purify(images: Tensor, noise: NoiseConfiguration, indices: Tensor) -> Tensor:
+        xi = noise.normal(indices, "forward", 1, like=images)
+        logits = images + xi
+        alive.extend(map(weakref.ref, (xi, logits)))
+        return logits
+
+    def follow(row: int, asked: Defence) -> None:
+        x = IMAGES[row : row + 1].clone().requires_grad_()
+        logits = asked(x)
+        if fails and row == 2:
+            raise KeyError
+        logits.sum().backward()
+
+    defence = Defence(lambda images: images.flatten(1)[:, :4], Rule(purify), FixedNoise(0))
+    with pytest.raises(KeyError) if fails else nullcontext():
+        together(follow, defence)
+    assert alive
+    assert not any(thing() is not None for thing in alive)
+
+
+def test_a_batch_without_samples_has_no_searches() -> None:
+    assert side_by_side(out_of_step, counted()[0], INDICES[:0], []) == []
+
+
+def test_the_inference_mode_of_the_caller_does_not_matter() -> None:
+    want = together(out_of_step, chain(FixedNoise(3)))
+    defence = chain(FixedNoise(3))
+    with torch.inference_mode():
+        found = together(out_of_step, defence)
+    for ours, theirs in zip(found[3], want[3], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_searches_start_no_teams_of_threads() -> None:
+    threads = torch.get_num_threads()
+    found = together(lambda row, asked: torch.get_num_threads(), counted()[0])
+    assert found == [1] * 4
+    assert torch.get_num_threads() == threads
 
 
 def test_the_linear_defence_has_its_gradient() -> None:
