@@ -232,4 +232,5 @@ class DiffHammer(Attack):
         )
 
     def settings(self) -> dict[str, object]:
-        return {**super().settings(), "gradient": "exact"}
+        # A deterministic defence is left at the first image that fools it.
+        return {**super().settings(), "gradient": "exact", "early_stop": True}

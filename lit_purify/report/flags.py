@@ -262,7 +262,7 @@ def _of_early_stop(
             yield (
                 f"The attack stopped at the first image that fooled the {known}, at the edge of "
                 f"what fools, and such images transfer badly: {name}/robust_accuracy is too high; "
-                "set attack.early_stop to false to measure it, or take one attack without a ladder."
+                "measure it with one attack that goes on, such as PGD with attack.early_stop false."
             )
 
 

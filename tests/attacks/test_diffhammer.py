@@ -166,6 +166,7 @@ def test_settings_name_what_was_run() -> None:
     said = DiffHammer(eps="4/255", draws=7, losses=["dlr"]).settings()
     assert (said["attack"], said["eps"], said["draws"]) == ("DiffHammer", 4 / 255, 7)
     assert said["losses"] == ["dlr"]
+    assert said["early_stop"] is True  # where the defence is deterministic
     assert {"em_steps", "sharpness", "averaging", "rel_stepsize", "steps"} <= said.keys()
 
 
