@@ -75,7 +75,7 @@ def side_by_side(
                 networks = GlobalRandomness()
         finally:
             torch.set_num_threads(threads)
-            end(searches)
+            _end(searches)
 
 
 class _Search(Thread, Generic[T]):
@@ -158,7 +158,7 @@ class _Search(Thread, Generic[T]):
             raise _GivenUp
 
 
-def end(searches: Sequence[_Search[T]]) -> None:
+def _end(searches: Sequence[_Search[T]]) -> None:
     """End searches, each at its next question."""
     for search in searches:
         search.release()
